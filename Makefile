@@ -1,0 +1,67 @@
+# Everything a fresh clone needs; sets itself up in .venv, again only when the lock or pyproject.toml change.
+
+SECONDS ?=
+DATA ?=
+ARGS ?=
+PYTHON ?=
+export PYTHON
+
+BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+# A copied or moved .venv belongs to another clone: set up anew (see scripts/venv.sh).
+ifneq "$(shell cat .venv/origin 2>/dev/null)" "$(CURDIR)"
+$(shell rm -f .venv/runtime .venv/dev)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench chaos verify-data lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
+setup: .venv/dev ## make .venv with everything that development needs
+
+demo: .venv/runtime ## watch a simulated fleet stream through (SECONDS=20 stops by itself, ARGS="--rate 500")
+	@$(BIN)/headrace demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+test: lint ## lint, then all tests (ARGS="-k window" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev ## style, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: .venv/dev ## let ruff fix what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/runtime ## benchmarks against their baselines (ARGS="NAME --json")
+	@$(BIN)/headrace bench $(ARGS)
+
+chaos: .venv/dev ## the long form of the kill tests
+	@$(BIN)/python -m pytest -m chaos --chaos-kills 10 --chaos-seconds 60 $(ARGS)
+
+verify-data: .venv/dev ## check against real data sets: make verify-data DATA=FOLDER
+	@test -n "$(DATA)" || { echo "usage: make verify-data DATA=FOLDER" >&2; exit 2; }
+	@$(BIN)/python -m pytest -m data --data "$(DATA)" $(ARGS)
+
+lock: .venv/dev ## pin the newest versions that pyproject.toml allows
+	$(COMPILE) --upgrade --group build -o requirements-build.txt
+	$(COMPILE) --upgrade --group build -c requirements-build.txt pyproject.toml -o requirements.txt
+	$(COMPILE) --upgrade --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+clean: ## back to a fresh clone (data folders stay)
+	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/runtime: requirements-build.txt requirements.txt pyproject.toml scripts/venv.sh
+	@sh scripts/venv.sh requirements.txt
+	@touch $@
+
+.venv/dev: .venv/runtime requirements-dev.txt
+	@sh scripts/venv.sh requirements-dev.txt
+	@touch $@

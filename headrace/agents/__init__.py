@@ -1,0 +1,1 @@
+"""One agent or detector per file: pure operators over batches."""

@@ -1,0 +1,1 @@
+"""The command line: sits on top, wires everything, is imported by nothing."""

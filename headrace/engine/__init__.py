@@ -1,0 +1,1 @@
+"""Runs things: log, transports, batches, commit, clock, errors."""

@@ -1,0 +1,116 @@
+"""The application object: a Faust app whose agents get batches and whose commits are one step."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, cast
+
+import faust
+
+from headrace.engine.clock import Clock, SystemClock
+from headrace.engine.log import Log, TopicSpec
+from headrace.engine.operator import Operator
+from headrace.engine.runtime.agent import BatchAgent, BatchTopic
+from headrace.engine.runtime.consumer import BatchConsumer
+from headrace.engine.runtime.settings import RuntimeSettings
+from headrace.engine.runtime.tables import BatchTableManager
+from headrace.engine.runtime.transport import LogTransport
+from headrace.engine.runtime.work import Work
+
+
+class App(faust.App):
+    """A Faust application on a `Log`.
+
+    Args:
+        group: consumer group; also the prefix of changelogs.
+        log: where records are; the caller closes it.
+        clock: gives append times to what Faust itself sends.
+        runtime: batching and commit.
+
+    >>> app = App("example", log)                                             # doctest: +SKIP
+    >>> @app.agent(app.batches("telemetry.readings"))                         # doctest: +SKIP
+    ... async def overheating(batches):
+    ...     async for batch in batches:
+    ...         for reading in batch.readings("temperature", above=80.0):
+    ...             batch.send("overheating", reading.device_id.encode(), b"{}")
+    """
+
+    def __init__(
+        self,
+        group: str,
+        log: Log,
+        *,
+        clock: Clock | None = None,
+        runtime: RuntimeSettings | None = None,
+        **settings: Any,
+    ) -> None:
+        self.record_log = log
+        self.clock = clock or SystemClock()
+        self.runtime = runtime or RuntimeSettings()
+        super().__init__(
+            group,
+            broker="log://",
+            Agent=BatchAgent,
+            TableManager=BatchTableManager,
+            web_enabled=False,
+            stream_wait_empty=False,
+            topic_disable_leader=True,
+            **settings,
+        )
+
+    def batches(self, *topics: str) -> BatchTopic:
+        """A topic whose agents loop over `Batch` objects."""
+        return BatchTopic(self, topics=topics)
+
+    def add(self, operators: Iterable[Operator]) -> None:
+        """Run each operator as an agent of its own, and keep its tables in changelogs."""
+        for operator in operators:
+            cast(BatchTableManager, self.tables).register(operator.topic, operator.tables)
+            self.agent(self.batches(operator.topic), name=operator.name)(_loop(operator))
+
+    async def create_topics(self, topics: Iterable[TopicSpec], *, partitions: int) -> None:
+        """Make these topics and the changelogs of all agents added so far, where they do not exist yet."""
+        specs = [*topics, *cast(BatchTableManager, self.tables).topic_specs(partitions)]
+        await self.record_log.create_topics(specs)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run the agents until `stop` is set, then finish running batches and commit.
+
+        Raises:
+            LogError, ConfigError: whatever the app crashed on.
+        """
+        await self.start()
+        stopping = asyncio.create_task(stop.wait())
+        ended = asyncio.create_task(self.wait_until_stopped())
+        await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await self.stop()
+        await ended
+        if self.crash_reason is not None:
+            raise self.crash_reason
+
+    @property
+    def stopped_partitions(self) -> dict[Any, str]:
+        """Partitions whose agent failed too often, with why."""
+        return cast(BatchConsumer, self.consumer).stopped_partitions
+
+    def _create_directories(self) -> None:
+        """Faust would make a data folder in the current one; nothing of ours lies there."""
+
+    def _new_transport(self) -> LogTransport:
+        return LogTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> LogTransport:
+        return LogTransport(self.conf.broker_producer, self)
+
+    async def _stop_consumer(self) -> None:
+        if self._consumer is not None:
+            await cast(BatchConsumer, self._consumer).drain()
+        await super()._stop_consumer()
+
+
+def _loop(operator: Operator) -> Any:
+    async def run(batches: Work) -> None:
+        async for batch in batches:
+            operator.process(batch)
+
+    return run

@@ -1,0 +1,76 @@
+"""What goes to `telemetry.dlq`: the record's own bytes, with why and where from as headers."""
+
+from collections.abc import Sequence
+
+from headrace.engine.batch import Batch, Send
+from headrace.engine.intake import tally
+from headrace.engine.log import Fetched, Tally
+from headrace.engine.records import Header, Records
+from headrace.schemas import topics
+
+REASON = "dlq-reason"
+AGENT = "dlq-agent"
+ORIGIN_TOPIC = "dlq-topic"
+ORIGIN_PARTITION = "dlq-partition"
+ORIGIN_OFFSET = "dlq-offset"
+#: Version of the reading schema that the record was judged by.
+SCHEMA_VERSION = "dlq-schema-version"
+#: Longest reason kept, characters; a reason may quote the payload.
+MAX_REASON = 500
+
+
+def dead_letters(batch: Batch, agent: str) -> list[Send]:
+    """The dead letters that `agent` staged on `batch`, ready to send."""
+    indices = [index for index, _ in batch.dead_letters]
+    reasons = [reason for _, reason in batch.dead_letters]
+    offsets = [batch.base_offset + index for index in indices]
+    counted = batch.topic == topics.RAW
+    return [
+        dead_letter_records(batch.topic, batch.partition, offsets, batch.records.take(indices), reasons, agent, counted)
+    ]
+
+
+def dead_letter(fetched: Fetched, index: int, reason: str, agent: str) -> Send:
+    """Record `index` of `fetched` as a dead letter of a sink: it will not be stored, so the ledger counts it."""
+    return dead_letter_records(
+        fetched.target.topic,
+        fetched.target.partition,
+        [fetched.base_offset + index],
+        fetched.records.take([index]),
+        [reason],
+        agent,
+        counted=fetched.target.topic == topics.READINGS,
+    )
+
+
+def dead_letter_records(
+    topic: str,
+    partition: int,
+    offsets: Sequence[int],
+    records: Records,
+    reasons: Sequence[str],
+    agent: str,
+    counted: bool,
+) -> Send:
+    """Records for `telemetry.dlq`.
+
+    Args:
+        offsets, reasons: one per record.
+        counted: whether the message ends here, so that the ledger counts it as dead-lettered. A reading on which one
+            agent failed is still stored, and not counted.
+    """
+    headers: dict[str, Header] = {
+        **records.headers,
+        REASON: [reason[:MAX_REASON].encode(errors="backslashreplace") for reason in reasons],
+        AGENT: agent.encode(),
+        ORIGIN_TOPIC: topic.encode(),
+        ORIGIN_PARTITION: str(partition).encode(),
+        ORIGIN_OFFSET: [str(offset).encode() for offset in offsets],
+        SCHEMA_VERSION: b"1",
+    }
+    tallies: dict[Tally, int] = {}
+    if counted:
+        for stamp, device_type in zip(records.timestamps, records.header(topics.DEVICE_TYPE), strict=True):
+            for key, count in tally([stamp], (device_type or b"unknown").decode(errors="replace")).items():
+                tallies[key] = tallies.get(key, 0) + count
+    return Send(topics.DEAD_LETTERS, Records(records.keys, records.values, records.timestamps, headers), None, tallies)

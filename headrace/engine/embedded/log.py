@@ -1,0 +1,200 @@
+"""The embedded log: `headrace.engine.log.Log` on one SQLite file."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace.engine.clock import SystemClock
+from headrace.engine.embedded import codec, operations
+from headrace.engine.embedded.database import MEMORY, connect
+from headrace.engine.embedded.reader import Reader
+from headrace.engine.embedded.tail import Tail
+from headrace.engine.embedded.writer import Job, Writer
+from headrace.engine.errors import LogError
+from headrace.engine.log import Fetched, Tally, TopicPartition, TopicSpec, Transaction
+
+#: How often a waiting reader looks for appends of other processes, seconds.
+POLL_INTERVAL = 0.1
+#: Entries of a compacted partition handed over at once when it is restored.
+RESTORE_CHUNK = 10_000
+#: Records deleted by retention are looked for after this many commits.
+RETENTION_EVERY = 500
+
+
+class EmbeddedLog:
+    """A durable log in `folder`, or in memory for tests.
+
+    Appends of one event loop turn share one SQLite transaction and one sync. Reads of what was just appended come from
+    memory. Other processes may append to and read the same folder at the same time.
+
+    Args:
+        folder: data folder, made if missing; `MEMORY` keeps everything in memory.
+        retention: seconds (of append time) that records are kept, unless the topic says otherwise.
+        retention_bytes: bytes kept per partition.
+    Neither drops a record that a consumer group with a committed position has not passed.
+    """
+
+    def __init__(self, folder: Path, *, retention: float = 7 * 86_400, retention_bytes: int = 1 << 30) -> None:
+        if folder != MEMORY:
+            folder.mkdir(parents=True, exist_ok=True)
+        connection = connect(folder)
+        self._writer = Writer(connection)
+        self._reader = Reader(None if folder == MEMORY else connect(folder), self._writer)
+        self._retention = operations.Retention(retention, retention_bytes)
+        self._partitions: dict[TopicPartition, operations.Partition] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._tail = Tail()
+        self._waiters: set[asyncio.Event] = set()
+        self._commits = 0
+        self._clock = SystemClock()
+        self._poller: asyncio.Task[None] | None = None
+
+    async def create_topics(self, topics: Iterable[TopicSpec]) -> None:
+        specs = list(topics)
+        await self._write(lambda connection: operations.create_topics(connection, specs))
+        await self._load()
+
+    def partitions(self, topic: str) -> int:
+        count = sum(1 for target in self._partitions if target.topic == topic)
+        if not count:
+            raise KeyError(topic)
+        return count
+
+    async def commit(self, transaction: Transaction) -> None:
+        appends = [
+            (self._ordinary(append.target), codec.encode(append.records), append)
+            for append in transaction.appends
+            if len(append.records)
+        ]
+        changes = [(self._compacted(change.target).id, change.entries) for change in transaction.changes]
+        positions = [(self._known(target).id, offset) for target, offset in transaction.positions.items()]
+        bases = await self._write(
+            lambda connection: operations.commit(connection, appends, changes, transaction.group, positions)
+        )
+        for (_, _, append), base in zip(appends, bases, strict=True):
+            next_offset = base + len(append.records)
+            self._tail.put(Fetched(append.target, base, next_offset, append.records))
+            self._ends[append.target] = max(self._ends.get(append.target, 0), next_offset)
+        if appends:
+            self._notify()
+        self._commits += 1
+        if self._commits % RETENTION_EVERY == 0:
+            await self.apply_retention()
+
+    async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
+        recent = self._tail.get(target, offset, max_records)
+        if recent is not None:
+            return recent
+        if offset >= self._ends.get(target, 0):
+            return None
+        partition = self._ordinary(target)
+        rows = await self._reader.run(lambda connection: operations.read(connection, partition, offset, max_records))
+        return operations.assemble(target, offset, rows)
+
+    async def wait(self, positions: Mapping[TopicPartition, int], timeout: float) -> bool:
+        changed = asyncio.Event()
+        self._waiters.add(changed)
+        try:
+            deadline = asyncio.get_running_loop().time() + timeout
+            while True:
+                if self._writer.failure is not None:
+                    raise self._writer.failure
+                if any(self._ends.get(target, 0) > offset for target, offset in positions.items()):
+                    return True
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0:
+                    return False
+                changed.clear()
+                self._poll_others()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await changed.wait()
+        finally:
+            self._waiters.discard(changed)
+
+    async def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        partition_id = self._compacted(target).id
+        after: bytes | None = None
+        while True:
+            start = after
+            chunk: list[tuple[bytes, bytes]] = await self._reader.run(
+                lambda connection, start=start: operations.latest(connection, partition_id, start, RESTORE_CHUNK)
+            )
+            if not chunk:
+                return
+            yield chunk
+            after = chunk[-1][0]
+
+    async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
+        if await self._reader.others_changed():
+            await self._load()
+        return {target: self._ends.get(target, 0) for target in self._partitions if target.topic == topic}
+
+    async def positions(self, group: str, topic: str) -> dict[TopicPartition, int]:
+        found: dict[int, int] = await self._reader.run(lambda connection: operations.positions(connection, group))
+        return {
+            target: found.get(partition.id, 0)
+            for target, partition in self._partitions.items()
+            if target.topic == topic
+        }
+
+    async def tallies(self, topic: str) -> dict[Tally, int]:
+        found: dict[Tally, int] = await self._reader.run(lambda connection: operations.tallies(connection, topic))
+        return found
+
+    async def apply_retention(self) -> int:
+        """Drop records that are older, or more, than is kept; returns how many."""
+        dropped: int = await self._write(lambda connection: operations.retain(connection, self._retention))
+        return dropped
+
+    async def close(self) -> None:
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.wait([self._poller])
+        await self._reader.close()
+        await self._writer.close()
+
+    async def _write(self, job: Job) -> Any:
+        return await self._writer.run(job)
+
+    async def _load(self) -> None:
+        """Read which partitions there are and where they end; other processes may have added to both."""
+        for partition in await self._reader.run(operations.partitions):
+            self._partitions[partition.target] = partition
+            self._ends[partition.target] = max(self._ends.get(partition.target, 0), partition.next_offset)
+        self._notify()
+
+    def _poll_others(self) -> None:
+        """Keep one task looking for appends of other processes while anybody waits."""
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.get_running_loop().create_task(self._poll())
+
+    async def _poll(self) -> None:
+        while self._waiters:
+            await self._clock.sleep(POLL_INTERVAL)
+            if self._writer.failure is not None or await self._reader.others_changed():
+                await self._load()
+
+    def _notify(self) -> None:
+        for waiter in self._waiters:
+            waiter.set()
+
+    def _known(self, target: TopicPartition) -> operations.Partition:
+        try:
+            return self._partitions[target]
+        except KeyError:
+            raise LogError(f"there is no partition {target.partition} of topic {target.topic!r}") from None
+
+    def _ordinary(self, target: TopicPartition) -> operations.Partition:
+        partition = self._known(target)
+        if partition.compacted:
+            raise LogError(f"topic {target.topic!r} is compacted: change it by key, not by append")
+        return partition
+
+    def _compacted(self, target: TopicPartition) -> operations.Partition:
+        partition = self._known(target)
+        if not partition.compacted:
+            raise LogError(f"topic {target.topic!r} is not compacted: append to it, not by key")
+        return partition

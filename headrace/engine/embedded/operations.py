@@ -1,0 +1,178 @@
+"""What the embedded log does in SQL; each function runs in the writer's or the reader's thread."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from headrace.engine.embedded import codec
+from headrace.engine.embedded.database import OFFSET_BITS
+from headrace.engine.log import Append, Fetched, Tally, TopicPartition, TopicSpec
+from headrace.engine.records import Records
+
+
+class Partition(NamedTuple):
+    """A partition as the database knows it."""
+
+    id: int
+    target: TopicPartition
+    compacted: bool
+    next_offset: int
+
+
+class Retention(NamedTuple):
+    """What is kept: `seconds` of append time and `max_bytes` per partition."""
+
+    seconds: float
+    max_bytes: int
+
+
+def create_topics(connection: sqlite3.Connection, topics: Sequence[TopicSpec]) -> None:
+    """Add the partitions of topics that have none yet."""
+    for topic in topics:
+        if connection.execute("SELECT 1 FROM partitions WHERE topic = ?", (topic.name,)).fetchone():
+            continue
+        connection.executemany(
+            "INSERT INTO partitions (topic, partition, compacted, retention) VALUES (?, ?, ?, ?)",
+            [(topic.name, number, topic.compacted, topic.retention) for number in range(topic.partitions)],
+        )
+
+
+def partitions(connection: sqlite3.Connection) -> list[Partition]:
+    """Every partition there is."""
+    rows = connection.execute("SELECT id, topic, partition, compacted, next_offset FROM partitions")
+    return [Partition(row[0], TopicPartition(row[1], row[2]), bool(row[3]), row[4]) for row in rows]
+
+
+def commit(
+    connection: sqlite3.Connection,
+    appends: Sequence[tuple[Partition, bytes, Append]],
+    changes: Sequence[tuple[int, Mapping[bytes, bytes | None]]],
+    group: str,
+    positions: Sequence[tuple[int, int]],
+) -> list[int]:
+    """All effects of one `Transaction`; returns the base offset of each append."""
+    bases = [_append(connection, partition, body, append) for partition, body, append in appends]
+    for partition_id, entries in changes:
+        _change(connection, partition_id, entries)
+    connection.executemany(
+        "INSERT INTO positions VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+        [(group, partition_id, offset) for partition_id, offset in positions],
+    )
+    return bases
+
+
+def _append(connection: sqlite3.Connection, partition: Partition, body: bytes, append: Append) -> int:
+    # Read, not remembered: another process may have appended since.
+    base: int = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (partition.id,)).fetchone()[0]
+    next_offset, newest = base + len(append.records), max(append.records.timestamps)
+    connection.execute(
+        "INSERT INTO batches VALUES (?, ?, ?, ?)", (partition.id << OFFSET_BITS | base, next_offset, newest, body)
+    )
+    connection.execute(
+        "UPDATE partitions SET next_offset = ?, newest_ms = max(newest_ms, ?), bytes = bytes + ? WHERE id = ?",
+        (next_offset, newest, len(body), partition.id),
+    )
+    connection.executemany(
+        "INSERT INTO tallies VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        [(append.target.topic, key.minute_ms, key.device_type, count) for key, count in append.tallies.items()],
+    )
+    return base
+
+
+def _change(connection: sqlite3.Connection, partition_id: int, entries: Mapping[bytes, bytes | None]) -> None:
+    connection.executemany(
+        "INSERT INTO latest VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        [(partition_id, key, value) for key, value in entries.items() if value is not None],
+    )
+    connection.executemany(
+        "DELETE FROM latest WHERE partition_id = ? AND key = ?",
+        [(partition_id, key) for key, value in entries.items() if value is None],
+    )
+
+
+def read(
+    connection: sqlite3.Connection, partition: Partition, offset: int, max_records: int
+) -> list[tuple[int, int, bytes]]:
+    """Rows (base offset, next offset, body) that hold `offset` and what follows, up to about `max_records` records."""
+    low, high = partition.id << OFFSET_BITS, (partition.id + 1) << OFFSET_BITS
+    first = connection.execute(
+        "SELECT id FROM batches WHERE id >= ? AND id <= ? AND next_offset > ? ORDER BY id DESC LIMIT 1",
+        (low, low | offset, offset),
+    ).fetchone()
+    rows: list[tuple[int, int, bytes]] = []
+    total = 0
+    for row_id, next_offset, body in connection.execute(
+        "SELECT id, next_offset, body FROM batches WHERE id >= ? AND id < ? ORDER BY id",
+        (first[0] if first else low | offset, high),
+    ):
+        rows.append((row_id - low, next_offset, body))
+        total += next_offset - max(offset, row_id - low)
+        if total >= max_records:
+            break
+    return rows
+
+
+def assemble(target: TopicPartition, offset: int, rows: Sequence[tuple[int, int, bytes]]) -> Fetched | None:
+    """The records of these rows from `offset` on; whole rows, so that a read costs no splitting later."""
+    if not rows:
+        return None
+    base = max(offset, rows[0][0])
+    parts = [codec.decode(body) for _, _, body in rows]
+    if base > rows[0][0]:
+        parts[0] = parts[0].slice(base - rows[0][0], len(parts[0]))
+    return Fetched(target, base, rows[-1][1], Records.concat(parts))
+
+
+def latest(
+    connection: sqlite3.Connection, partition_id: int, after: bytes | None, limit: int
+) -> list[tuple[bytes, bytes]]:
+    """Up to `limit` entries of a compacted partition with keys behind `after`."""
+    return connection.execute(
+        "SELECT key, value FROM latest WHERE partition_id = ? AND key > ? ORDER BY key LIMIT ?"
+        if after is not None
+        else "SELECT key, value FROM latest WHERE partition_id = ? AND key IS NOT ? ORDER BY key LIMIT ?",
+        (partition_id, after, limit),
+    ).fetchall()
+
+
+def positions(connection: sqlite3.Connection, group: str) -> dict[int, int]:
+    """Committed positions of a group by partition id."""
+    return dict(
+        connection.execute(
+            "SELECT partition_id, next_offset FROM positions WHERE consumer_group = ?", (group,)
+        ).fetchall()
+    )
+
+
+def tallies(connection: sqlite3.Connection, topic: str) -> dict[Tally, int]:
+    """The ledger counters of a topic."""
+    rows = connection.execute("SELECT minute_ms, device_type, count FROM tallies WHERE topic = ?", (topic,))
+    return {Tally(minute, device_type): count for minute, device_type, count in rows}
+
+
+def retain(connection: sqlite3.Connection, keep: Retention) -> int:
+    """Drop old rows; returns how many records. What a group has yet to read stays, however old."""
+    dropped = 0
+    found = connection.execute(
+        "SELECT p.id, p.start_offset, p.newest_ms, p.bytes, coalesce(p.retention, ?), min(g.next_offset)"
+        " FROM partitions p LEFT JOIN positions g ON g.partition_id = p.id WHERE NOT p.compacted GROUP BY p.id",
+        (keep.seconds,),
+    ).fetchall()
+    for partition_id, start, newest, size, seconds, slowest in found:
+        low, high = partition_id << OFFSET_BITS, (partition_id + 1) << OFFSET_BITS
+        left, kept_from = size, start
+        for row_id, next_offset, row_newest, length in connection.execute(
+            "SELECT id, next_offset, newest_ms, length(body) FROM batches WHERE id >= ? AND id < ? ORDER BY id",
+            (low, high),
+        ).fetchall():
+            is_old = row_newest < newest - seconds * 1000
+            if (slowest is not None and next_offset > slowest) or not (is_old or left > keep.max_bytes):
+                break
+            connection.execute("DELETE FROM batches WHERE id = ?", (row_id,))
+            left -= length
+            dropped += next_offset - max(kept_from, row_id - low)
+            kept_from = next_offset
+        connection.execute(
+            "UPDATE partitions SET start_offset = ?, bytes = ? WHERE id = ?", (kept_from, left, partition_id)
+        )
+    return dropped

@@ -1,0 +1,111 @@
+"""The one thread that changes the embedded log: everything waiting goes into one SQLite transaction, one sync."""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from headrace.engine.errors import LogError
+
+#: A piece of work on the connection; what it returns is handed to whoever waits.
+Job = Callable[[sqlite3.Connection], Any]
+
+#: Jobs that share one transaction at the most, so that the first does not wait for ever.
+MAX_JOBS_PER_TRANSACTION = 256
+
+
+class Writer:
+    """Runs jobs on one connection, in order, in a thread of its own; group commit.
+
+    After the first failed transaction the writer refuses everything: nobody can tell what of a failed sync reached the
+    disk, so going on could acknowledge what is lost (see `test_failed_sync_acknowledges_nothing`).
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._queue: queue.SimpleQueue[tuple[Job, asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._failure: LogError | None = None
+        self._thread = threading.Thread(target=self._run, name="headrace-log-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def failure(self) -> LogError | None:
+        """Why the log takes nothing more, or None."""
+        return self._failure
+
+    async def run(self, job: Job) -> Any:
+        """Run `job` in a transaction; returns when that is durable.
+
+        Raises:
+            LogError: the transaction failed; nothing of it is visible.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put((job, future))
+        # The job runs whatever becomes of the caller: a cancelled caller must not cancel the future the thread sets.
+        return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Finish what waits, then end the thread."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    def _run(self) -> None:
+        while True:
+            first = self._queue.get()
+            if first is None:
+                return
+            jobs = [first]
+            closing = False
+            while len(jobs) < MAX_JOBS_PER_TRANSACTION:
+                try:
+                    job = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if job is None:
+                    closing = True
+                    break
+                jobs.append(job)
+            self._commit(jobs)
+            if closing:
+                return
+
+    def _commit(self, jobs: list[tuple[Job, asyncio.Future[Any]]]) -> None:
+        results: list[Any] = []
+        if self._failure is None:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                results = [job(self._connection) for job, _ in jobs]
+                self._connection.execute("COMMIT")
+            except (sqlite3.Error, OSError) as error:
+                self._failure = LogError(
+                    f"the log could not be written ({error}); nothing of it was acknowledged. "
+                    "Check the disk (space, permissions, health), then start again"
+                )
+                self._failure.__cause__ = error
+                self._rollback()
+        _resolve([future for _, future in jobs], results, self._failure)
+
+    def _rollback(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            return  # the failure that led here is the one reported
+
+
+def _resolve(futures: list[asyncio.Future[Any]], results: list[Any], failure: LogError | None) -> None:
+    def deliver() -> None:
+        for index, future in enumerate(futures):
+            if future.done():
+                continue
+            if failure is not None:
+                future.set_exception(failure)
+            else:
+                future.set_result(results[index])
+
+    loop = futures[0].get_loop()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(deliver)

@@ -1,0 +1,68 @@
+"""Every error that headrace raises, split by what the caller does next.
+
+HeadraceError
+├── ConfigError        the operator fixes the configuration; exit code 2
+├── LogError           the log cannot be trusted any more; the process stops
+│   └── LogInUse       another worker has the data folder
+├── BadRecord          one record is wrong; dead-letter it, go on
+├── RetryLater         the other side is busy; try again after `after` seconds
+├── Disconnected       the other side is gone; connect again
+├── EndOfSource        the source has nothing more to give
+└── AgentStopped       an agent failed too often; its partition stops, visibly
+"""
+
+from collections.abc import Sequence
+
+
+class HeadraceError(Exception):
+    """Root of every error raised by headrace."""
+
+
+class ConfigError(HeadraceError):
+    """The configuration is wrong. Holds every mistake found, not just the first."""
+
+    def __init__(self, *mistakes: str) -> None:
+        self.mistakes: Sequence[str] = mistakes
+        super().__init__("\n".join(mistakes))
+
+
+class LogError(HeadraceError):
+    """An append or commit could not be made durable: nothing of it was acknowledged."""
+
+
+class LogInUse(LogError):
+    """Another worker holds the data folder."""
+
+
+class BadRecord(HeadraceError):
+    """A record that can never be processed: undecodable or invalid.
+
+    Args:
+        index: place of the record in the batch it was read with, from 0.
+        reason: what is wrong, for a person.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index = index
+        self.reason = reason
+        super().__init__(f"record {index}: {reason}")
+
+
+class RetryLater(HeadraceError):
+    """The other side cannot take this now; try the same again after `after` seconds."""
+
+    def __init__(self, reason: str, after: float = 1.0) -> None:
+        self.after = after
+        super().__init__(reason)
+
+
+class Disconnected(HeadraceError):
+    """The connection to the other side is gone; connect again, then go on."""
+
+
+class EndOfSource(HeadraceError):
+    """The source has delivered everything it has."""
+
+
+class AgentStopped(HeadraceError):
+    """An agent failed on too many records in a row; its partition does not advance."""

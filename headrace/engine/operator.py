@@ -1,0 +1,44 @@
+"""What an agent of headrace is made of: an operator over batches, with the tables it alone writes."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from headrace.engine.batch import Batch
+
+
+class State(Protocol):
+    """Changelog-backed state of one agent, kept per input partition."""
+
+    name: str
+
+    def restore(self, partition: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Take entries of the changelog, in no particular order; called any number of times before the first batch."""
+        ...
+
+    def restored(self, partition: int) -> None:
+        """Every entry of the partition's changelog was given to `restore`."""
+        ...
+
+    def changes(self, partition: int) -> dict[bytes, bytes | None]:
+        """Newest value per key that finished batches changed since the last call; None deletes. Called per commit."""
+        ...
+
+    def forget(self, partition: int) -> None:
+        """The partition belongs to another worker now: drop its state."""
+        ...
+
+
+class Operator(Protocol):
+    """An agent as a pure operator: it computes on a batch (may raise), and stages what shall happen (`Batch`).
+
+    `process` must not change its own state directly: it computes, then hands the change to `Batch.on_finish`, which
+    runs only if the whole batch went well. The same log gives the same output for any batch boundaries.
+    """
+
+    name: str
+    topic: str
+    tables: Iterable[State]
+
+    def process(self, batch: Batch) -> None:
+        """Work on one batch. Raises `BadRecord` for a record that can never be processed."""
+        ...

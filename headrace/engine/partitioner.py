@@ -1,0 +1,37 @@
+"""Which partition a key belongs to: murmur2, bit for bit as Kafka's Java client computes it."""
+
+from collections.abc import Sequence
+
+from aiokafka.partitioner import murmur2
+
+#: Keys remembered per partitioner; at the limit the memory starts over. About 150 bytes each.
+MAX_CACHED_KEYS = 1_000_000
+
+
+class Partitioner:
+    """Maps keys to partitions and remembers the answers: murmur2 in Python costs 2 µs, a look-up 50 ns.
+
+    >>> Partitioner(4).partition(b"sensor-1")
+    2
+    """
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self._known: dict[bytes, int] = {}
+
+    def partition(self, key: bytes) -> int:
+        """The partition of `key`, from 0."""
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= MAX_CACHED_KEYS:
+                self._known.clear()
+            known = self._known[key] = (murmur2(key) & 0x7FFFFFFF) % self.partitions
+        return known
+
+    def split(self, keys: Sequence[bytes]) -> dict[int, list[int]]:
+        """Rows by partition, in order; `rows[p]` are the indices of the keys that belong to p."""
+        rows: dict[int, list[int]] = {}
+        partition = self.partition
+        for row, key in enumerate(keys):
+            rows.setdefault(partition(key), []).append(row)
+        return rows

@@ -1,0 +1,95 @@
+"""Faust's agent, with its function looping over batches instead of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import faust
+from faust.agents.actor import AwaitableActor
+from faust.types import StreamT
+from faust.types.agents import ActorRefT
+from faust.types.tuples import TP
+
+from headrace.engine.errors import ConfigError
+from headrace.engine.runtime.delivery import Delivery
+from headrace.engine.runtime.work import Work
+
+#: An agent's function: loops over batches until cancelled.
+BatchFunction = Callable[[Work], Awaitable[None]]
+
+
+class BatchTopic(faust.Topic):
+    """A topic that is read in batches; made by `App.batches`."""
+
+
+class BatchAgent(faust.Agent):
+    """A Faust agent whose function gets `Batch` objects.
+
+    Faust's supervisor restarts a crashed actor up to 5 s later and drops the event it had. Here the actor task itself
+    catches what the function raises and offers the batch again (`Work`), so the supervisor never sees it.
+    """
+
+    _work: Work | None = None
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Queue a delivery for this agent."""
+        self.work.put(delivery)
+
+    @property
+    def work(self) -> Work:
+        if self._work is None:
+            self._work = Work(self.name, cast(Any, self.app).clock)
+        return self._work
+
+    def actor_from_stream(
+        self,
+        stream: StreamT[Any] | None,
+        *,
+        index: int | None = None,
+        active_partitions: set[TP] | None = None,
+        channel: Any = None,
+    ) -> ActorRefT:
+        if not isinstance(self.channel, BatchTopic):
+            raise ConfigError(
+                f"agent {self.name} reads {self.channel} event by event; "
+                f"write @app.agent(app.batches({str(self.channel)!r})) and loop over batches"
+            )
+        if self.concurrency != 1:
+            raise ConfigError(f"agent {self.name}: concurrency is the number of partitions here; leave it out")
+        actual = stream or self.stream(channel=channel, concurrency_index=index, active_partitions=active_partitions)
+        actor = AwaitableActor(
+            self,
+            actual,
+            self._run(),
+            index=index,
+            active_partitions=active_partitions,
+            loop=self.loop,
+            beacon=self.beacon,
+        )
+        return cast(ActorRefT, actor)
+
+    async def _run(self) -> None:
+        function = cast(BatchFunction, self.fun)
+        while True:
+            try:
+                result: Any = function(self.work)
+                if not asyncio.iscoroutine(result):
+                    raise ConfigError(f"agent {self.name} must be an `async def` without `yield`; use batch.send")
+                await result
+            except Exception as error:
+                await self._redeliver(error)
+            else:
+                await self.app.crash(
+                    ConfigError(f"agent {self.name} returned; it must loop over its batches until cancelled")
+                )
+                return
+
+    async def _redeliver(self, error: Exception) -> None:
+        try:
+            await self.work.failed(error)
+        except Exception as fatal:
+            # Not about a batch: a supervisor's restart would run on with tables in an unknown state.
+            await self.app.crash(fatal)
+            raise

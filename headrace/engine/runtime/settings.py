@@ -1,0 +1,20 @@
+"""How agents read and commit; the same for every transport."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RuntimeSettings(BaseModel):
+    """Batching and commit of one worker."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_batch_records: int = Field(
+        5_000, ge=1, le=100_000, description="about how many records one batch holds at most"
+    )
+    linger_records: int = Field(500, ge=0, description="with fewer records than this, wait `linger` for more")
+    linger: float = Field(0.02, ge=0, le=5, description="seconds")
+    commit_interval: float = Field(0.05, ge=0, le=60, description="seconds from the first finished batch to its commit")
+    poll_timeout: float = Field(0.5, gt=0, le=60, description="seconds an idle partition waits before it looks around")
+    drain_timeout: float = Field(
+        3.0, gt=0, le=300, description="seconds that running batches get when the worker stops"
+    )

@@ -1,0 +1,150 @@
+"""What an agent loops over: its batches, each offered again when the agent raises, until the culprit stands alone."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+import structlog
+
+from headrace.engine.batch import Batch, Send, Shared
+from headrace.engine.clock import Clock
+from headrace.engine.context import current_batch
+from headrace.engine.dead_letters import dead_letters
+from headrace.engine.errors import AgentStopped, BadRecord
+from headrace.engine.log import Fetched
+from headrace.engine.runtime.delivery import Delivery
+
+#: How often a batch is offered again before it is cut in halves, and the wait before the n-th time: 2^n × 100 ms.
+MAX_TRIES = 3
+FIRST_BACKOFF = 0.2
+#: Records in a row that an agent may fail on before its partition stops: by then the agent is broken, not the data.
+MAX_CONSECUTIVE_FAILURES = 100
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Part:
+    """Records `start` to `stop` of the delivery, offered `tries` times so far."""
+
+    start: int
+    stop: int
+    tries: int = 0
+
+
+class Work:
+    """The batches of one agent, as the async iterator that its function loops over.
+
+    Asking for the next batch finishes the last one. A function that raises leaves it unfinished; `failed` then decides
+    what is offered next.
+    """
+
+    def __init__(self, agent: str, clock: Clock) -> None:
+        self._agent = agent
+        self._clock = clock
+        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._delivery: Delivery | None = None
+        self._parts: deque[_Part] = deque()
+        self._part: _Part | None = None
+        self._batch: Batch | None = None
+        self._sends: list[Send] = []
+        self._failures = 0
+
+    def put(self, delivery: Delivery) -> None:
+        """Hand over a delivery; batches of it come out of the iterator."""
+        self._queue.put_nowait(delivery)
+
+    def __aiter__(self) -> "Work":
+        return self
+
+    async def __anext__(self) -> Batch:
+        self._finish()
+        if not self._parts:
+            self._delivery = await self._queue.get()
+            self._sends = []
+            self._parts.append(_Part(0, len(self._delivery.fetched.records)))
+        self._part = self._parts.popleft()
+        self._batch = self._view(self._part)
+        current_batch.set(self._batch)
+        return self._batch
+
+    async def failed(self, error: Exception) -> None:
+        """The agent raised on the batch it had: wait, and arrange what it is offered next."""
+        part, delivery = self._part, self._delivery
+        current_batch.set(None)
+        self._batch = self._part = None
+        if part is None or delivery is None:
+            raise error  # raised outside any batch: nothing to offer again
+        if isinstance(error, BadRecord) and 0 <= error.index < part.stop - part.start:
+            self._isolate(delivery, part, part.start + error.index, error.reason)
+        elif part.tries < MAX_TRIES - 1:
+            part.tries += 1
+            self._parts.appendleft(part)
+            log.warning("agent failed, batch offered again", agent=self._agent, tries=part.tries, error=repr(error))
+            await self._clock.sleep(FIRST_BACKOFF * 2 ** (part.tries - 1))
+        elif part.stop - part.start > 1:
+            # A half has had its tries as part of the whole: one more each, until one record is left.
+            middle = (part.start + part.stop) // 2
+            self._parts.appendleft(_Part(middle, part.stop, MAX_TRIES - 1))
+            self._parts.appendleft(_Part(part.start, middle, MAX_TRIES - 1))
+        else:
+            self._failures += 1
+            if self._failures >= MAX_CONSECUTIVE_FAILURES:
+                self._give_up(delivery, error)
+            else:
+                self._isolate(delivery, part, part.start, f"{type(error).__name__}: {error}")
+
+    def _finish(self) -> None:
+        if self._batch is None or self._delivery is None:
+            return
+        batch, self._batch, self._part = self._batch, None, None
+        current_batch.set(None)
+        for apply in batch.finishers:
+            apply()
+        self._sends += batch.sends
+        if batch.dead_letters:
+            self._sends += dead_letters(batch, self._agent)
+        self._failures = 0
+        if not self._parts:
+            self._delivery.finished(self._agent, self._sends)
+            self._delivery = None
+
+    def _isolate(self, delivery: Delivery, part: _Part, index: int, reason: str) -> None:
+        """Dead-letter record `index` alone and offer what is around it."""
+        log.warning(
+            "record dead-lettered", agent=self._agent, offset=delivery.fetched.base_offset + index, reason=reason
+        )
+        culprit = self._view(_Part(index, index + 1))
+        culprit.dead_letter(0, reason)
+        self._sends += dead_letters(culprit, self._agent)
+        rest = [_Part(part.start, index), _Part(index + 1, part.stop)]
+        self._parts.extendleft(reversed([piece for piece in rest if piece.start < piece.stop]))
+        if not self._parts:
+            delivery.finished(self._agent, self._sends)
+            self._delivery = None
+
+    def _give_up(self, delivery: Delivery, error: Exception) -> None:
+        target = delivery.fetched.target
+        stopped = AgentStopped(
+            f"agent {self._agent} failed on {self._failures} records in a row of {target.topic}[{target.partition}], "
+            f"last with {error!r}; the partition stops. Repair the agent and start again: nothing was lost"
+        )
+        stopped.__cause__ = error
+        self._parts.clear()
+        self._failures = 0
+        self._delivery = None
+        delivery.stopped(stopped)
+
+    def _view(self, part: _Part) -> Batch:
+        assert self._delivery is not None
+        fetched = self._delivery.fetched
+        if part.start == 0 and part.stop == len(fetched.records):
+            return Batch(self._delivery.shared)
+        base = fetched.base_offset + part.start
+        return Batch(
+            Shared(
+                Fetched(
+                    fetched.target, base, base + part.stop - part.start, fetched.records.slice(part.start, part.stop)
+                )
+            )
+        )

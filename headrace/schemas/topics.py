@@ -1,0 +1,19 @@
+"""The topics of headrace and the headers its records carry."""
+
+RAW = "telemetry.raw"
+READINGS = "telemetry.readings"
+ROLLUPS = "telemetry.rollups"
+ANOMALIES = "telemetry.anomalies"
+LATE = "telemetry.late"
+CONFLICTS = "telemetry.conflicts"
+DEAD_LETTERS = "telemetry.dlq"
+ALERTS = "alerts.v1"
+
+#: Id given to a message when it was accepted; carried from the source to the sink and into every log line.
+MESSAGE_ID = "message-id"
+#: Name of the topic profile that took the message (how its source topic and payload are read).
+PROFILE = "profile"
+#: Name of the device type (see `headrace.schemas.DeviceType`).
+DEVICE_TYPE = "device-type"
+#: Where the device sent it: MQTT topic, HTTP path, or file and line.
+SOURCE = "source-topic"

@@ -1,0 +1,1 @@
+"""Changelog-backed state: windows, device state, registries, rules, alert state."""

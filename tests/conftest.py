@@ -1,0 +1,103 @@
+"""Tiers of tests: what needs a server, what is left out by name, and what must never be skipped in CI."""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from hypothesis import settings
+
+#: Says whether something is there; if not, skips the test on a laptop and fails it in CI.
+Require = Callable[[object, str, str], None]
+
+IN_CI = os.environ.get("CI") == "true"
+#: Names a PostgreSQL server with the extension, as a connection URL.
+TIMESCALEDB_URL = "HEADRACE_TEST_TIMESCALEDB_URL"
+
+_LEFT_OUT = pytest.StashKey[list[str]]()
+
+# Two busy cores make any limit per example a coin toss; pytest-timeout has the last word.
+settings.register_profile("headrace", deadline=None, derandomize=IN_CI, print_blob=True)
+settings.load_profile("headrace")
+
+
+class ChaosSize(NamedTuple):
+    """How long a chaos test goes on: number of kills, and seconds of load."""
+
+    kills: int
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def require() -> Require:
+    """`require(condition, what, how_to_get)`: goes on if `condition` holds, else skips (laptop) or fails (CI)."""
+
+    def check(condition: object, what: str, how_to_get: str) -> None:
+        if condition:
+            return
+        message = f"{what} is missing; {how_to_get}"
+        if IN_CI:
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def chaos_size(pytestconfig: pytest.Config) -> ChaosSize:
+    """Size of the chaos tests: short by default, long with `make chaos`."""
+    return ChaosSize(pytestconfig.getoption("--chaos-kills"), pytestconfig.getoption("--chaos-seconds"))
+
+
+@pytest.fixture(scope="session")
+def data_path(pytestconfig: pytest.Config) -> str:
+    """Folder of real data sets, for tests marked `data`."""
+    return str(pytestconfig.getoption("--data"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the tiers."""
+    group = parser.getgroup("headrace")
+    group.addoption("--chaos-kills", type=int, default=3, help="kills per chaos test")
+    group.addoption("--chaos-seconds", type=float, default=15.0, help="seconds of load per chaos test")
+    group.addoption("--data", metavar="PATH", help="run the tests marked `data` on the data sets in this folder")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this machine cannot run by its nature, and remember it by name."""
+    left_out = [("data", "--data PATH was not given")] if config.getoption("--data") is None else []
+    if TIMESCALEDB_URL not in os.environ:
+        left_out.append(("timescaledb", f"no {TIMESCALEDB_URL} in the environment"))
+    for marker, reason in left_out:
+        names = [item for item in items if item.get_closest_marker(marker)]
+        if names:
+            items[:] = [item for item in items if item not in names]
+            config.hook.pytest_deselected(items=names)
+            config.stash.setdefault(_LEFT_OUT, []).append(f"{marker} ({reason}):")
+            config.stash[_LEFT_OUT] += [f"  {item.nodeid}" for item in names]
+
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test fails the run: a tier that nobody runs protects nobody."""
+    if IN_CI and session.exitstatus == pytest.ExitCode.OK and _skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name what was left out, and what was skipped where nothing may be."""
+    left_out = config.stash.get(_LEFT_OUT, [])
+    if left_out:
+        terminalreporter.section("left out on this machine")
+        for line in left_out:
+            terminalreporter.write_line(line)
+    skipped = _skipped(config)
+    if IN_CI and skipped:
+        terminalreporter.section("skipped with CI=true: failing the run", red=True)
+        for name in skipped:
+            terminalreporter.write_line(name)
+
+
+def _skipped(config: pytest.Config) -> list[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return [report.nodeid for report in reporter.stats.get("skipped", [])] if reporter else []

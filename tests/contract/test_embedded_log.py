@@ -1,0 +1,189 @@
+"""The embedded log keeps the contract, in a file and in memory, and what only a file can show."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from log_contract import EVENTS, P0, LogContract, append, read_all, records  # type: ignore[import-not-found]
+
+from headrace.engine.embedded.database import MEMORY
+from headrace.engine.embedded.lock import WorkerLock
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.errors import LogError, LogInUse
+from headrace.engine.log import Append, TopicSpec, Transaction
+
+
+class TestFile(LogContract):
+    """In a folder."""
+
+    @pytest.fixture
+    async def log(self, tmp_path: Path) -> AsyncIterator[EmbeddedLog]:
+        log = EmbeddedLog(tmp_path / "data")
+        yield log
+        await log.close()
+
+
+class TestMemory(LogContract):
+    """The in-memory twin."""
+
+    @pytest.fixture
+    async def log(self) -> AsyncIterator[EmbeddedLog]:
+        log = EmbeddedLog(MEMORY)
+        yield log
+        await log.close()
+
+
+async def test_another_opener_reads_and_appends(tmp_path: Path) -> None:
+    """A second opener of the folder sees the records, appends, and the first notices while it waits."""
+    first, second = EmbeddedLog(tmp_path), EmbeddedLog(tmp_path)
+    await first.create_topics([TopicSpec(EVENTS, 2)])
+    await second.create_topics([])
+    await append(first, P0, b"a")
+
+    assert await second.end_offsets(EVENTS)
+    assert await read_all(second, P0) == [b"a"]
+    await append(second, P0, b"b")
+
+    assert await first.wait({P0: 1}, 5)
+    assert await read_all(first, P0) == [b"a", b"b"]
+    await first.close()
+    await second.close()
+
+
+async def test_reading_what_is_no_longer_in_memory(tmp_path: Path) -> None:
+    """Records beyond the tail kept in memory come from the file, the same."""
+    log = EmbeddedLog(tmp_path)
+    await log.create_topics([TopicSpec(EVENTS, 2)])
+    for start in range(0, 30_000, 1000):
+        await append(log, P0, *[b"%d" % n for n in range(start, start + 1000)])
+
+    values = await read_all(log, P0, max_records=700)
+
+    assert values == [b"%d" % n for n in range(30_000)]
+    await log.close()
+
+
+async def test_retention_drops_old_records_but_none_that_is_unread(tmp_path: Path) -> None:
+    """Records older than the retention go, except what a group has not passed yet."""
+    log = EmbeddedLog(tmp_path, retention=10)
+    await log.create_topics([TopicSpec(EVENTS, 1)])
+    for second in range(0, 100, 10):
+        stamped = records(b"%d" % second)
+        stamped.timestamps = [second * 1000]
+        await log.commit(Transaction([Append(P0, stamped)]))
+    await log.commit(Transaction(group="slow", positions={P0: 3}))
+
+    await log.apply_retention()
+
+    log_again = EmbeddedLog(tmp_path, retention=10)
+    await log_again.create_topics([])
+    assert await read_all(log_again, P0) == [b"%d" % second for second in range(30, 100, 10)]
+    await log_again.commit(Transaction(group="slow", positions={P0: 10}))
+    assert await log_again.apply_retention() == 5
+    await log.close()
+    await log_again.close()
+
+
+def test_second_worker_is_refused(tmp_path: Path) -> None:
+    """The lock names the process that has it, and is free again afterwards."""
+    first, second = WorkerLock(tmp_path), WorkerLock(tmp_path)
+    first.acquire()
+
+    with pytest.raises(LogInUse, match=str(os.getpid())):
+        second.acquire()
+
+    first.release()
+    second.acquire()
+    second.release()
+
+
+APPENDER = """
+import asyncio, sys
+from pathlib import Path
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.records import Records
+
+async def main():
+    log = EmbeddedLog(Path(sys.argv[1]))
+    await log.create_topics([TopicSpec("events", 1)])
+    for n in range(1_000_000):
+        await log.commit(Transaction([Append(TopicPartition("events", 0), Records([b"k"], [b"%d" % n], [1]))]))
+        print(n, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_acknowledged_records_survive_kill(tmp_path: Path) -> None:
+    """After kill -9 every record whose commit returned is there, in order, once."""
+    process = subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    acknowledged = [int(process.stdout.readline()) for _ in range(200)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += [int(line) for line in process.stdout.read().split()]
+    process.wait()
+
+    log = EmbeddedLog(tmp_path)
+    await log.create_topics([])
+    values = [int(value or b"") for value in await read_all(log, P0)]
+
+    assert values == list(range(len(values)))
+    assert len(values) >= len(acknowledged)
+    await log.close()
+
+
+FAILING = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.errors import LogError
+from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.records import Records
+
+async def main():
+    log = EmbeddedLog(Path(sys.argv[1]))
+    await log.create_topics([TopicSpec("events", 1)])
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))  # the disk is "full" at 1 MiB
+    acknowledged = 0
+    failures = 0
+    for n in range(200):
+        try:
+            await log.commit(Transaction([Append(TopicPartition("events", 0), Records([b"k"], [b"x" * 20_000], [1]))]))
+        except LogError:
+            failures += 1
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        else:
+            assert not failures, "acknowledged after a failure"
+            acknowledged += 1
+    print(acknowledged, failures)
+
+asyncio.run(main())
+"""
+
+
+async def test_failed_sync_acknowledges_nothing(tmp_path: Path) -> None:
+    """When the disk refuses a write, that commit and all later ones fail; what was acknowledged before is there."""
+    done = subprocess.run([sys.executable, "-c", FAILING, str(tmp_path)], capture_output=True, text=True, check=True)
+    acknowledged, failures = map(int, done.stdout.split())
+
+    log = EmbeddedLog(tmp_path)
+    await log.create_topics([])
+
+    assert acknowledged > 0
+    assert failures > 0
+    assert len(await read_all(log, P0)) == acknowledged
+    await log.close()
+
+
+def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    """A damaged or foreign file gives a clear error."""
+    (tmp_path / "log.sqlite").write_bytes(b"this is not a database" * 1000)
+
+    with pytest.raises(LogError, match="cannot open the log"):
+        EmbeddedLog(tmp_path)
