@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from log_contract import EVENTS, P0, LogContract, append, read_all, records  # type: ignore[import-not-found]
 
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import LogError, LogInUse
 from headrace.engine.log import Append, TopicSpec, Transaction
+from tests.contract.log_contract import EVENTS, P0, LogContract, append, read_all, records
 
 
 class TestFile(LogContract):
@@ -121,12 +121,12 @@ asyncio.run(main())
 
 async def test_acknowledged_records_survive_kill(tmp_path: Path) -> None:
     """After kill -9 every record whose commit returned is there, in order, once."""
-    process = subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    acknowledged = [int(process.stdout.readline()) for _ in range(200)]
-    process.send_signal(signal.SIGKILL)
-    acknowledged += [int(line) for line in process.stdout.read().split()]
-    process.wait()
+    command = [sys.executable, "-c", APPENDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        acknowledged = [int(process.stdout.readline()) for _ in range(200)]
+        process.send_signal(signal.SIGKILL)
+        acknowledged += [int(line) for line in process.stdout.read().split()]
 
     log = EmbeddedLog(tmp_path)
     await log.create_topics([])

@@ -62,6 +62,7 @@ class BatchConsumer(Consumer):
         app.consumer_generation_id += 1
         self._assigned = targets
         await self.on_partitions_assigned({TP(*target) for target in targets}, app.consumer_generation_id)
+        app.on_rebalance_end()
 
     def assignment(self) -> set[TP]:
         return {TP(*target) for target in self._assigned}

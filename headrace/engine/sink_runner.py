@@ -1,0 +1,222 @@
+"""Runs a sink: reads its topics in a consumer group of its own, and never lets its troubles reach anybody else."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+import structlog
+
+from headrace.engine.clock import Clock
+from headrace.engine.dead_letters import dead_letter
+from headrace.engine.errors import ConfigError, Disconnected, RetryLater
+from headrace.engine.log import Append, Fetched, Log, TopicPartition, Transaction
+from headrace.engine.partitioner import Partitioner
+from headrace.engine.records import Records
+from headrace.engine.sink import Refused, Sink, SinkState, SinkStatistics, halves, record_count
+
+#: Longest wait for new records before looking whether to stop, seconds.
+IDLE_WAIT = 0.25
+#: A partition gives at most this part of a batch at a time, so that a long backlog in one leaves room for the others.
+SHARES = 4
+
+logger = structlog.get_logger(__name__)
+
+
+class SinkRunner:
+    """Moves records from the log to one sink, effectively once.
+
+    Reads the next batch while the current one is written. The sink's own store says where to continue; the position in the
+    log's group is a copy, for lag. A sink that is down is tried again for ever, and only its own partitions wait. A record
+    that it refuses is dead-lettered alone. Holds at most two batches.
+
+    Args:
+        log: where from; the sink's topics and `telemetry.dlq` exist.
+        sink: where to; the runner opens and closes it.
+        clock: waits.
+        group: consumer group in the log; the sink's name unless given.
+        max_records: most records per write, about.
+        linger: seconds to wait for more when a batch is not full.
+        first_backoff, max_backoff: seconds before the first and the longest retry; they double in between.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        sink: Sink,
+        clock: Clock,
+        *,
+        group: str = "",
+        max_records: int = 16_384,
+        linger: float = 0.03,
+        first_backoff: float = 0.1,
+        max_backoff: float = 5.0,
+    ) -> None:
+        self._log = log
+        self._sink = sink
+        self._clock = clock
+        self._group = group or sink.name
+        self._max_records = max_records
+        self._linger = linger
+        self._first_backoff = first_backoff
+        self._max_backoff = max_backoff
+        self._state: SinkState = "connecting"
+        self._counts: Counter[str] = Counter()
+        self._retries = 0
+        self._last_error = ""
+        self._read: dict[TopicPartition, int] = {}
+        self._stored: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._turn = 0
+
+    def statistics(self) -> SinkStatistics:
+        """How it is going."""
+        counts = self._counts
+        return SinkStatistics(
+            self._state, counts["written"], counts["dead"], self._retries, self._last_error, dict(self._stored)
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish the running write. Cancelling leaves the sink at its last whole write.
+
+        Raises:
+            ConfigError: the sink cannot work as it is set up, or its store belongs to another log.
+            LogError: the log failed.
+        """
+        try:
+            while not stop.is_set():
+                try:
+                    await self._connect()
+                    await self._pump(stop)
+                except (Disconnected, RetryLater) as error:
+                    await self._back_off(error, stop)
+            await self._commit()
+        finally:
+            await self._sink.close()
+
+    async def _connect(self) -> None:
+        await self._sink.open()
+        ends: dict[TopicPartition, int] = {}
+        for topic in self._sink.topics:
+            try:
+                ends.update(await self._log.end_offsets(topic))
+            except KeyError as error:
+                raise ConfigError(f"sink {self._sink.name} reads topic {topic}, which does not exist") from error
+        self._stored = await self._sink.positions(list(ends))
+        for target, position in self._stored.items():
+            if position > ends[target]:
+                raise ConfigError(
+                    f"sink {self._sink.name} has stored {target.topic}/{target.partition} up to {position}, but the log ends at "
+                    f"{ends[target]}: this database belongs to another log. Use that log, or another database."
+                )
+        self._read = dict(self._stored)
+        if not self._retries:
+            self._state = "running"
+
+    async def _pump(self, stop: asyncio.Event) -> None:
+        batch = await self._fetch(stop)
+        while batch and not stop.is_set():
+            if record_count(batch) < self._max_records and not stop.is_set():
+                await self._clock.sleep(self._linger)
+                await self._fill(batch)
+            fetching = asyncio.create_task(self._fetch(stop))
+            try:
+                await self._write(batch)
+                if self._retries:
+                    logger.info("sink_resumed", sink=self._sink.name, retries=self._retries)
+                self._state, self._retries = "running", 0
+                batch = await fetching
+            finally:
+                fetching.cancel()
+                await asyncio.wait([fetching])
+
+    async def _fetch(self, stop: asyncio.Event) -> list[Fetched]:
+        await self._commit()
+        batch: list[Fetched] = []
+        while not stop.is_set():
+            await self._fill(batch)
+            if batch:
+                break
+            await self._log.wait(self._read, IDLE_WAIT)
+        return batch
+
+    async def _fill(self, batch: list[Fetched]) -> None:
+        """Add what there is, every partition in its turn, up to the size of a batch."""
+        room = self._max_records - record_count(batch)
+        share = max(1, self._max_records // SHARES)
+        more = True
+        while more:
+            more = False
+            for target in self._targets():
+                if room <= 0:
+                    return
+                limit = min(room, share)
+                fetched = await self._log.read(target, self._read[target], limit)
+                if fetched is not None:
+                    batch.append(fetched)
+                    self._read[target] = fetched.next_offset
+                    room -= len(fetched.records)
+                    more |= len(fetched.records) >= limit // 2
+
+    def _targets(self) -> Iterator[TopicPartition]:
+        """All partitions, each time from another one on."""
+        targets = list(self._read)
+        self._turn = (self._turn + 1) % len(targets)
+        yield from targets[self._turn :]
+        yield from targets[: self._turn]
+
+    async def _write(self, batch: list[Fetched]) -> None:
+        try:
+            await self._sink.write(batch)
+        except Refused as error:
+            if record_count(batch) > 1:
+                for half in halves(batch):
+                    await self._write(half)
+                return
+            batch = [await self._set_aside(fetched, error) for fetched in batch]
+            try:
+                await self._sink.write(batch)
+            except Refused as again:
+                raise RetryLater(f"{self._sink.name} refuses even a position: {again}") from again
+        self._counts["written"] += record_count(batch)
+        self._stored |= {fetched.target: fetched.next_offset for fetched in batch}
+
+    async def _set_aside(self, fetched: Fetched, error: Refused) -> Fetched:
+        """Dead-letter the one record of `fetched`, if it has one; what is left moves only the position.
+
+        The dead letter and a position in a group of its own are one commit, and that position never goes back: a crash
+        before the sink moves on, or a database restored, dead-letters nothing twice. See test_dead_lettered_once.
+        """
+        target, offset, next_offset, records = fetched
+        if not len(records):
+            return fetched
+        group = f"{self._group}.refused"
+        if (await self._log.positions(group, target.topic))[target] <= offset:
+            send = dead_letter(fetched, 0, str(error), self._sink.name)
+            partition = Partitioner(self._log.partitions(send.topic)).partition(records.keys[0] or b"")
+            append = Append(TopicPartition(send.topic, partition), send.records, send.tallies)
+            await self._log.commit(Transaction(appends=[append], group=group, positions={target: offset + 1}))
+            self._counts["dead"] += 1
+        logger.warning(
+            "sink_refused", sink=self._sink.name, topic=target.topic, partition=target.partition, offset=offset, reason=str(error)
+        )
+        return Fetched(target, offset, next_offset, Records([], [], []))
+
+    async def _commit(self) -> None:
+        """Copy new positions to the log's group."""
+        moved = {target: position for target, position in self._stored.items() if self._committed.get(target, 0) != position}
+        if moved:
+            await self._log.commit(Transaction(group=self._group, positions=moved))
+            self._committed |= moved
+
+    async def _back_off(self, error: Disconnected | RetryLater, stop: asyncio.Event) -> None:
+        delay = min(self._max_backoff, self._first_backoff * 2 ** min(self._retries, 16))
+        note = logger.debug if self._state == "retrying" else logger.warning
+        note("sink_retrying", sink=self._sink.name, error=str(error), delay=delay)
+        self._state, self._last_error = "retrying", str(error)
+        self._retries += 1
+        waits = [asyncio.create_task(self._clock.sleep(delay)), asyncio.create_task(stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
