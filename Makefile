@@ -15,6 +15,8 @@ ifneq "$(shell cat .venv/origin 2>/dev/null)" "$(CURDIR)"
 $(shell rm -f .venv/runtime .venv/dev)
 endif
 
+# `exec` below: with a shell in between, make ends a clean Ctrl-C with an error message of its own.
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench chaos verify-data lock clean
 
@@ -24,10 +26,10 @@ help: ## list the targets
 setup: .venv/dev ## make .venv with everything that development needs
 
 demo: .venv/runtime ## watch a simulated fleet stream through (SECONDS=20 stops by itself, ARGS="--rate 500")
-	@$(BIN)/headrace demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+	@exec $(BIN)/headrace demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 test: lint ## lint, then all tests (ARGS="-k window" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/dev ## style, types, and who may import whom
 	@$(BIN)/ruff check .
@@ -40,21 +42,21 @@ format: .venv/dev ## let ruff fix what it can
 	@$(BIN)/ruff format .
 
 bench: .venv/runtime ## benchmarks against their baselines (ARGS="NAME --json")
-	@$(BIN)/headrace bench $(ARGS)
+	@exec $(BIN)/headrace bench $(ARGS)
 
 chaos: .venv/dev ## the long form of the kill tests
-	@$(BIN)/python -m pytest -m chaos --chaos-kills 10 --chaos-seconds 60 $(ARGS)
+	@exec $(BIN)/python -m pytest -m chaos --chaos-kills 10 --chaos-seconds 60 $(ARGS)
 
 verify-data: .venv/dev ## check against real data sets: make verify-data DATA=FOLDER
 	@test -n "$(DATA)" || { echo "usage: make verify-data DATA=FOLDER" >&2; exit 2; }
-	@$(BIN)/python -m pytest -m data --data "$(DATA)" $(ARGS)
+	@exec $(BIN)/python -m pytest -m data --data "$(DATA)" $(ARGS)
 
 lock: .venv/dev ## pin the newest versions that pyproject.toml allows
 	$(COMPILE) --upgrade --group build -o requirements-build.txt
 	$(COMPILE) --upgrade --group build -c requirements-build.txt pyproject.toml -o requirements.txt
 	$(COMPILE) --upgrade --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
-clean: ## back to a fresh clone (data folders stay)
+clean: ## back to a fresh clone (data in .headrace stays)
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

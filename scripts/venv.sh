@@ -25,7 +25,7 @@ find_python() {
 # pip knows the user's mirrors and proxies, uv does not read its files: with any of them set, pip does the work.
 install() {
     if [ -x .venv/bin/uv ] && ! .venv/bin/python -m pip config list | grep -q index; then
-        .venv/bin/uv pip install --quiet --python .venv/bin/python "$@" && return
+        .venv/bin/uv pip install --quiet --system-certs --python .venv/bin/python "$@" && return
         echo "uv could not install; trying pip" >&2
     fi
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"

@@ -69,13 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if TIMESCALEDB_URL not in os.environ:
         left_out.append(("timescaledb", f"no {TIMESCALEDB_URL} in the environment"))
     for marker, reason in left_out:
-        names = [item for item in items if item.get_closest_marker(marker)]
-        if names:
-            items[:] = [item for item in items if item not in names]
-            config.hook.pytest_deselected(items=names)
+        unable = [item for item in items if item.get_closest_marker(marker)]
+        if unable:
+            items[:] = [item for item in items if item not in unable]
+            config.hook.pytest_deselected(items=unable)
             config.stash.setdefault(_LEFT_OUT, []).append(f"{marker} ({reason}):")
-            config.stash[_LEFT_OUT] += [f"  {item.nodeid}" for item in names]
-
+            config.stash[_LEFT_OUT] += [f"  {item.nodeid}" for item in unable]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -7,7 +7,6 @@ import pytest
 pytest_plugins = ["pytester"]
 
 CONFTEST = Path(__file__).with_name("conftest.py").read_text()
-OPTIONS = ("-p", "no:randomly", "-p", "no:cacheprovider")
 
 
 @pytest.fixture
@@ -15,6 +14,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     """A suite of its own under the same conftest, on a laptop."""
     pytester.makeconftest(CONFTEST)
     pytester.makeini("[pytest]\nmarkers = timescaledb:\n  data:\n")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("HEADRACE_TEST_TIMESCALEDB_URL", raising=False)
     return pytester
@@ -24,7 +24,7 @@ def test_missing_server_skips_on_a_laptop(suite: pytest.Pytester) -> None:
     """`require` skips and says what is missing and how to get it."""
     suite.makepyfile("def test_it(require): require(None, 'mosquitto', 'apt-get install mosquitto')")
 
-    result = suite.runpytest_subprocess(*OPTIONS, "-rs")
+    result = suite.runpytest_subprocess("-rs")
 
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*mosquitto is missing; apt-get install mosquitto*"])
@@ -36,7 +36,7 @@ def test_missing_server_fails_in_ci(suite: pytest.Pytester, monkeypatch: pytest.
     monkeypatch.setenv("CI", "true")
     suite.makepyfile("def test_it(require): require(None, 'mosquitto', 'apt-get install mosquitto')")
 
-    result = suite.runpytest_subprocess(*OPTIONS)
+    result = suite.runpytest_subprocess()
 
     result.assert_outcomes(failed=1)
 
@@ -46,7 +46,7 @@ def test_any_skip_fails_the_run_in_ci(suite: pytest.Pytester, monkeypatch: pytes
     monkeypatch.setenv("CI", "true")
     suite.makepyfile("import pytest\ndef test_good(): pass\ndef test_lazy(): pytest.skip('later')")
 
-    result = suite.runpytest_subprocess(*OPTIONS)
+    result = suite.runpytest_subprocess()
 
     result.stdout.fnmatch_lines(["*skipped with CI=true*", "*test_lazy"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -62,7 +62,7 @@ def test_what_cannot_run_here_is_listed_by_name(suite: pytest.Pytester, monkeypa
         "@pytest.mark.data\ndef test_beijing(): assert False\n"
     )
 
-    result = suite.runpytest_subprocess(*OPTIONS)
+    result = suite.runpytest_subprocess()
 
     result.assert_outcomes(passed=1, deselected=2)
     result.stdout.fnmatch_lines(["timescaledb (*):", "*::test_hypertable"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from headrace.engine import Disconnected
+from headrace.engine.errors import Disconnected
 
 CONNACK, PUBLISH, SUBACK, PINGRESP = 0x20, 0x30, 0x90, 0xD0
 PINGREQ = b"\xc0\x00"

@@ -78,13 +78,15 @@ class App(faust.App):
         Raises:
             LogError, ConfigError: whatever the app crashed on.
         """
-        await self.start()
-        stopping = asyncio.create_task(stop.wait())
         ended = asyncio.create_task(self.wait_until_stopped())
-        await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        await self.stop()
-        await ended
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await self.start()
+            await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await self.stop()
+            await ended
         if self.crash_reason is not None:
             raise self.crash_reason
 

@@ -1,6 +1,6 @@
 """A batch: records of one partition read together, and what an agent wants to happen when it is done with them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -90,7 +90,7 @@ class Batch:
             above, below: only where the metric is greater, or less, than this (its unit).
         """
         for columns in self.columns():
-            chosen = range(len(columns))
+            chosen: Sequence[int] = range(len(columns))
             if metric is not None:
                 column = columns.measures.get(metric)
                 if column is None:

@@ -50,12 +50,16 @@ class VirtualClock(SystemClock):
     """
 
     def __init__(self, start_ms: int, speed: float = 1.0) -> None:
-        self.start_ms = start_ms
         self.speed = speed
+        self.start(start_ms)
+
+    def start(self, start_ms: int) -> None:
+        """Go on from `start_ms`, now."""
+        self._start_ms = start_ms
         self._origin = time.monotonic()
 
     def now_ms(self) -> int:
-        return self.start_ms + int((time.monotonic() - self._origin) * 1000 * self.speed)
+        return self._start_ms + int((time.monotonic() - self._origin) * 1000 * self.speed)
 
     def real_seconds(self, duration_ms: float) -> float:
         return duration_ms / 1000 / self.speed

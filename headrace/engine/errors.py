@@ -66,3 +66,12 @@ class EndOfSource(HeadraceError):
 
 class AgentStopped(HeadraceError):
     """An agent failed on too many records in a row; its partition does not advance."""
+
+
+def first(errors: BaseExceptionGroup[Exception]) -> Exception:
+    """The first error in a group, however deep: what a task group wraps, unwrapped for the caller."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error

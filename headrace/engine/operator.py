@@ -37,7 +37,11 @@ class Operator(Protocol):
 
     name: str
     topic: str
-    tables: Iterable[State]
+
+    @property
+    def tables(self) -> Iterable[State]:
+        """The tables that this operator alone writes."""
+        ...
 
     def process(self, batch: Batch) -> None:
         """Work on one batch. Raises `BadRecord` for a record that can never be processed."""

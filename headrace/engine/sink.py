@@ -17,8 +17,8 @@ class Refused(HeadraceError):
 class PositionMoved(RetryLater):
     """The stored position is not the one this sink continued from; read the positions again.
 
-    Either another sink has the partition and wrote first, or the database was restored to an earlier state. Nothing of the
-    batch was stored.
+    Either another sink has the partition and wrote first, or the database was restored to an earlier state. Nothing of
+    the batch was stored.
     """
 
 

@@ -8,12 +8,14 @@ import structlog
 
 from headrace.engine.clock import Clock
 from headrace.engine.dead_letters import dead_letter
-from headrace.engine.errors import ConfigError, Disconnected, RetryLater
-from headrace.engine.log import Append, Fetched, Log, TopicPartition, Transaction
+from headrace.engine.errors import ConfigError, Disconnected, HeadraceError, RetryLater
+from headrace.engine.log import Append, Changes, Fetched, Log, TopicPartition, TopicSpec, Transaction
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 from headrace.engine.sink import Refused, Sink, SinkState, SinkStatistics, halves, record_count
 
+#: Compacted topic in which runners keep, per sink and partition, the offset after the last record that was refused.
+SINK_REFUSALS = "headrace.sinks"
 #: Longest wait for new records before looking whether to stop, seconds.
 IDLE_WAIT = 0.25
 #: A partition gives at most this part of a batch at a time, so that a long backlog in one leaves room for the others.
@@ -25,12 +27,12 @@ logger = structlog.get_logger(__name__)
 class SinkRunner:
     """Moves records from the log to one sink, effectively once.
 
-    Reads the next batch while the current one is written. The sink's own store says where to continue; the position in the
-    log's group is a copy, for lag. A sink that is down is tried again for ever, and only its own partitions wait. A record
-    that it refuses is dead-lettered alone. Holds at most two batches.
+    Reads the next batch while the current one is written. The sink's own store says where to continue; the position in
+    the log's group is a copy, for lag. A sink that is down is tried again for ever, and only its own partitions wait. A
+    record that it refuses is dead-lettered alone. Holds at most two batches.
 
     Args:
-        log: where from; the sink's topics and `telemetry.dlq` exist.
+        log: where from; the sink's topics, `telemetry.dlq` and `topic_specs()` exist.
         sink: where to; the runner opens and closes it.
         clock: waits.
         group: consumer group in the log; the sink's name unless given.
@@ -66,6 +68,7 @@ class SinkRunner:
         self._read: dict[TopicPartition, int] = {}
         self._stored: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
+        self._refused: dict[bytes, int] = {}
         self._turn = 0
 
     def statistics(self) -> SinkStatistics:
@@ -83,30 +86,45 @@ class SinkRunner:
             LogError: the log failed.
         """
         try:
+            await self._join()
             while not stop.is_set():
                 try:
                     await self._connect()
                     await self._pump(stop)
-                except (Disconnected, RetryLater) as error:
+                except (Disconnected, RetryLater, Refused) as error:
                     await self._back_off(error, stop)
             await self._commit()
         finally:
             await self._sink.close()
 
+    @staticmethod
+    def topic_specs() -> list[TopicSpec]:
+        """The topics that sink runners keep for themselves."""
+        return [TopicSpec(SINK_REFUSALS, 1, compacted=True)]
+
+    async def _join(self) -> None:
+        """Show the log where the group is, before the sink can be reached: retention keeps what it has not read."""
+        for topic in self._sink.topics:
+            try:
+                self._log.partitions(topic)
+            except KeyError as error:
+                raise ConfigError(f"sink {self._sink.name} reads topic {topic}, which does not exist") from error
+            self._committed |= await self._log.positions(self._group, topic)
+        await self._log.commit(Transaction(group=self._group, positions=self._committed))
+        async for entries in self._log.restore(TopicPartition(SINK_REFUSALS, 0)):
+            self._refused |= {key: int(value) for key, value in entries}
+
     async def _connect(self) -> None:
         await self._sink.open()
         ends: dict[TopicPartition, int] = {}
         for topic in self._sink.topics:
-            try:
-                ends.update(await self._log.end_offsets(topic))
-            except KeyError as error:
-                raise ConfigError(f"sink {self._sink.name} reads topic {topic}, which does not exist") from error
+            ends |= await self._log.end_offsets(topic)
         self._stored = await self._sink.positions(list(ends))
         for target, position in self._stored.items():
             if position > ends[target]:
                 raise ConfigError(
-                    f"sink {self._sink.name} has stored {target.topic}/{target.partition} up to {position}, but the log ends at "
-                    f"{ends[target]}: this database belongs to another log. Use that log, or another database."
+                    f"sink {self._sink.name} has stored {target.topic}/{target.partition} up to {position}, "
+                    f"but the log ends at {ends[target]}: it is of another log. Use that log, or another database."
                 )
         self._read = dict(self._stored)
         if not self._retries:
@@ -115,7 +133,7 @@ class SinkRunner:
     async def _pump(self, stop: asyncio.Event) -> None:
         batch = await self._fetch(stop)
         while batch and not stop.is_set():
-            if record_count(batch) < self._max_records and not stop.is_set():
+            if record_count(batch) < self._max_records:
                 await self._clock.sleep(self._linger)
                 await self._fill(batch)
             fetching = asyncio.create_task(self._fetch(stop))
@@ -183,32 +201,41 @@ class SinkRunner:
     async def _set_aside(self, fetched: Fetched, error: Refused) -> Fetched:
         """Dead-letter the one record of `fetched`, if it has one; what is left moves only the position.
 
-        The dead letter and a position in a group of its own are one commit, and that position never goes back: a crash
-        before the sink moves on, or a database restored, dead-letters nothing twice. See test_dead_lettered_once.
+        The dead letter and a note of its offset are one commit, so that a crash before the sink moves on, or a database
+        restored, dead-letters nothing twice. See test_dead_lettered_once.
         """
         target, offset, next_offset, records = fetched
         if not len(records):
             return fetched
-        group = f"{self._group}.refused"
-        if (await self._log.positions(group, target.topic))[target] <= offset:
+        key = f"{self._sink.name}/{target.topic}/{target.partition}".encode()
+        if self._refused.get(key, 0) <= offset:
             send = dead_letter(fetched, 0, str(error), self._sink.name)
             partition = Partitioner(self._log.partitions(send.topic)).partition(records.keys[0] or b"")
             append = Append(TopicPartition(send.topic, partition), send.records, send.tallies)
-            await self._log.commit(Transaction(appends=[append], group=group, positions={target: offset + 1}))
+            note = Changes(TopicPartition(SINK_REFUSALS, 0), {key: str(offset + 1).encode()})
+            await self._log.commit(Transaction(appends=[append], changes=[note]))
+            self._refused[key] = offset + 1
             self._counts["dead"] += 1
         logger.warning(
-            "sink_refused", sink=self._sink.name, topic=target.topic, partition=target.partition, offset=offset, reason=str(error)
+            "sink_refused",
+            sink=self._sink.name,
+            topic=target.topic,
+            partition=target.partition,
+            offset=offset,
+            reason=str(error),
         )
         return Fetched(target, offset, next_offset, Records([], [], []))
 
     async def _commit(self) -> None:
         """Copy new positions to the log's group."""
-        moved = {target: position for target, position in self._stored.items() if self._committed.get(target, 0) != position}
+        moved = {
+            target: position for target, position in self._stored.items() if self._committed.get(target) != position
+        }
         if moved:
             await self._log.commit(Transaction(group=self._group, positions=moved))
             self._committed |= moved
 
-    async def _back_off(self, error: Disconnected | RetryLater, stop: asyncio.Event) -> None:
+    async def _back_off(self, error: HeadraceError, stop: asyncio.Event) -> None:
         delay = min(self._max_backoff, self._first_backoff * 2 ** min(self._retries, 16))
         note = logger.debug if self._state == "retrying" else logger.warning
         note("sink_retrying", sink=self._sink.name, error=str(error), delay=delay)

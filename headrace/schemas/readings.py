@@ -1,13 +1,18 @@
 """Readings: what `telemetry.readings` carries, one normalised record per message, as JSON and as columns.
 
 The record's value is `{"message_id", "device_id", "device_type", "time", "measures": {name: number}, "extra": {…}}`;
-`time` is the event time in ms since 1970 UTC, an absent measure is left out, `extra` holds what the device type does not know.
+`time` is the event time in ms since 1970 UTC, an absent measure is left out, `extra` holds texts and what the device type does
+not know. A reading that completes an earlier one (same device and time) has the measures of both, and names in `"repeats"`
+those that the earlier one had.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -30,6 +35,8 @@ class Readings:
         message_ids: one per reading.
         measures: by name, (n,) float64 in the unit of the device type; NaN where the reading has none.
         extras: what the device type does not know, per reading; None for "nothing, in all of them".
+        repeats: per reading, measures that an earlier reading of the same device and time carried already; None for
+            "nothing, in all of them". See `news`.
     """
 
     device_type: str
@@ -39,6 +46,7 @@ class Readings:
     message_ids: list[str]
     measures: dict[str, Floats]
     extras: list[dict[str, Any] | None] | None = None
+    repeats: list[list[str] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.device_ids)
@@ -54,72 +62,137 @@ class Readings:
             [self.message_ids[i] for i in chosen],
             {name: column[indices] for name, column in self.measures.items()},
             None if self.extras is None else [self.extras[i] for i in chosen],
+            None if self.repeats is None else [self.repeats[i] for i in chosen],
         )
+
+    def news(self) -> dict[str, Floats]:
+        """As `measures`, without what an earlier reading carried: for whoever counts or sums, so that nothing counts twice."""
+        if self.repeats is None:
+            return self.measures
+        columns = {name: column.copy() for name, column in self.measures.items()}
+        for index, names in enumerate(self.repeats):
+            for name in names or ():
+                columns[name][index] = _NAN
+        return columns
 
     def measures_of(self, index: int) -> dict[str, float]:
         """The measures that reading `index` has."""
         return {name: value for name, column in self.measures.items() if (value := float(column[index])) == value}
 
 
-def encode_readings(readings: Readings) -> list[bytes]:
-    """One JSON document per reading, in order."""
-    names = list(readings.measures)
-    columns = [column.tolist() for column in readings.measures.values()]
-    complete = not any(np.isnan(column).any() for column in readings.measures.values())
-    rows: Sequence[Any] = list(zip(*columns, strict=True)) if columns else [()] * len(readings)
-    extras = readings.extras or [None] * len(readings)
-    dumps, device_type, documents = orjson.dumps, readings.device_type, []
-    for device_id, time, message_id, row, extra in zip(
-        readings.device_ids, readings.times.tolist(), readings.message_ids, rows, extras, strict=True
-    ):
-        document: dict[str, Any] = {
-            "message_id": message_id,
-            "device_id": device_id,
-            "device_type": device_type,
-            "time": time,
-            "measures": dict(zip(names, row, strict=True))
-            if complete
-            else {name: value for name, value in zip(names, row, strict=True) if value == value},
-        }
-        if extra:
-            document["extra"] = extra
-        documents.append(dumps(document))
-    return documents
+def encode_readings(readings: Readings, *, extras_json: Sequence[bytes | None] | None = None) -> list[bytes]:
+    """One JSON document per reading, in order.
+
+    Args:
+        readings: what to encode.
+        extras_json: the extras as JSON on one line each, for who has them; `readings.extras` is not looked at then.
+    """
+    if extras_json is None and readings.extras is not None:
+        extras_json = [orjson.dumps(extra, option=orjson.OPT_SORT_KEYS) if extra else None for extra in readings.extras]
+    measures, document = _structs(tuple(readings.measures))
+    columns = [_present(column) for column in readings.measures.values()]
+    documents = map(
+        document,
+        readings.message_ids,
+        readings.device_ids,
+        repeat(readings.device_type),
+        readings.times.tolist(),
+        map(measures, *columns) if columns else repeat(measures()),
+        repeat(None) if extras_json is None else [extra and msgspec.Raw(extra) for extra in extras_json],
+        repeat(None) if readings.repeats is None else readings.repeats,
+    )
+    # A line break cannot occur inside a document: JSON escapes it in texts.
+    lines = _encoder.encode_lines(documents).split(b"\n")
+    lines.pop()
+    return lines
 
 
 def decode_readings(values: Sequence[bytes | None]) -> list[Readings]:
     """Columns of the readings in `values`, one `Readings` per device type, types in order of first appearance.
 
     Raises:
-        orjson.JSONDecodeError, KeyError: a value is not what `encode_readings` makes.
+        msgspec.DecodeError: a value is not what `encode_readings` makes.
     """
-    documents: list[dict[str, Any]] = [orjson.loads(value or b"") for value in values]
-    by_type: dict[str, list[int]] = {}
-    types = [document["device_type"] for document in documents]
-    if types and types.count(types[0]) == len(types):
-        by_type[types[0]] = list(range(len(types)))
-    else:
+    decode = _decoder.decode
+    documents = [decode(value or b"") for value in values]
+    types = [document.device_type for document in documents]
+    by_type: dict[str, list[int]] = {name: [] for name in dict.fromkeys(types)}
+    if len(by_type) > 1:
         for row, name in enumerate(types):
-            by_type.setdefault(name, []).append(row)
+            by_type[name].append(row)
     return [_columns(name, rows, documents) for name, rows in by_type.items()]
 
 
-def _columns(device_type: str, rows: list[int], documents: list[dict[str, Any]]) -> Readings:
-    chosen = documents if len(rows) == len(documents) else [documents[row] for row in rows]
-    measured = [document["measures"] for document in chosen]
-    names: dict[str, None] = {}
-    for keys in {tuple(measures) for measures in measured}:
-        names.update(dict.fromkeys(keys))
-    extras = [document.get("extra") for document in chosen]
+class _Document(msgspec.Struct, gc=False):
+    message_id: str
+    device_id: str
+    device_type: str
+    time: int
+    measures: dict[str, float]
+    extra: dict[str, Any] | None = None
+    repeats: list[str] | None = None
+
+
+_decoder = msgspec.json.Decoder(_Document)
+_encoder = msgspec.json.Encoder()
+
+
+@lru_cache(maxsize=256)
+def _structs(names: tuple[str, ...]) -> tuple[type, type]:
+    """Types that encode to the measures of these names, and to a document with them; what is None is left out."""
+    # A measure's name need not be a Python identifier.
+    fields = [f"m{place}" for place in range(len(names))]
+    measures = msgspec.defstruct(
+        "Measures",
+        [(field, float | None, None) for field in fields],
+        rename=dict(zip(fields, names, strict=True)),
+        omit_defaults=True,
+        gc=False,
+    )
+    document = msgspec.defstruct(
+        "Document",
+        [
+            ("message_id", str),
+            ("device_id", str),
+            ("device_type", str),
+            ("time", int),
+            ("measures", measures),
+            ("extra", msgspec.Raw | None, None),
+            ("repeats", list[str] | None, None),
+        ],
+        omit_defaults=True,
+        gc=False,
+    )
+    return measures, document
+
+
+def _present(column: Floats) -> list[float | None]:
+    absent = np.isnan(column)
+    if not absent.any():
+        present: list[float | None] = column.tolist()
+        return present
+    values = column.astype(object)
+    values[absent] = None
+    gaps: list[float | None] = values.tolist()
+    return gaps
+
+
+def _columns(device_type: str, rows: list[int], documents: list[_Document]) -> Readings:
+    chosen = [documents[row] for row in rows] if rows else documents
+    measured = [document.measures for document in chosen]
+    names: set[str] = set().union(*measured)
+    extras = [document.extra for document in chosen]
+    repeats = [document.repeats for document in chosen]
     return Readings(
         device_type=device_type,
-        rows=np.array(rows, dtype=np.int64),
-        device_ids=[document["device_id"] for document in chosen],
-        times=np.array([document["time"] for document in chosen], dtype=np.int64),
-        message_ids=[document["message_id"] for document in chosen],
+        rows=np.array(rows, dtype=np.int64) if rows else np.arange(len(chosen), dtype=np.int64),
+        device_ids=[document.device_id for document in chosen],
+        times=np.array([document.time for document in chosen], dtype=np.int64),
+        message_ids=[document.message_id for document in chosen],
         measures={
             name: np.array([measures.get(name, _NAN) for measures in measured], dtype=np.float64)
             for name in sorted(names)
         },
         extras=extras if any(extras) else None,
+        repeats=repeats if any(repeats) else None,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,8 @@ class EmbeddedLog:
         partition_id = self._compacted(target).id
         after: bytes | None = None
         while True:
-            start = after
             chunk: list[tuple[bytes, bytes]] = await self._reader.run(
-                lambda connection, start=start: operations.latest(connection, partition_id, start, RESTORE_CHUNK)
+                partial(operations.latest, partition_id=partition_id, after=after, limit=RESTORE_CHUNK)
             )
             if not chunk:
                 return

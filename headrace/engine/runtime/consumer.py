@@ -10,7 +10,7 @@ from faust.transport.consumer import Consumer
 from faust.types.tuples import TP, ConsumerMessage
 
 from headrace.engine.clock import Clock
-from headrace.engine.errors import AgentStopped
+from headrace.engine.errors import AgentStopped, first
 from headrace.engine.log import Fetched, Log, TopicPartition
 from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
@@ -78,7 +78,7 @@ class BatchConsumer(Consumer):
                 await asyncio.gather(*pumps)
                 committer.cancel()
         except* Exception as errors:
-            raise _first(errors) from None
+            raise first(errors) from None
         finally:
             if not self._pumps_done.done():
                 self._pumps_done.set_result(None)
@@ -217,10 +217,3 @@ class BatchConsumer(Consumer):
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         raise NotImplementedError("records are read by the pumps")
-
-
-def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return cast(Exception, error)

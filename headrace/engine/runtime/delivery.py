@@ -10,7 +10,7 @@ from headrace.engine.log import Fetched
 class Delivery:
     """A fetch given to `agents` agents. Finished when each of them is done with all of it.
 
-    What the agents sent is collected in the order in which they are registered: outputs do not depend on who was faster.
+    What they sent is collected in the order in which they are registered: outputs do not depend on who was faster.
     """
 
     def __init__(self, fetched: Fetched, agents: Sequence[str]) -> None:

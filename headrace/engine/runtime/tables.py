@@ -19,8 +19,8 @@ def changelog_topic(group: str, table: str) -> str:
 class BatchTableManager(TableManager):
     """Keeps the `State`s of all agents: restores them on assignment, collects their changes for a commit.
 
-    Faust's own waits 1 s at the start and recovers event by event through the conductor, swallowing errors. Here an error
-    while restoring crashes the app.
+    Faust's own waits 1 s at the start and recovers event by event through the conductor, swallowing errors. Here an
+    error while restoring crashes the app.
     """
 
     def __init__(self, app: Any, **kwargs: Any) -> None:

@@ -1,0 +1,53 @@
+"""Ingest, beside the measures: texts, and what the device type does not know. Kept, never dropped."""
+
+from collections.abc import Collection, Sequence
+
+import orjson
+
+from headrace.agents.decode import MAX_DEPTH, Document, Reasons, too_deep
+from headrace.schemas.device_type import DeviceType
+
+#: Extras of one message as JSON with sorted keys, on one line; None for nothing.
+Extras = list[bytes | None]
+
+
+def extras(
+    device_type: DeviceType, documents: Sequence[Document], names: Collection[str], reasons: Reasons
+) -> tuple[Extras | None, dict[str, int]]:
+    """The extras per message (None: no message has any), and how many messages have each unknown field.
+
+    Args:
+        device_type: says what is known.
+        documents: the payloads.
+        names: all names in any of the documents.
+        reasons: gets an entry for each message that is refused.
+    """
+    unknown = set(names) - device_type.known_names
+    kept = {name: name for name in unknown}
+    for field in device_type.texts:
+        kept |= {source.name: field for source in device_type.sources[field] if source.name in names}
+    if not kept:
+        return None, {}
+    counts = dict.fromkeys(sorted(unknown), 0)
+    found: Extras = []
+    for place, document in enumerate(documents):
+        extra = {kept[name]: value for name, value in document.items() if name in kept and value is not None}
+        found.append(_encode(place, extra, reasons) if extra else None)
+        if unknown and place not in reasons:
+            for name in extra:
+                if name in counts:
+                    counts[name] += 1
+    return found, {name: count for name, count in counts.items() if count}
+
+
+def _encode(place: int, extra: Document, reasons: Reasons) -> bytes | None:
+    try:
+        encoded = orjson.dumps(extra, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # orjson writes at most 254 levels.
+        encoded = b""
+    # Depth is at most the number of brackets, and counting those is cheap.
+    if not encoded or (encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and too_deep(extra)):
+        reasons.setdefault(place, f"arrays and objects nest deeper than {MAX_DEPTH} levels")
+        return None
+    return encoded

@@ -1,0 +1,213 @@
+"""Ingest: raw messages to readings. Decode, identity, event time, validate and convert, repeats, derive."""
+
+from collections.abc import Mapping
+from uuid import NAMESPACE_OID, uuid5
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from headrace.agents.decode import Document, Reasons, decode
+from headrace.agents.event_time import event_times
+from headrace.agents.extras import extras
+from headrace.agents.identify import DeviceIds, check_identity
+from headrace.agents.ingest_outputs import Group, conflicts_of, readings_of
+from headrace.agents.validate import validate
+from headrace.engine.batch import Batch
+from headrace.engine.intake import tally
+from headrace.engine.log import Tally
+from headrace.engine.records import Header, Records
+from headrace.schemas import topics
+from headrace.schemas.device_type import DeviceType
+from headrace.schemas.readings import Floats
+from headrace.tables.counters import Counters, Outcome
+from headrace.tables.seen import Seen
+from headrace.tables.seen_compare import Verdict
+from headrace.tables.seen_devices import Judged, Messages
+
+#: Names of unknown fields that are counted one by one; further ones are counted together, as "...".
+MAX_UNKNOWN_NAMES = 1000
+
+
+class IngestConfig(BaseModel):
+    """How ingest judges messages.
+
+    Args:
+        dedup_horizon: how far behind its device's clock a message is still recognised as a repeat, seconds.
+        max_payload_bytes: larger payloads are refused.
+        max_ahead: how far an event time may be later than the append time, seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dedup_horizon: float = Field(600.0, gt=0, le=86_400)
+    max_payload_bytes: int = Field(1 << 20, gt=0)
+    max_ahead: float = Field(300.0, ge=0)
+
+
+class Ingest:
+    """Turns `telemetry.raw` into `telemetry.readings`; what is wrong goes to `telemetry.dlq`, contradictions to
+    `telemetry.conflicts`, repeats nowhere. In log order, the same for any batches.
+
+    A message that completes an earlier one is passed on with what both say; `Readings.repeats` names what was said.
+
+    Args:
+        device_types: by name, as `load_device_types` returns them.
+        config: see `IngestConfig`.
+    """
+
+    name = "ingest"
+    topic = topics.RAW
+
+    def __init__(self, device_types: Mapping[str, DeviceType], config: IngestConfig | None = None) -> None:
+        self._types = {name.encode(): device_type for name, device_type in device_types.items()}
+        self._config = config or IngestConfig()
+        self._device_ids = DeviceIds()
+        self.seen = Seen(self._config.dedup_horizon)
+        self.counters = Counters()
+        self.tables = (self.seen, self.counters)
+        #: Messages since the start that had a field which their device type does not know, by (type, field).
+        self.unknown_fields: dict[tuple[str, str], int] = {}
+
+    def process(self, batch: Batch) -> None:
+        """See `headrace.engine.operator.Operator`."""
+        reasons: Reasons = {}
+        documents = decode(batch.records.values, self._config.max_payload_bytes, reasons)
+        groups = self._groups(batch, documents, reasons)
+        for place in sorted(reasons):
+            batch.dead_letter(place, reasons[place])
+        readings: list[tuple[list[int], list[bytes]]] = []
+        conflicts: dict[int, bytes] = {}
+        for group in groups:
+            judged = self.seen.judge(batch.partition, group.device_type.name, group.messages)
+            batch.on_finish(judged.apply)
+            self._count(batch, group, judged)
+            readings.append(readings_of(group, judged))
+            conflicts |= conflicts_of(batch, group, judged)
+        _send(batch, topics.READINGS, *_in_order(readings))
+        _send(batch, topics.CONFLICTS, *_in_order([(list(conflicts), list(conflicts.values()))]))
+
+    def _groups(self, batch: Batch, documents: list[Document], reasons: Reasons) -> list[Group]:
+        records = batch.records
+        device_ids = self._device_ids.read(records.keys, reasons)
+        message_ids = _message_ids(batch)
+        header = records.headers.get(topics.DEVICE_TYPE)
+        if isinstance(header, list) and len(set(header)) == 1:
+            header = header[0]
+        if header is None or isinstance(header, bytes):
+            by_type: dict[bytes | None, list[int]] = {header: list(range(len(records)))}
+        else:
+            by_type = {}
+            for row, name in enumerate(header):
+                by_type.setdefault(name, []).append(row)
+        groups = []
+        for name, rows in by_type.items():
+            device_type = self._types.get(name or b"")
+            if device_type is None:
+                known = ", ".join(sorted(known.decode() for known in self._types))
+                said = f"device type {name.decode(errors='replace')!r} is unknown" if name else "no device type"
+                for row in rows:
+                    reasons.setdefault(row, f"{said}; known are {known}")
+                continue
+            groups.append(self._group(batch, device_type, rows, documents, device_ids, message_ids, reasons))
+        return groups
+
+    def _group(
+        self,
+        batch: Batch,
+        device_type: DeviceType,
+        rows: list[int],
+        documents: list[Document],
+        device_ids: list[str],
+        message_ids: list[str],
+        reasons: Reasons,
+    ) -> Group:
+        if len(rows) == len(documents):
+            mine = dict(reasons)
+        else:
+            mine = {place: reasons[row] for place, row in enumerate(rows) if row in reasons}
+            documents = [documents[row] for row in rows]
+            device_ids = [device_ids[row] for row in rows]
+            message_ids = [message_ids[row] for row in rows]
+        appended = np.array([batch.records.timestamps[row] for row in rows], dtype=np.int64)
+        names: set[str] = set().union(*documents)
+        check_identity(documents, device_ids, device_type.identity, names, mine)
+        times = event_times(documents, device_type.time, names, appended, round(self._config.max_ahead * 1000), mine)
+        measures = validate(device_type, documents, names, mine)
+        others, unknown = extras(device_type, documents, names, mine)
+        _refuse_empty(measures, others, len(rows), mine)
+        if unknown:
+            batch.on_finish(lambda: self._count_unknown(device_type.name, unknown))
+        if mine:
+            for place, reason in mine.items():
+                reasons.setdefault(rows[place], reason)
+            good = np.array([place for place in range(len(rows)) if place not in mine], dtype=np.int64)
+            chosen = good.tolist()
+            rows = [rows[place] for place in chosen]
+            device_ids = [device_ids[place] for place in chosen]
+            message_ids = [message_ids[place] for place in chosen]
+            times, appended = times[good], appended[good]
+            measures = {name: column[good] for name, column in measures.items()}
+            others = [others[place] for place in chosen] if others else None
+        return Group(device_type, rows, message_ids, Messages(device_ids, times, appended, measures, others))
+
+    def _count(self, batch: Batch, group: Group, judged: Judged) -> None:
+        counts: dict[Tally, dict[Outcome, int]] = {}
+        outcomes: tuple[tuple[Outcome, Verdict], ...] = (
+            ("duplicate", Verdict.DUPLICATE),
+            ("conflict", Verdict.CONFLICT),
+        )
+        for outcome, verdict in outcomes:
+            stamps = group.messages.append_times[judged.verdicts == verdict].tolist()
+            for key, count in tally(stamps, group.device_type.name).items():
+                counts.setdefault(key, {})[outcome] = count
+        if counts:
+            batch.on_finish(lambda: self.counters.add(batch.partition, counts))
+
+    def _count_unknown(self, device_type: str, unknown: Mapping[str, int]) -> None:
+        counts = self.unknown_fields
+        for field, count in unknown.items():
+            key = (device_type, field)
+            if key not in counts and len(counts) >= MAX_UNKNOWN_NAMES:
+                key = (device_type, "...")
+            counts[key] = counts.get(key, 0) + count
+
+
+def _message_ids(batch: Batch) -> list[str]:
+    """The message ids; one made from the place in the log where a record has none that can be used."""
+    column = batch.records.header(topics.MESSAGE_ID)
+    try:
+        return [value.decode("ascii") for value in column]  # type: ignore[union-attr]
+    except (AttributeError, UnicodeDecodeError):
+        return [
+            value.decode("ascii")
+            if value and value.isascii()
+            else str(uuid5(NAMESPACE_OID, f"{batch.topic}/{batch.partition}/{batch.base_offset + place}"))
+            for place, value in enumerate(column)
+        ]
+
+
+def _refuse_empty(measures: Mapping[str, Floats], others: list[bytes | None] | None, total: int, mine: Reasons) -> None:
+    empty = np.ones(total, dtype=bool)
+    for column in measures.values():
+        empty &= np.isnan(column)
+    for place in empty.nonzero()[0].tolist():
+        if others is None or others[place] is None:
+            mine.setdefault(place, "no measure and no other field")
+
+
+def _in_order(parts: list[tuple[list[int], list[bytes]]]) -> tuple[list[int], list[bytes]]:
+    """All parts as one, by place in the batch."""
+    if len(parts) == 1 and parts[0][0] == sorted(parts[0][0]):
+        return parts[0]
+    pairs = sorted((row, value) for rows, values in parts for row, value in zip(rows, values, strict=True))
+    return [row for row, _ in pairs], [value for _, value in pairs]
+
+
+def _send(batch: Batch, topic: str, rows: list[int], values: list[bytes]) -> None:
+    """Stage records for `topic` that come from these rows of the batch."""
+    records = batch.records if len(rows) == len(batch) else batch.records.take(rows)
+    headers: dict[str, Header] = {
+        name: records.headers[name] for name in (topics.MESSAGE_ID, topics.DEVICE_TYPE) if name in records.headers
+    }
+    sent = Records(records.keys, list(values), records.timestamps, headers)
+    batch.send_records(topic, sent, partition=batch.partition)

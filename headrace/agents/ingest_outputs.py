@@ -1,0 +1,95 @@
+"""What ingest sends: readings and conflicts, encoded, from messages that were judged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from headrace.agents.derive import derive
+from headrace.engine.batch import Batch
+from headrace.schemas.conflict import Conflict, Origin, encode_conflict
+from headrace.schemas.device_type import DeviceType
+from headrace.schemas.readings import Floats, Readings, encode_readings
+from headrace.tables.seen_block import Entry
+from headrace.tables.seen_compare import Verdict
+from headrace.tables.seen_devices import Judged, Messages
+
+
+@dataclass(slots=True)
+class Group:
+    """The good messages of one device type, as columns; `rows` are their places in the batch."""
+
+    device_type: DeviceType
+    rows: list[int]
+    message_ids: list[str]
+    messages: Messages
+
+
+def readings_of(group: Group, judged: Judged) -> tuple[list[int], list[bytes]]:
+    """The readings to pass on, encoded, with their places in the batch."""
+    messages, device_type = group.messages, group.device_type
+    measures, others = dict(messages.measures), messages.extras
+    repeats: list[list[str] | None] | None = None
+    if judged.merged:
+        repeats = [None] * len(group.rows)
+        others = list(others or repeats)  # type: ignore[arg-type]
+        for place, entry in judged.merged.items():
+            others[place] = entry.extra
+            repeats[place] = _said(device_type, judged.known[place])
+        _complete(measures, judged.merged, len(group.rows))
+    measures |= derive(device_type, measures)
+    columns = Readings(
+        device_type.name,
+        np.array(group.rows, dtype=np.int64),
+        list(messages.device_ids),
+        messages.times,
+        group.message_ids,
+        {name: measures[name] for name in (*device_type.measures, *device_type.derived) if name in measures},
+        None,
+        repeats,
+    )
+    passed = judged.verdicts <= Verdict.COMPLETION
+    if not passed.all():
+        places = passed.nonzero()[0]
+        columns = columns.take(places)
+        others = [others[place] for place in places.tolist()] if others else None
+    return columns.rows.tolist(), encode_readings(columns, extras_json=others)
+
+
+def _complete(measures: dict[str, Floats], merged: Mapping[int, Entry], total: int) -> None:
+    """Put what is known now into the columns, at the rows that complete an earlier reading."""
+    for name in dict.fromkeys([*measures, *(name for entry in merged.values() for name in entry.measures)]):
+        column = measures[name].copy() if name in measures else np.full(total, np.nan)
+        for place, entry in merged.items():
+            column[place] = entry.measures.get(name, np.nan)
+        measures[name] = column
+
+
+def _said(device_type: DeviceType, entry: Entry) -> list[str] | None:
+    """Names of what a reading carried, derived metrics included."""
+    columns = {name: np.array([value]) for name, value in entry.measures.items()}
+    derived = [name for name, column in derive(device_type, columns).items() if not np.isnan(column[0])]
+    return [name for name in device_type.measures if name in entry.measures] + derived or None
+
+
+def conflicts_of(batch: Batch, group: Group, judged: Judged) -> dict[int, bytes]:
+    """The conflicts, encoded, by their places in the batch."""
+    messages, found = group.messages, {}
+    for place in (judged.verdicts == Verdict.CONFLICT).nonzero()[0].tolist():
+        row, accepted = group.rows[place], judged.known[place]
+        said = messages.entry(place)
+        found[row] = encode_conflict(
+            Conflict(
+                message_id=group.message_ids[place],
+                device_id=messages.device_ids[place],
+                device_type=group.device_type.name,
+                time=int(messages.times[place]),
+                measures=said.measures,
+                accepted=accepted.measures,
+                origin=Origin(batch.partition, batch.base_offset + row, batch.topic),
+                extra=orjson.loads(said.extra) if said.extra else None,
+                accepted_extra=orjson.loads(accepted.extra) if accepted.extra else None,
+            )
+        )
+    return found

@@ -1,0 +1,249 @@
+"""`headrace demo`: a simulated fleet through the whole path, over real MQTT into a real database, with a live view."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import click
+import orjson
+from pydantic import SecretStr, ValidationError
+from rich.console import Console
+
+from headrace.cli.latency import LatencyProbe
+from headrace.cli.live import LiveView
+from headrace.cli.pipeline import Pipeline
+from headrace.cli.report import Report
+from headrace.cli.running import (
+    DEFAULT_FOLDER,
+    config_option,
+    consoles,
+    data_option,
+    json_option,
+    newest_append_ms,
+    settings_for,
+    stop_on_signals,
+)
+from headrace.cli.settings import Settings
+from headrace.connectors.broker import EmbeddedBroker
+from headrace.connectors.fleet import Fleet
+from headrace.connectors.fleet_config import SimulatedFleetConfig
+from headrace.connectors.mqtt import MqttSource, MqttSourceConfig
+from headrace.connectors.mqtt_connection import BrokerAddress
+from headrace.connectors.mqtt_publisher import MqttPublisher
+from headrace.connectors.topic_profile import TopicProfile
+from headrace.engine.clock import SystemClock, VirtualClock
+from headrace.engine.config import mistakes
+from headrace.engine.errors import ConfigError
+from headrace.tables.device_types import load_device_types
+
+#: Twenty seconds at the default speed are twenty minutes: the detector learns from one-minute panes there.
+DEMO_DEFAULTS = {"detect": {"pane": 60, "warm_up": 30}, "rollup": {"grace": 120}}
+#: The first demo in a folder starts this long ago, virtual time.
+START_AGO_MS = 30 * 86_400_000
+HOUR_MS = 3_600_000
+#: After the fleet stopped, messages may be on their way through the broker for this long, seconds.
+BROKER_DRAIN = 10.0
+
+
+@click.command()
+@click.option("--devices", type=int, default=50, show_default=True, help="Simulated devices.")
+@click.option("--rate", type=float, default=500.0, show_default=True, help="Messages per real second, of all devices.")
+@click.option("--seconds", type=float, help="Stop after this many real seconds, when everything is stored. Default: Ctrl-C.")
+@click.option("--seed", type=int, default=7, show_default=True, help="The same seed gives the same fleet.")
+@click.option("--speed", type=float, default=60.0, show_default=True, help="Virtual seconds per real second.")
+@click.option("--faults/--no-faults", default=True, help="Duplicate, late, malformed, conflicting and spoofed messages.")
+@data_option
+@config_option
+@json_option
+def demo(
+    devices: int,
+    rate: float,
+    seconds: float | None,
+    seed: int,
+    speed: float,
+    faults: bool,
+    data: Path | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Watch a simulated fleet stream through the whole path.
+
+    Devices publish over MQTT; agents ingest, roll up, detect and alert; PostgreSQL stores. Time runs 60 times as fast.
+    The data folder keeps everything: the next demo goes on where this one stopped.
+    """
+    found: list[str] = [
+        f"--{name} must be more than 0, not {value:g}"
+        for name, value in [("speed", speed), ("seconds", seconds)]
+        if value is not None and not value > 0
+    ]
+    no_faults = {} if faults else dict.fromkeys(("duplicates", "late", "malformed", "conflicting", "spoofed"), 0.0)
+    fleet = None
+    try:
+        fleet = SimulatedFleetConfig(seed=seed, devices=devices, rate=rate, **no_faults)
+    except ValidationError as error:
+        found += mistakes(error, "fleet")
+    settings = None
+    try:
+        settings = settings_for(config, DEMO_DEFAULTS)
+    except ConfigError as error:
+        found += error.mistakes
+    if found or fleet is None or settings is None:
+        raise ConfigError(*found)
+    folder = data or DEFAULT_FOLDER / "demo"
+    asyncio.run(Demo(settings, fleet, folder, speed, seconds, as_json).run())
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        fleet: SimulatedFleetConfig,
+        folder: Path,
+        speed: float,
+        seconds: float | None,
+        as_json: bool,
+    ) -> None:
+        self._settings = settings
+        self._fleet_config = fleet
+        self._folder = folder
+        self._seconds = seconds
+        self._as_json = as_json
+        self._clock = VirtualClock(0, speed)
+        self._probe = LatencyProbe(self._clock)
+        self._fleet: Fleet | None = None
+
+    async def run(self) -> None:
+        """Run until told to stop, then report."""
+        stop = stop_on_signals()
+        screen, result = consoles(self._as_json)
+        screen.print(f"starting in {self._folder} …", style="dim")
+        types = load_device_types(self._settings.device_types)
+        pipeline = Pipeline(self._folder, self._settings, self._clock, types, on_committed=self._probe.committed)
+        async with pipeline:
+            first = (SystemClock().now_ms() - START_AGO_MS) // HOUR_MS * HOUR_MS
+            self._clock.start(max(first, await newest_append_ms(pipeline.log) + 1))
+            before = (await pipeline.ledger()).stored
+            began = self._clock.monotonic()
+            view = LiveView(pipeline, self._clock, screen, "headrace demo", self._note)
+            showing = asyncio.create_task(view.run())
+            try:
+                await pipeline.run(lambda stopping: self._feed(pipeline, stopping), stop)
+            finally:
+                showing.cancel()
+                await asyncio.wait([showing])
+            seconds = self._clock.monotonic() - began
+            report = await pipeline.report(before, seconds, self._probe.latency())
+        self._show(report, result)
+
+    async def _feed(self, pipeline: Pipeline, stop: asyncio.Event) -> None:
+        """Fleet → broker → source, until `stop` or the time is up; then wait for what is still in the broker."""
+        broker = EmbeddedBroker(self._folder / "broker", self._clock)
+        address = await broker.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(broker.wait_stopped())
+                await self._stream(pipeline, address, stop)
+                watch.cancel()
+        finally:
+            await broker.stop()
+
+    async def _stream(self, pipeline: Pipeline, address: BrokerAddress, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            profile = TopicProfile(
+                name="devices", topic_filter="dt/devices/+/telemetry", device_type=self._fleet_config.device_type
+            )
+            config = MqttSourceConfig(
+                host=address.host,
+                port=address.port,
+                username=address.username,
+                password=None if address.password is None else SecretStr(address.password),
+                profiles=(profile,),
+            )
+            source = MqttSource(config, pipeline.intake, self._clock)
+            source_stop = asyncio.Event()
+            receiving = group.create_task(source.run(source_stop))
+            await source.wait_subscribed()
+            async with MqttPublisher(address) as publisher:
+                await self._publish(publisher, stop)
+                if not stop.is_set():
+                    await publisher.drain()
+                    await self._wait_received(source)
+            source_stop.set()
+            await receiving
+
+    async def _publish(self, publisher: MqttPublisher, stop: asyncio.Event) -> None:
+        state = _FleetState(self._folder / "fleet.json")
+        fleet = self._fleet = Fleet(
+            self._fleet_config,
+            self._clock,
+            publisher.publish,
+            start_sequence=state.load(),
+            on_published=self._probe.published,
+        )
+        fleet_stop = asyncio.Event()
+        running = asyncio.create_task(fleet.run(fleet_stop))
+        stopping = asyncio.create_task(stop.wait())
+        began = self._clock.monotonic()
+        try:
+            while not stop.is_set() and not running.done():
+                left = 1.0 if self._seconds is None else self._seconds - (self._clock.monotonic() - began)
+                if left <= 0:
+                    break
+                await asyncio.wait([running, stopping], timeout=min(1.0, left), return_when=asyncio.FIRST_COMPLETED)
+                state.save(fleet.next_sequence)
+        finally:
+            fleet_stop.set()
+            stopping.cancel()
+            await running
+            state.save(fleet.next_sequence)
+
+    async def _wait_received(self, source: MqttSource) -> None:
+        assert self._fleet is not None
+        published = self._fleet.statistics().published
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BROKER_DRAIN):
+                while (now := source.statistics()).appended + now.unmatched < published:
+                    await self._clock.sleep(0.02)
+
+    def _note(self) -> str:
+        if self._fleet is None:
+            return "starting"
+        now = self._fleet.statistics()
+        note = f"fleet: {now.published:,} published, {now.achieved_rate:,.0f}/s"
+        if now.skipped:
+            note += f" of {now.asked_rate:,.0f}/s asked: the broker takes no more"
+        return note
+
+    def _show(self, report: Report, console: Console) -> None:
+        if self._as_json:
+            click.echo(report.json())
+        else:
+            report.show(console)
+            console.print(f"data folder: {self._folder}", style="dim")
+
+
+class _FleetState:
+    """Which sequence the fleet has reached, so that it goes on there; saved as it runs, whatever ends it."""
+
+    #: Sequences that may have been used since the last save.
+    MARGIN = 10_000
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> int:
+        try:
+            return int(orjson.loads(self._path.read_bytes())["next_sequence"]) + self.MARGIN
+        except FileNotFoundError:
+            return 0
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self._path} is damaged ({error}); delete it to start the fleet's sequence anew") from error
+
+    def save(self, next_sequence: int) -> None:
+        partial = self._path.with_suffix(".partial")
+        partial.write_bytes(orjson.dumps({"next_sequence": next_sequence}))
+        partial.replace(self._path)
+
+

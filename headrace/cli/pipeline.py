@@ -1,0 +1,188 @@
+"""The whole path in one process: log, intake, agents, database and sink, wired and run together."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from headrace.cli.report import Latency, Report
+from headrace.agents.ingest import Ingest
+from headrace.agents.rollup import Rollup
+from headrace.agents.three_sigma import ThreeSigma
+from headrace.agents.threshold_alert import ThresholdAlert
+from headrace.connectors.postgres_server import PostgresServer
+from headrace.connectors.timescale import TimescaleSink
+from headrace.connectors.timescale_schema import TableSpec
+from headrace.engine.app import App
+from headrace.engine.clock import Clock
+from headrace.cli.settings import Settings
+from headrace.engine.embedded.lock import WorkerLock
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.errors import first
+from headrace.engine.intake import Intake
+from headrace.engine.ledger import Ledger, lag, read_ledger
+from headrace.engine.log import TopicSpec
+from headrace.engine.sink_runner import SinkRunner
+from headrace.schemas import topics
+from headrace.schemas.device_type import DeviceType
+from headrace.schemas.readings import Readings
+from headrace.tables.rules import load_rules
+
+#: Consumer group of the agents.
+GROUP = "headrace"
+#: How often a run looks whether everything has arrived, seconds.
+ARRIVED_POLL = 0.05
+
+#: A source that can go faster than the agents waits when they are this many records behind.
+MOST_BEHIND = 50_000
+
+#: Feeds messages in until it has no more or the event is set.
+Feed = Callable[[asyncio.Event], Awaitable[None]]
+
+
+class Pipeline:
+    """headrace on an embedded log, for as long as the `async with` lasts.
+
+    Args:
+        folder: data folder; made if missing, one worker at a time.
+        settings: configuration.
+        clock: gives append times; agents see event time only.
+        device_types: by name.
+        on_committed: called with readings right after the database has them.
+    Raises:
+        ConfigError, LogInUse, LogError: on entering, when it cannot start.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        clock: Clock,
+        device_types: Mapping[str, DeviceType],
+        *,
+        on_committed: Callable[[Sequence[Readings]], None] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._clock = clock
+        self._device_types = device_types
+        self._on_committed = on_committed
+        self._resources = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._resources.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._resources.aclose()
+
+    async def _open(self) -> None:
+        settings = self._settings
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = WorkerLock(self._folder)
+        lock.acquire()
+        self._resources.callback(lock.release)
+        self.log = EmbeddedLog(
+            self._folder, retention=settings.log.retention, retention_bytes=settings.log.retention_bytes
+        )
+        self._resources.push_async_callback(self.log.close)
+        self._make_agents()
+        partitions = settings.log.partitions
+        names = [
+            topics.READINGS, topics.ROLLUPS, topics.ANOMALIES, topics.LATE, topics.CONFLICTS, topics.DEAD_LETTERS, topics.ALERTS,
+        ]  # fmt: skip
+        specs = [*Intake.topic_specs(partitions), *SinkRunner.topic_specs(), *(TopicSpec(name, partitions) for name in names)]
+        await self.app.create_topics(specs, partitions=partitions)
+        self.intake = Intake(self.log, self._clock)
+        await self._open_sink()
+
+    def _make_agents(self) -> None:
+        settings, types = self._settings, self._device_types
+        self.ingest = Ingest(types, settings.ingest)
+        cadences = {name: each.cadence for name, each in types.items() if each.cadence}
+        self.rollup = Rollup(sizes=settings.rollup.windows, grace=settings.rollup.grace, cadences=cadences)
+        self.detect = ThreeSigma(
+            pane=settings.detect.pane,
+            panes=settings.detect.panes,
+            warm_up=settings.detect.warm_up,
+            sigmas=settings.detect.sigmas,
+        )
+        self.alert = ThresholdAlert(load_rules(settings.alert.rules))
+        self.app = App(GROUP, self.log, clock=self._clock, runtime=settings.runtime)
+        self.app.add([self.ingest, self.rollup, self.detect, self.alert])
+
+    async def _open_sink(self) -> None:
+        dsn = self._settings.database.dsn
+        if dsn is None:
+            server = PostgresServer(self._folder / "postgres")
+            address = await server.start()
+            self._resources.push_async_callback(server.stop)
+            target: dict[str, Any] = address.connect_arguments()
+        else:
+            target = {"dsn": dsn.get_secret_value()}
+        tables = [TableSpec(name, each.measures) for name, each in self._device_types.items()]
+        self.sink = TimescaleSink(target, tables, self._clock, on_committed=self._on_committed)
+        self._resources.push_async_callback(self.sink.close)
+        await self.sink.open()
+        self.sink_runner = SinkRunner(self.log, self.sink, self._clock)
+
+    async def run(self, feed: Feed, stop: asyncio.Event) -> None:
+        """Run until `feed` returns and everything it fed has arrived, or `stop` is set.
+
+        On `stop` the input stops, running batches finish and are committed; the rest stays in the log, in flight.
+        """
+        agents_stop, sink_stop = asyncio.Event(), asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                agents = group.create_task(self.app.run(agents_stop))
+                group.create_task(self.sink_runner.run(sink_stop))
+                await feed(stop)
+                while not stop.is_set() and not await self.arrived():
+                    await self._clock.sleep(ARRIVED_POLL)
+                agents_stop.set()
+                if not stop.is_set():
+                    await agents
+                sink_stop.set()
+        except* Exception as errors:
+            raise first(errors) from None
+
+    async def arrived(self) -> bool:
+        """Whether every message is stored or accounted for, and what the agents made of them is stored too."""
+        for group, topic in [(GROUP, topics.RAW), (GROUP, topics.READINGS), *((self.sink.name, t) for t in self.sink.topics)]:
+            if await lag(self.log, group, topic):
+                return False
+        return True
+
+    async def wait_capacity(self, most_behind: int = MOST_BEHIND) -> None:
+        """Wait while the agents have more than `most_behind` raw records to go."""
+        while await lag(self.log, GROUP, topics.RAW) > most_behind:
+            await self._clock.sleep(ARRIVED_POLL)
+
+    async def report(self, stored_before: int, seconds: float, latency: Latency | None = None) -> Report:
+        """The figures of this data folder; rates are of this run.
+
+        Args:
+            stored_before: `stored` of the ledger when the run began.
+            seconds: how long it took, real.
+        """
+        ledger, counts = await self.ledger(), await self.sink.counts()
+        rate = (ledger.stored - stored_before) / seconds if seconds else 0.0
+        return Report(
+            ledger, counts["alerts"], counts["anomalies"], counts["rollups"], round(rate, 1), round(seconds, 2), latency
+        )
+
+    async def ledger(self) -> Ledger:
+        """The ledger of this data folder, from its first message on."""
+        decided: Counter[str] = Counter()
+        for outcomes in self.ingest.counters.totals().values():
+            decided.update(outcomes)
+        return await read_ledger(self.log, GROUP, self.sink.name, decided, await self.sink.ledger())

@@ -1,0 +1,5 @@
+"""`headrace replay`."""
+import click
+@click.command()
+def replay() -> None:
+    """x"""

@@ -1,0 +1,60 @@
+"""What a run ends with: the ledger and its figures, for a person or as one JSON object."""
+
+from dataclasses import asdict, dataclass
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from headrace.engine.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Real milliseconds from the publish of a message to its committed row; None when none was measured."""
+
+    p50: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Figures of a data folder, from its first message on; rate and latency are of this run.
+
+    Args:
+        ledger: what became of every message.
+        alerts, anomalies, rollups: alerts triggered, anomalies found and windows closed, as stored.
+        messages_per_second: stored in this run, per real second.
+        seconds: how long this run took, real.
+    """
+
+    ledger: Ledger
+    alerts: int
+    anomalies: int
+    rollups: int
+    messages_per_second: float
+    seconds: float
+    latency_ms: Latency | None = None
+
+    def json(self) -> str:
+        """One JSON object."""
+        fields = asdict(self)
+        return orjson.dumps(
+            {**self.ledger._asdict(), "balanced": self.ledger.difference == 0, **{k: v for k, v in fields.items() if k != "ledger"}}
+        ).decode()
+
+    def show(self, console: Console) -> None:
+        """Print it for a person."""
+        table = Table(title="ledger", title_justify="left", show_header=False, box=None, padding=(0, 2))
+        table.add_column(justify="left")
+        table.add_column(justify="right")
+        for name, value in self.ledger._asdict().items():
+            table.add_row(name.replace("_", " "), f"{value:,}")
+        balance = "balanced" if self.ledger.difference == 0 else f"[red]off by {self.ledger.difference:,}[/red]"
+        table.add_row("", balance)
+        console.print(table)
+        console.print(f"alerts {self.alerts:,}   anomalies {self.anomalies:,}   closed windows {self.rollups:,}")
+        line = f"{self.messages_per_second:,.0f} messages/s stored over {self.seconds:.1f} s"
+        if self.latency_ms is not None and self.latency_ms.p50 is not None and self.latency_ms.p99 is not None:
+            line += f"   publish to committed row: p50 {self.latency_ms.p50:.0f} ms, p99 {self.latency_ms.p99:.0f} ms"
+        console.print(line)

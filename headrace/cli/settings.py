@@ -1,0 +1,72 @@
+"""Everything that can be configured, section by section; docs/configuration.md is written from it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from headrace.agents.ingest import IngestConfig
+from headrace.engine.config import LayeredSettings, resolve_secret
+from headrace.engine.runtime.settings import RuntimeSettings
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LogSettings(_Section):
+    """The embedded log."""
+
+    partitions: int = Field(4, ge=1, le=256, description="per topic; fixed when the data folder is made")
+    retention: float = Field(7 * 86_400.0, gt=0, description="seconds of append time that records are kept")
+    retention_bytes: int = Field(1 << 30, ge=1 << 20, description="bytes kept per partition")
+
+
+class RollupSettings(_Section):
+    """Event-time windows."""
+
+    windows: tuple[int, ...] = Field((60, 3600), min_length=1, description="tumbling window lengths, seconds")
+    grace: float = Field(300.0, ge=0, description="seconds that late data may correct a closed window")
+
+
+class DetectSettings(_Section):
+    """The 3-sigma detector."""
+
+    pane: int = Field(3600, ge=1, description="seconds of event time per pane of the baseline")
+    panes: int = Field(168, ge=1, description="panes in the baseline; 168 hours are 7 days")
+    warm_up: int = Field(50, ge=2, description="readings in the baseline before the first anomaly, count")
+    sigmas: float = Field(3.0, gt=0, description="standard deviations from the mean that make an anomaly")
+
+
+class AlertSettings(_Section):
+    """Alert rules."""
+
+    rules: Path | None = Field(None, description="TOML file with [[rule]] tables; the shipped rules if left out")
+
+
+class DatabaseSettings(_Section):
+    """Where readings are stored."""
+
+    dsn: SecretStr | None = Field(
+        None,
+        description="postgresql://… of a server; `env:NAME` or `file:PATH` names where it is; embedded if left out",
+    )
+
+    @field_validator("dsn")
+    @classmethod
+    def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(resolve_secret(value.get_secret_value()))
+
+
+class Settings(LayeredSettings):
+    """Everything that can be configured. `HEADRACE_ROLLUP__GRACE=60` sets `grace` of `[rollup]`."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+    device_types: Path | None = Field(None, description="folder with device type files of your own")
+    log: LogSettings = LogSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    ingest: IngestConfig = IngestConfig()
+    rollup: RollupSettings = RollupSettings()
+    detect: DetectSettings = DetectSettings()
+    alert: AlertSettings = AlertSettings()
+    database: DatabaseSettings = DatabaseSettings()

@@ -1,0 +1,137 @@
+"""Expressions of derived metrics: a small, safe part of Python's grammar, compiled once to run on columns."""
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.schemas.text import near
+
+Floats = NDArray[np.float64]
+
+#: Longer than any formula a person writes; keeps the parser's recursion shallow.
+MAX_LENGTH = 1000
+
+
+def _least(*columns: Any) -> Any:
+    return reduce(np.minimum, columns)
+
+
+def _greatest(*columns: Any) -> Any:
+    return reduce(np.maximum, columns)
+
+
+#: Function: (what it runs, least number of arguments, greatest number).
+_FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
+    "abs": (np.abs, 1, 1),
+    "exp": (np.exp, 1, 1),
+    "log": (np.log, 1, 1),
+    "max": (_greatest, 2, 10),
+    "min": (_least, 2, 10),
+    "sqrt": (np.sqrt, 1, 1),
+}
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.Mod, ast.UAdd, ast.USub)
+_COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
+
+
+class Expression:
+    """A formula over columns.
+
+    Numbers, names of fields, `+ - * / % **`, comparisons (1 for true, 0 for false), and the functions
+    abs, exp, log (natural), max, min, sqrt.
+
+    Args:
+        text: the formula.
+        names: fields that it may use.
+    Raises:
+        ValueError: the formula is not of this form; the message says where.
+
+    >>> Expression("temperature * 9 / 5 + 32", ["temperature"]).evaluate({"temperature": np.array([20.0, np.nan])})
+    array([68., nan])
+    """
+
+    def __init__(self, text: str, names: Sequence[str]) -> None:
+        # A TOML text may span lines; an expression may not.
+        self.text = text = " ".join(text.split())
+        if len(text) > MAX_LENGTH:
+            raise ValueError(f"the expression is longer than {MAX_LENGTH} characters")
+        try:
+            tree = ast.parse(text, mode="eval")
+            checker = _Checker(text, names)
+            tree = ast.fix_missing_locations(checker.visit(tree))
+            self.inputs: tuple[str, ...] = tuple(sorted(checker.used))
+            self._code = compile(tree, "<expression>", "eval")
+        except SyntaxError as error:
+            raise ValueError(f"{text!r} is not an expression: {error.msg}") from error
+        except (RecursionError, MemoryError) as error:
+            raise ValueError("the expression is nested too deeply") from error
+        if not self.inputs:
+            raise ValueError(f"{text!r} uses no field")
+        try:
+            self.evaluate({name: np.ones(1) for name in self.inputs})
+        except ArithmeticError as error:
+            raise ValueError(f"{text!r} cannot be computed: {error}") from error
+
+    def evaluate(self, columns: Mapping[str, Floats]) -> Floats:
+        """The value per row, (n,) float64; NaN where an input is absent (NaN) or the result is not finite.
+
+        Args:
+            columns: at least those in `inputs`, each (n,) float64.
+        """
+        given: dict[str, Any] = {name: columns[name] for name in self.inputs}
+        functions: dict[str, Any] = {name: function for name, (function, _, _) in _FUNCTIONS.items()}
+        with np.errstate(all="ignore"):
+            result = eval(self._code, {"__builtins__": {}}, functions | given)
+        values = np.array(result, dtype=np.float64)
+        for column in given.values():
+            values[np.isnan(column)] = np.nan
+        values[~np.isfinite(values)] = np.nan
+        return values
+
+
+class _Checker(ast.NodeTransformer):
+    """Refuses every node that is not listed, and makes all numbers floats, so that no power takes for ever."""
+
+    def __init__(self, text: str, names: Sequence[str]) -> None:
+        self._text = text
+        self._names = names
+        self.used: set[str] = set()
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Load, *_OPERATORS, *_COMPARISONS)
+        if not isinstance(node, allowed):
+            part = ast.get_source_segment(self._text, node) if isinstance(node, ast.expr) else None
+            raise ValueError(f"{part or type(node).__name__} is not allowed in an expression")
+        return super().generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if type(node.value) not in (int, float):
+            raise ValueError(f"{node.value!r} is not a number")
+        try:
+            return ast.copy_location(ast.Constant(float(node.value)), node)  # type: ignore[arg-type]
+        except OverflowError:
+            raise ValueError("a number in the expression is too large") from None
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        if node.id not in self._names:
+            raise ValueError(f"{node.id!r} is not a numeric field of the device type{near(node.id, self._names)}")
+        self.used.add(node.id)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        if len(node.ops) != 1:
+            raise ValueError("comparisons cannot be chained: write (a < b) * (b < c)")
+        return super().generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        name = node.func.id if isinstance(node.func, ast.Name) else None
+        if name not in _FUNCTIONS:
+            raise ValueError(f"the functions are {', '.join(_FUNCTIONS)}, not {ast.unparse(node.func)}")
+        _, least, greatest = _FUNCTIONS[name]
+        if node.keywords or not least <= len(node.args) <= greatest:
+            raise ValueError(f"{name} takes {least if least == greatest else f'{least} to {greatest}'} argument(s)")
+        node.args = [self.visit(argument) for argument in node.args]
+        return node

@@ -1,0 +1,66 @@
+"""The identity table of ingest (DESIGN 4.7): what was accepted of late, by partition and device type."""
+
+from collections.abc import Sequence
+
+from headrace.tables.seen_devices import Judged, Messages, SeenDevices
+
+_SEPARATOR = b"\0"
+
+
+class Seen:
+    """Changelog-backed memory of accepted readings; `judge` says what a message is.
+
+    One changelog entry holds the readings of a batch, or of several; a key is the device type's name, NUL, and 8 bytes.
+    Identity includes the device type, as does the table that a reading is stored in.
+
+    Args:
+        horizon: how far behind its device's clock a message is still compared, seconds; see `SeenDevices`.
+    """
+
+    name = "seen"
+
+    def __init__(self, horizon: float = 600.0) -> None:
+        self._horizon_ms = round(horizon * 1000)
+        self._tables: dict[int, dict[str, SeenDevices]] = {}
+        self._restoring: dict[int, dict[str, dict[bytes, bytes]]] = {}
+
+    def judge(self, partition: int, device_type: str, messages: Messages) -> Judged:
+        """Decide on messages of one device type, in log order; remembered only when `Judged.apply` is called."""
+        return self._table(partition, device_type).judge(messages)
+
+    def count(self, partition: int) -> int:
+        """Readings kept for a partition."""
+        return sum(map(len, self._tables.get(partition, {}).values()))
+
+    def restore(self, partition: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """See `headrace.engine.operator.State`."""
+        waiting = self._restoring.setdefault(partition, {})
+        for key, value in entries:
+            device_type, _, block = key.partition(_SEPARATOR)
+            waiting.setdefault(device_type.decode(), {})[block] = value
+
+    def restored(self, partition: int) -> None:
+        """See `headrace.engine.operator.State`."""
+        self._tables.pop(partition, None)
+        for device_type, entries in self._restoring.pop(partition, {}).items():
+            self._table(partition, device_type).restore(entries)
+
+    def changes(self, partition: int) -> dict[bytes, bytes | None]:
+        """See `headrace.engine.operator.State`."""
+        return {
+            device_type.encode() + _SEPARATOR + key: value
+            for device_type, table in self._tables.get(partition, {}).items()
+            for key, value in table.changes().items()
+        }
+
+    def forget(self, partition: int) -> None:
+        """See `headrace.engine.operator.State`."""
+        self._tables.pop(partition, None)
+        self._restoring.pop(partition, None)
+
+    def _table(self, partition: int, device_type: str) -> SeenDevices:
+        tables = self._tables.setdefault(partition, {})
+        table = tables.get(device_type)
+        if table is None:
+            table = tables[device_type] = SeenDevices(self._horizon_ms)
+        return table

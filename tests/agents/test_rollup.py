@@ -1,0 +1,294 @@
+"""The rollup agent, against a plain-Python oracle that works record by record."""
+
+import math
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.agents.rollup import Rollup
+from headrace.engine.batch import Batch, Shared
+from headrace.engine.errors import ConfigError
+from headrace.engine.records import Records
+from headrace.engine.testkit import Changelog, Driven, drive, fetched, readings_log
+from headrace.schemas import topics
+from headrace.schemas.rollup import LateReading
+from headrace.schemas.rollup import Rollup as RollupRecord
+
+T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
+SECOND = 1000
+MINUTE = 60 * SECOND
+PARAMETERS: dict[str, Any] = {"sizes": (10, 60), "grace": 30, "keep": 120, "cadences": {"slow": 30}}
+
+Row = tuple[str, str, int, dict[str, float]]
+
+
+def log_of(rows: list[Row]) -> Records:
+    return readings_log(rows, first_append=T0)
+
+
+class Oracle:
+    """Rollups as DESIGN words them, one record at a time over dictionaries, everything looked at for every record."""
+
+    def __init__(self, sizes: tuple[int, ...], grace: int, keep: int, cadences: dict[str, int]) -> None:
+        self.sizes, self.grace, self.keep, self.cadences = sizes, grace * SECOND, keep * SECOND, cadences
+        self.watermark = -math.inf
+        self.clocks: dict[tuple[str, str], float] = {}
+        self.seen: dict[tuple[str, str], float] = {}
+        self.windows: dict[tuple[str, str, int, int], dict[str, Any]] = {}
+        self.rollups: list[dict[str, Any]] = []
+        self.late: list[tuple[str, list[int]]] = []
+
+    def feed(self, place: int, row: Row) -> None:
+        device, device_type, time, measures = row
+        who = (device, device_type)
+        clock, watermark = self.clocks.get(who, -math.inf), self.watermark
+        self.clocks[who] = max(clock, time)
+        self.watermark = max(watermark, time)
+        out: list[tuple[int, int, str, str, dict[str, Any]]] = []
+        missed = []
+        # Windows of other devices that were silent too long, and of this one that it has moved out of.
+        for (name, kind, size, start), window in self.windows.items():
+            other = (name, kind)
+            due = start + size + self.grace if other != who else math.inf
+            due = max(due, min(self.seen[other], start + size + self.keep) + self.grace)
+            moved_on = self.clocks[other] >= start + size
+            if not window["closed"] and (moved_on or (other != who and self.watermark >= due)):
+                window["closed"] = True
+                out.append((size, start, name, kind, self.document(name, kind, size, start, window, 0)))
+        for seconds in self.sizes:
+            size = seconds * SECOND
+            if seconds < self.cadences.get(device_type, 0):
+                continue
+            start = time // size * size
+            if max(clock, watermark - self.keep) >= start + size + self.grace:
+                missed.append(seconds)
+                continue
+            key = (device, device_type, size, start)
+            window = self.windows.setdefault(key, {"closed": False, "revision": -1, "rows": []})
+            old = self.measures(window)
+            window["rows"].append((time, place, measures))
+            if window["closed"]:
+                window["revision"] += 1
+                document = self.document(device, device_type, size, start, window, window["revision"])
+                out.append((size, start, device, device_type, {**document, "previous": old}))
+            elif self.clocks[who] >= start + size:
+                window["closed"] = True
+                document = self.document(device, device_type, size, start, window, 0)
+                out.append((size, start, device, device_type, document))
+        self.seen[who] = self.watermark
+        self.rollups += [{**document, "at": T0 + place} for *_, document in sorted(out, key=lambda o: o[:4])]
+        if missed:
+            self.late.append((f"message-{place}", missed))
+
+    def document(
+        self, name: str, kind: str, size: int, start: int, window: dict[str, Any], revision: int
+    ) -> dict[str, Any]:
+        window["revision"] = revision
+        return {
+            "device_id": name,
+            "device_type": kind,
+            "window_seconds": size // SECOND,
+            "start": start,
+            "end": start + size,
+            "kind": "correction" if revision else "closed",
+            "revision": revision,
+            "measures": self.measures(window),
+        }
+
+    @staticmethod
+    def measures(window: dict[str, Any]) -> dict[str, Any]:
+        aggregates = {}
+        for name in sorted({name for _, _, measures in window["rows"] for name in measures}):
+            samples = [(time, place, m[name]) for time, place, m in window["rows"] if name in m]
+            total = 0.0
+            for _, _, value in samples:
+                total += value
+            values = [value for _, _, value in samples]
+            aggregates[name] = {
+                "count": len(samples),
+                "sum": total,
+                "avg": total / len(samples),
+                "min": min(values),
+                "max": max(values),
+                "first": min(samples)[2],
+                "last": max(samples)[2],
+            }
+        return aggregates
+
+
+def rollups_of(driven: Driven) -> list[dict[str, Any]]:
+    return [{**orjson.loads(r.value or b""), "at": r.timestamp} for r in driven.sent.get(topics.ROLLUPS, [])]
+
+
+values = st.floats(-1000, 1000, allow_nan=False).map(lambda value: value + 0.0)
+rows = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from(["env", "env", "slow"]),
+        st.integers(0, 40).flatmap(lambda ten: st.integers(ten * 10_000 - 3000, ten * 10_000 + 3000)).map(T0.__add__),
+        st.dictionaries(st.sampled_from(["temperature", "co2", "humidity"]), values, max_size=3),
+    ),
+    max_size=60,
+)
+#: Mostly forward in time, with silences and backlogs: what devices do.
+drifting = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "a", "b", "c"]),
+        st.sampled_from(["env", "env", "slow"]),
+        st.sampled_from([0, 1, 2000, 4000, 9000, 31_000, 200_000, -5000, -25_000, -80_000, -400_000]),
+        st.dictionaries(st.sampled_from(["temperature", "co2"]), values, max_size=2),
+    ),
+    max_size=80,
+)
+
+
+def along(steps: list[Row]) -> list[Row]:
+    """Event times from steps, each from the device's own last one."""
+    clocks: dict[str, int] = {}
+    out: list[Row] = []
+    for device, device_type, step, measures in steps:
+        clocks[device] = clocks.get(device, T0) + step
+        out.append((device, device_type, clocks[device], measures))
+    return out
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows | drifting.map(along), st.lists(st.integers(1, 12), max_size=40))
+def test_equals_the_oracle(rows: list[Row], sizes: list[int]) -> None:
+    """Every closed window, correction and late reading is what the plain definition says, in the same order."""
+    oracle = Oracle(**PARAMETERS)
+    for place, row in enumerate(rows):
+        oracle.feed(place, row)
+
+    driven = drive(Rollup(**PARAMETERS), log_of(rows), batch_sizes=sizes)
+
+    assert rollups_of(driven) == oracle.rollups
+    late = [orjson.loads(r.value or b"") for r in driven.sent.get(topics.LATE, [])]
+    assert [(one["message_id"], one["missed_window_seconds"]) for one in late] == oracle.late
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows | drifting.map(along), st.lists(st.integers(1, 12), max_size=40))
+def test_batch_boundaries_and_crashes_do_not_matter(rows: list[Row], sizes: list[int]) -> None:
+    """Any cut into batches, and a crash with restore after each of them, gives the same bytes in the same order."""
+    log = log_of(rows)
+    whole = drive(Rollup(**PARAMETERS), log)
+
+    cut = drive(Rollup(**PARAMETERS), log, batch_sizes=sizes)
+    crashed = drive(Rollup(**PARAMETERS), log, batch_sizes=sizes, restart=lambda: Rollup(**PARAMETERS))
+
+    assert cut == whole
+    assert crashed == whole
+
+
+def emitted(driven: Driven) -> list[tuple[str, int, int]]:
+    """Kind, seconds from T0 to the window's start, and count of temperatures, of everything sent."""
+    return [
+        (one["kind"], (one["start"] - T0) // SECOND, one["measures"]["temperature"]["count"])
+        for one in rollups_of(driven)
+    ]
+
+
+def at(seconds: int, device: str = "a", temperature: float = 20.0) -> Row:
+    return (device, "env", T0 + seconds * SECOND, {"temperature": temperature})
+
+
+def test_window_closes_when_its_device_passes_the_end() -> None:
+    """A reading at exactly the end closes the window and counts in the next one."""
+    driven = drive(Rollup((10,)), log_of([at(0), at(9), at(10)]))
+
+    assert emitted(driven) == [("closed", 0, 2)]
+
+
+def test_silent_device_is_closed_by_the_watermark() -> None:
+    """The window of a device that stopped closes when another device is past its end by the grace."""
+    driven = drive(Rollup((10,), 30), log_of([at(5), at(5, "b"), at(39, "b"), at(40, "b")]))
+
+    assert [(one["device_id"], one["at"] - T0) for one in rollups_of(driven)] == [("b", 2), ("a", 3), ("b", 3)]
+
+
+def test_backlog_is_not_silence() -> None:
+    """A device that uploads old readings, in order, gets each window once, while another one is hours ahead."""
+    rows = [at(10_000, "b")]
+    for seconds in range(0, 40, 5):
+        rows += [at(seconds), at(10_000 + seconds, "b")]
+
+    driven = drive(Rollup((10,), 30), log_of(rows))
+
+    assert emitted(driven) == [("closed", start, 2 + (start == 10_000)) for start in (0, 10_000, 10, 10_010, 20, 10_020)]
+
+
+def test_late_reading_corrects_and_says_what_was() -> None:
+    """Inside the grace a late reading emits a correction with the values before and after; they validate."""
+    driven = drive(Rollup((10,), 30), log_of([at(1, temperature=20.0), at(12), at(3, temperature=22.0)]))
+
+    closed, corrected = (RollupRecord.model_validate_json(r.value or b"") for r in driven.sent[topics.ROLLUPS])
+    assert (closed.kind, closed.revision, closed.previous) == ("closed", 0, None)
+    assert (corrected.kind, corrected.revision, corrected.previous) == ("correction", 1, closed.measures)
+    assert corrected.measures["temperature"].avg == 21.0
+    assert corrected.measures["temperature"].last == 22.0
+
+
+def test_too_late_reading_goes_to_the_late_topic() -> None:
+    """After the grace nothing changes the window: the reading is counted and kept apart, with the reason."""
+    rollup = Rollup((10, 60), 30)
+
+    driven = drive(rollup, log_of([at(1), at(45), at(2)]))
+
+    assert emitted(driven) == [("closed", 0, 1)]
+    late = LateReading.model_validate_json(driven.sent[topics.LATE][0].value or b"")
+    assert (late.message_id, late.missed_window_seconds, late.behind_ms) == ("message-2", [10], 5000)
+    assert "own clock" in late.reason
+    assert rollup.late_count == 1
+
+
+def test_a_device_days_behind_is_late_and_dropped() -> None:
+    """Windows are kept no further behind the watermark than `keep`, in memory and in the changelog."""
+    rollup, changelog = Rollup((10,), 30, keep=100), Changelog()
+
+    driven = drive(rollup, log_of([at(0), at(1000, "b"), at(1)]))
+    changelog.commit(rollup)
+
+    assert len(driven.sent[topics.LATE]) == 1
+    windows = [key for key in changelog.tables["rollup.windows"] if key.startswith(b"w")]
+    assert [b"\0b\0" in key for key in windows] == [True]
+
+
+def test_windows_shorter_than_the_cadence_are_skipped() -> None:
+    """A type that sends every 30 s has no 10-second windows."""
+    driven = drive(Rollup((10, 60), cadences={"env": 30.0}), log_of([at(0), at(30), at(60)]))
+
+    assert {one["window_seconds"] for one in rollups_of(driven)} == {60}
+
+
+def test_an_absent_measure_is_not_a_zero() -> None:
+    """A reading without a measure leaves that measure alone; a window without any of it leaves it out."""
+    rows: list[Row] = [at(0), ("a", "env", T0 + 1, {"co2": 400.0}), ("a", "env", T0 + 2, {}), at(10)]
+
+    measures = rollups_of(drive(Rollup((10,)), log_of(rows)))[0]["measures"]
+
+    assert {name: one["count"] for name, one in measures.items()} == {"co2": 1, "temperature": 1}
+
+
+def test_nothing_changes_before_the_batch_finishes() -> None:
+    """A batch that is computed and then dropped leaves no trace in what is sent or remembered."""
+    rollup, untouched = Rollup(**PARAMETERS), Rollup(**PARAMETERS)
+    for operator in (rollup, untouched):
+        drive(operator, log_of([at(1), at(12)]))
+
+    rollup.process(Batch(Shared(fetched(log_of([at(99, temperature=9.0), at(500, "b"), at(2)]), rollup.topic))))
+
+    rest = log_of([at(14), at(3), at(70)])
+    assert drive(rollup, rest) == drive(untouched, rest)
+    assert rollup.tables[0].changes(0) == untouched.tables[0].changes(0)
+
+
+def test_wrong_parameters_are_all_named_at_once() -> None:
+    """Every bound that is broken is one mistake."""
+    with pytest.raises(ConfigError) as caught:
+        Rollup((0,), 0, keep=-1)
+
+    assert len(caught.value.mistakes) == 3

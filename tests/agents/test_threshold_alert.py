@@ -1,0 +1,242 @@
+"""Threshold alerts, against a plain-Python oracle, and their episodes one by one."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.agents.threshold_alert import ThresholdAlert
+from headrace.engine.batch import Batch, Shared
+from headrace.engine.errors import ConfigError
+from headrace.engine.testkit import Changelog, Driven, drive, fetched, readings_log
+from headrace.schemas import topics
+from headrace.schemas.alert import AlertEvent
+from headrace.schemas.rule import AlertRule
+
+T0 = 1_700_000_000_000
+SECOND = 1000
+
+Row = tuple[str, str, int, dict[str, float]]
+
+
+def rule(rule_id: str = "hot", **changes: Any) -> AlertRule:
+    """A rule: temperature > 40 for 60 s, cooldown 300 s, unless changed."""
+    condition = {"metric": "temperature", "operator": ">", "threshold": 40, "duration": 60}
+    condition |= {key: changes.pop(key) for key in list(changes) if key in condition}
+    document = {"rule_id": rule_id, "name": rule_id.title(), "condition": condition, "severity": "critical"}
+    return AlertRule.model_validate({**document, "cooldown_period": 300, **changes})
+
+
+def events_of(driven: Driven) -> list[AlertEvent]:
+    return [AlertEvent.model_validate_json(record.value or b"") for record in driven.sent.get(topics.ALERTS, [])]
+
+
+def history(*samples: tuple[int, float], device: str = "a") -> list[Row]:
+    """Temperatures at seconds from T0."""
+    return [(device, "env", T0 + seconds * SECOND, {"temperature": value}) for seconds, value in samples]
+
+
+def changes(rows: list[Row], *rules: AlertRule) -> list[tuple[str, int]]:
+    """Status and second of every event."""
+    events = events_of(drive(ThresholdAlert(rules or [rule()]), readings_log(rows)))
+    moments = ((one.data, one.data.resolvedAt or one.data.triggeredAt) for one in events)
+    return [(data.status, (moment - T0) // SECOND) for data, moment in moments]
+
+
+def oracle(rows: list[Row], rules: list[AlertRule]) -> list[tuple[str, str, str, str, int]]:
+    """Message, rule, device, status and trigger time of every event, by looking back at all readings each time."""
+    clocks: dict[tuple[str, str], int] = {}
+    past: dict[tuple[str, str, str], list[tuple[int, bool]]] = {}
+    alerts: dict[tuple[str, str, str], list[list[int | None]]] = {}
+    found = []
+    for place, (device, kind, time, measures) in enumerate(rows):
+        in_order = time >= clocks.get((device, kind), 0)
+        clocks[device, kind] = max(time, clocks.get((device, kind), 0))
+        for one in rules:
+            value, condition = measures.get(one.condition.metric), one.condition
+            applies = one.status == "active" and one.device_type in ("all", kind)
+            if value is None or not in_order or not applies or (one.device_ids and device not in one.device_ids):
+                continue
+            holds = {
+                ">": value > condition.threshold,
+                "<": value < condition.threshold,
+                ">=": value >= condition.threshold,
+                "<=": value <= condition.threshold,
+                "==": value == condition.threshold,
+            }[condition.operator]
+            key = (one.rule_id, device, kind)
+            readings, episodes = past.setdefault(key, []), alerts.setdefault(key, [])
+            readings.append((time, holds))
+            status = None
+            if episodes and episodes[-1][1] is None:
+                if not holds:
+                    episodes[-1][1], status = time, "resolved"
+                    readings.clear()
+            elif holds:
+                since = time
+                for earlier, held in reversed(readings):
+                    if not held:
+                        break
+                    since = earlier
+                cool = not episodes or time >= (episodes[-1][0] or 0) + one.cooldown_period * SECOND
+                if time - since >= condition.duration * SECOND and cool:
+                    episodes.append([time, None])
+                    status = "triggered"
+            if status:
+                found.append((f"message-{place}", one.rule_id, device, status, episodes[-1][0] or 0))
+    return found
+
+
+RULES = [
+    rule(duration=20, cooldown_period=60),
+    rule("now", duration=0, cooldown_period=0, operator=">=", device_type="env"),
+    rule("cold", operator="<", threshold=10, duration=5, device_ids=["b"], severity="info"),
+    rule("exact", operator="==", metric="co2", duration=0, cooldown_period=30),
+    rule("off", duration=0, status="inactive"),
+]
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["env", "env", "tilt"]),
+        st.sampled_from([0, 1000, 4000, 10_000, 10_000, 30_000, 70_000, -3000]),
+        st.dictionaries(st.sampled_from(["temperature", "co2"]), st.sampled_from([5.0, 40.0, 41.0, 45.0]), max_size=2),
+    ),
+    max_size=80,
+)
+
+
+def along(steps: list[Row]) -> list[Row]:
+    """Event times from steps, each from the device's own last one."""
+    clocks: dict[str, int] = {}
+    rows: list[Row] = []
+    for device, device_type, step, measures in steps:
+        clocks[device] = clocks.get(device, T0) + step
+        rows.append((device, device_type, clocks[device], measures))
+    return rows
+
+
+@settings(max_examples=80, deadline=None)
+@given(steps.map(along), st.lists(st.integers(1, 12), max_size=40))
+def test_equals_the_oracle(rows: list[Row], sizes: list[int]) -> None:
+    """Every alert triggers and resolves when the plain definition says so, in log order."""
+    driven = drive(ThresholdAlert(RULES), readings_log(rows), batch_sizes=sizes)
+
+    messages = [record.headers[topics.MESSAGE_ID].decode() for record in driven.sent.get(topics.ALERTS, [])]
+    found = [
+        (message, one.data.ruleId, one.data.deviceId, one.data.status, one.data.triggeredAt)
+        for message, one in zip(messages, events_of(driven), strict=True)
+    ]
+    assert found == oracle(rows, RULES)
+
+
+@settings(max_examples=80, deadline=None)
+@given(steps.map(along), st.lists(st.integers(1, 12), max_size=40))
+def test_batch_boundaries_and_crashes_do_not_matter(rows: list[Row], sizes: list[int]) -> None:
+    """Any cut into batches, and a crash with restore after each of them, gives the same bytes in the same order."""
+    log = readings_log(rows, first_append=T0)
+    whole = drive(ThresholdAlert(RULES), log)
+
+    cut = drive(ThresholdAlert(RULES), log, batch_sizes=sizes)
+    crashed = drive(ThresholdAlert(RULES), log, batch_sizes=sizes, restart=lambda: ThresholdAlert(RULES))
+
+    assert cut == whole
+    assert crashed == whole
+
+
+def test_triggers_after_the_duration_and_resolves() -> None:
+    """Hot for 60 s triggers once; the first cooler reading resolves."""
+    rows = history((0, 20), (10, 45), (40, 41), (70, 42), (100, 43), (130, 40), (140, 20))
+
+    assert changes(rows) == [("triggered", 70), ("resolved", 130)]
+
+
+def test_one_reading_below_starts_the_duration_anew() -> None:
+    """The condition must hold on every reading of the metric."""
+    assert changes(history((0, 45), (50, 40), (60, 45), (110, 45), (120, 45))) == [("triggered", 120)]
+
+
+def test_readings_out_of_order_are_not_evaluated() -> None:
+    """A late cool reading does not reset the duration, a late hot one does not begin it."""
+    assert changes(history((0, 45), (30, 45), (20, 10), (60, 45))) == [("triggered", 60)]
+    assert changes(history((100, 20), (40, 45), (101, 45), (120, 45))) == []
+
+
+def test_cooldown_counts_from_the_trigger() -> None:
+    """The next alert triggers at the first reading after the cooldown on which the condition has held long enough."""
+    rows = history((0, 45), (60, 45), (90, 20), (100, 45), (200, 45), (359, 45), (360, 45), (400, 20))
+
+    assert changes(rows) == [("triggered", 60), ("resolved", 90), ("triggered", 360), ("resolved", 400)]
+
+
+def test_the_event_says_everything() -> None:
+    """A CloudEvent with the rule, the numbers and the readings that made it; ids follow from rule, device and time."""
+    rows = history((0, 45), (30, 46), (60, 47.5), (61, 20))
+
+    first, second = (drive(ThresholdAlert([rule()]), readings_log(rows)) for _ in range(2))
+
+    assert first == second
+    triggered, resolved = events_of(first)
+    assert (triggered.type, triggered.subject, triggered.time) == (
+        "io.headrace.alert.triggered", "a", "2023-11-14T22:14:20.000Z",
+    )  # fmt: skip
+    data = triggered.data
+    assert (data.condition, data.actualValue, data.threshold) == ("temperature > 40 for 60 s", 47.5, 40.0)
+    assert (data.severity, data.ruleName, data.resolvedAt) == ("critical", "Hot", None)
+    assert [(one.time - T0, one.value) for one in data.evidence] == [(0, 45.0), (30_000, 46.0), (60_000, 47.5)]
+    assert resolved.data.alertId == data.alertId
+    assert (resolved.data.resolvedAt, resolved.data.resolvedValue) == (T0 + 61 * SECOND, 20.0)
+    assert len({triggered.id, resolved.id}) == 2
+
+
+def test_evidence_is_bounded() -> None:
+    """Of a long streak the first reading and the newest are kept."""
+    log = readings_log(history(*((second, 45) for second in range(61))))
+
+    (event,) = events_of(drive(ThresholdAlert([rule()]), log))
+
+    assert [(one.time - T0) // SECOND for one in event.data.evidence] == [0, *range(42, 61)]
+
+
+def test_open_alerts_are_counted_and_forgotten() -> None:
+    """The count follows triggers and resolutions, is right after a restart, and leaves with the partition."""
+    alert, after, changelog = ThresholdAlert([rule()]), ThresholdAlert([rule()]), Changelog()
+    drive(alert, readings_log(history((0, 45), (60, 45)) + history((0, 45), (60, 45), (61, 20), device="b")))
+
+    changelog.commit(alert)
+    changelog.restore(after)
+
+    assert (alert.open_alerts(), after.open_alerts()) == (1, 1)
+    for table in after.tables:
+        table.forget(0)
+    assert after.open_alerts() == 0
+
+
+def test_an_episode_that_is_over_leaves_the_changelog() -> None:
+    """After the cooldown nothing of an episode is kept but the device's clock."""
+    alert, changelog = ThresholdAlert([rule()]), Changelog()
+    for rows in (history((0, 45), (60, 45)), history((61, 20)), history((361, 20))):
+        drive(alert, readings_log(rows))
+        changelog.commit(alert)
+
+    assert changelog.tables["alert.episodes"] == {}
+    assert len(changelog.tables["alert.clocks"]) == 1
+
+
+def test_nothing_changes_before_the_batch_finishes() -> None:
+    """A batch that is computed and then dropped leaves no trace in what is sent or remembered."""
+    alert, untouched = ThresholdAlert([rule()]), ThresholdAlert([rule()])
+    for operator in (alert, untouched):
+        drive(operator, readings_log(history((0, 45))))
+
+    alert.process(Batch(Shared(fetched(readings_log(history((60, 45), (900, 20))), alert.topic))))
+
+    rest = readings_log(history((30, 45), (60, 45), (61, 20)))
+    assert drive(alert, rest) == drive(untouched, rest)
+    assert [table.changes(0) for table in alert.tables] == [table.changes(0) for table in untouched.tables]
+
+
+def test_two_rules_with_one_id_are_refused() -> None:
+    """Alerts could not be told apart."""
+    with pytest.raises(ConfigError, match="more than one rule 'hot'"):
+        ThresholdAlert([rule(), rule()])
