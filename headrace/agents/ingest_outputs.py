@@ -85,11 +85,16 @@ def conflicts_of(batch: Batch, group: Group, judged: Judged) -> dict[int, bytes]
                 device_id=messages.device_ids[place],
                 device_type=group.device_type.name,
                 time=int(messages.times[place]),
-                measures=said.measures,
-                accepted=accepted.measures,
+                measures=_ordered(group.device_type, said),
+                accepted=_ordered(group.device_type, accepted),
                 origin=Origin(batch.partition, batch.base_offset + row, batch.topic),
                 extra=orjson.loads(said.extra) if said.extra else None,
                 accepted_extra=orjson.loads(accepted.extra) if accepted.extra else None,
             )
         )
     return found
+
+
+def _ordered(device_type: DeviceType, entry: Entry) -> dict[str, float]:
+    """An entry's measures in the device type's order: the table keeps none, and bytes must not depend on batches."""
+    return {name: entry.measures[name] for name in device_type.measures if name in entry.measures}

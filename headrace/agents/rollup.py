@@ -1,7 +1,6 @@
 """Event-time rollups: count, sum, average, min, max, first and last per device and tumbling window."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import orjson
@@ -10,8 +9,8 @@ from headrace.engine.batch import Batch
 from headrace.engine.errors import ConfigError
 from headrace.engine.records import Records
 from headrace.schemas import topics
-from headrace.schemas.readings import Ints, Readings
-from headrace.tables.aggregates import COUNT, FIRST, LAST, MAX, MIN, SUM, Cells
+from headrace.schemas.readings import Floats, Ints, Readings
+from headrace.tables.grouping import NEVER
 from headrace.tables.tumbling import TumblingFold
 from headrace.tables.window_outputs import Late, Output, Silence, Watermarks
 from headrace.tables.windows import WindowTable
@@ -111,13 +110,13 @@ class Rollup:
         batch.on_finish(apply)
 
     @staticmethod
-    def _send(batch: Batch, topic: str, documents: list[tuple[int, str, dict[str, Any]]]) -> None:
+    def _send(batch: Batch, topic: str, documents: list[tuple[int, str, bytes]]) -> None:
         stamps = batch.records.timestamps
         batch.send_records(
             topic,
             Records(
                 [device_id.encode() for _, device_id, _ in documents],
-                [orjson.dumps(document) for _, _, document in documents],
+                [document for _, _, document in documents],
                 [stamps[row] for row, _, _ in documents],
             ),
             partition=batch.partition,
@@ -125,16 +124,16 @@ class Rollup:
 
 
 def _times(columns: Sequence[Readings], rows: int) -> Ints:
-    """Event time per row of the batch, (rows,); a row without reading repeats the smallest, which moves nothing."""
+    """Event time per row of the batch, (rows,), ms."""
     if len(columns) == 1 and len(columns[0]) == rows:
         return columns[0].times
-    times = np.full(rows, min(int(readings.times.min()) for readings in columns))
+    times = np.full(rows, NEVER)
     for readings in columns:
         times[readings.rows] = readings.times
     return times
 
 
-def _rollup(output: Output) -> dict[str, Any]:
+def _rollup(output: Output) -> bytes:
     document = {
         "device_id": output.device_id,
         "device_type": output.device_type,
@@ -143,33 +142,34 @@ def _rollup(output: Output) -> dict[str, Any]:
         "end": output.start + output.size,
         "kind": "correction" if output.previous is not None else "closed",
         "revision": output.revision,
-        "measures": _measures(output.names, output.cells),
+        "measures": _measures(output.measures, output.cells),
     }
     if output.previous is not None:
-        document["previous"] = _measures(output.names, output.previous)
-    return document
+        document["previous"] = _measures(output.measures, output.previous)
+    return orjson.dumps(document)
 
 
-def _measures(names: list[str], cells: Cells) -> dict[str, dict[str, float]]:
-    return {
-        names[at]: {
-            "count": int(cell[COUNT]),
-            "sum": cell[SUM],
-            "avg": cell[SUM] / cell[COUNT],
-            "min": cell[MIN],
-            "max": cell[MAX],
-            "first": cell[FIRST],
-            "last": cell[LAST],
-        }
-        # By name: the order of the cells depends on which measure happened to come first.
-        for at in sorted(range(len(cells)), key=names.__getitem__)
-        if (cell := cells[at])[COUNT]
-    }
+def _measures(measures: list[tuple[str, int]], cells: Floats) -> dict[str, dict[str, float]]:
+    aggregates = {}
+    values = cells.tolist()
+    for name, number in measures:
+        count, total, low, high, first, last, _, _ = values[number]
+        if count:
+            aggregates[name] = {
+                "count": int(count),
+                "sum": total,
+                "avg": total / count,
+                "min": low,
+                "max": high,
+                "first": first,
+                "last": last,
+            }
+    return aggregates
 
 
-def _late(late: Late, readings: Readings) -> dict[str, Any]:
+def _late(late: Late, readings: Readings) -> bytes:
     limit = "the device's own clock was past its grace" if late.by_own_clock else "it is too far behind other devices"
-    return {
+    return orjson.dumps({
         "message_id": readings.message_ids[late.place],
         "device_id": readings.device_ids[late.place],
         "device_type": readings.device_type,
@@ -178,7 +178,7 @@ def _late(late: Late, readings: Readings) -> dict[str, Any]:
         "missed_window_seconds": [_seconds(size) for size in late.sizes],
         "behind_ms": late.behind,
         "reason": f"the window takes no more readings: {limit}, by {late.behind / 1000:g} s",
-    }
+    })
 
 
 def _seconds(milliseconds: int) -> float:

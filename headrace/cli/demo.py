@@ -1,16 +1,16 @@
 """`headrace demo`: a simulated fleet through the whole path, over real MQTT into a real database, with a live view."""
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import click
 import orjson
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
 from headrace.cli.latency import LatencyProbe
 from headrace.cli.live import LiveView
+from headrace.cli.mqtt_path import MqttPath, mqtt_path
 from headrace.cli.pipeline import Pipeline
 from headrace.cli.report import Report
 from headrace.cli.running import (
@@ -24,13 +24,8 @@ from headrace.cli.running import (
     stop_on_signals,
 )
 from headrace.cli.settings import Settings
-from headrace.connectors.broker import EmbeddedBroker
 from headrace.connectors.fleet import Fleet
 from headrace.connectors.fleet_config import SimulatedFleetConfig
-from headrace.connectors.mqtt import MqttSource, MqttSourceConfig
-from headrace.connectors.mqtt_connection import BrokerAddress
-from headrace.connectors.mqtt_publisher import MqttPublisher
-from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import SystemClock, VirtualClock
 from headrace.engine.config import mistakes
 from headrace.engine.errors import ConfigError
@@ -41,8 +36,6 @@ DEMO_DEFAULTS = {"detect": {"pane": 60, "warm_up": 30}, "rollup": {"grace": 120}
 #: The first demo in a folder starts this long ago, virtual time.
 START_AGO_MS = 30 * 86_400_000
 HOUR_MS = 3_600_000
-#: After the fleet stopped, messages may be on their way through the broker for this long, seconds.
-BROKER_DRAIN = 10.0
 
 
 @click.command()
@@ -139,46 +132,19 @@ class Demo:
 
     async def _feed(self, pipeline: Pipeline, stop: asyncio.Event) -> None:
         """Fleet → broker → source, until `stop` or the time is up; then wait for what is still in the broker."""
-        broker = EmbeddedBroker(self._folder / "broker", self._clock)
-        address = await broker.start()
-        try:
-            async with asyncio.TaskGroup() as group:
-                watch = group.create_task(broker.wait_stopped())
-                await self._stream(pipeline, address, stop)
-                watch.cancel()
-        finally:
-            await broker.stop()
+        async with mqtt_path(
+            self._folder / "broker", self._clock, pipeline.intake, self._fleet_config.device_type
+        ) as path:
+            await self._publish(path, stop)
+            if not stop.is_set():
+                await path.drain()
 
-    async def _stream(self, pipeline: Pipeline, address: BrokerAddress, stop: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as group:
-            profile = TopicProfile(
-                name="devices", topic_filter="dt/devices/+/telemetry", device_type=self._fleet_config.device_type
-            )
-            config = MqttSourceConfig(
-                host=address.host,
-                port=address.port,
-                username=address.username,
-                password=None if address.password is None else SecretStr(address.password),
-                profiles=(profile,),
-            )
-            source = MqttSource(config, pipeline.intake, self._clock)
-            source_stop = asyncio.Event()
-            receiving = group.create_task(source.run(source_stop))
-            await source.wait_subscribed()
-            async with MqttPublisher(address) as publisher:
-                await self._publish(publisher, stop)
-                if not stop.is_set():
-                    await publisher.drain()
-                    await self._wait_received(source)
-            source_stop.set()
-            await receiving
-
-    async def _publish(self, publisher: MqttPublisher, stop: asyncio.Event) -> None:
+    async def _publish(self, path: MqttPath, stop: asyncio.Event) -> None:
         state = _FleetState(self._folder / "fleet.json")
         fleet = self._fleet = Fleet(
             self._fleet_config,
             self._clock,
-            publisher.publish,
+            path.publish,
             start_sequence=state.load(),
             on_published=self._probe.published,
         )
@@ -198,14 +164,6 @@ class Demo:
             stopping.cancel()
             await running
             state.save(fleet.next_sequence)
-
-    async def _wait_received(self, source: MqttSource) -> None:
-        assert self._fleet is not None
-        published = self._fleet.statistics().published
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(BROKER_DRAIN):
-                while (now := source.statistics()).appended + now.unmatched < published:
-                    await self._clock.sleep(0.02)
 
     def _note(self) -> str:
         if self._fleet is None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.cli.pipeline import GROUP, Pipeline
+from headrace.cli.report import iso_time
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError
 from headrace.engine.ledger import Ledger, lag
@@ -147,4 +147,4 @@ def _line(now: Snapshot) -> str:
 def _time(time_ms: int | None) -> str:
     if time_ms is None:
         return "–"
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return iso_time(time_ms)

@@ -1,5 +1,189 @@
-"""`headrace replay`."""
+"""`headrace replay`: a real data set through the whole path, on a clock that follows the data."""
+
+import asyncio
+import re
+from pathlib import Path
+
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from headrace.cli.mqtt_path import mqtt_path
+from headrace.cli.pipeline import Pipeline
+from headrace.cli.report import Report, iso_time
+from headrace.cli.running import (
+    DEFAULT_FOLDER,
+    config_option,
+    consoles,
+    data_option,
+    json_option,
+    settings_for,
+    stop_on_signals,
+)
+from headrace.cli.settings import Settings
+from headrace.connectors.file_delivery import PublishDelivery
+from headrace.connectors.files import FileSource
+from headrace.connectors.files import Progress as FileProgress
+from headrace.connectors.mapping import Mapping, load_mapping
+from headrace.engine.clock import ManualClock
+from headrace.engine.errors import ConfigError
+from headrace.tables.device_types import load_device_types
+
+#: Seconds between two looks at the progress, on a terminal and off it.
+INTERVAL, PLAIN_INTERVAL = 0.25, 5.0
+
+
+class _Speed(click.ParamType):
+    """`max`, or seconds of data per real second."""
+
+    name = "N|max"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if value == "max":
+            return None
+        try:
+            speed = float(str(value))
+        except ValueError:
+            self.fail(f"{value} is neither a number nor max", param, ctx)
+        if not 0 < speed < float("inf"):
+            self.fail(f"{value} is not above 0", param, ctx)
+        return speed
+
+
 @click.command()
-def replay() -> None:
-    """x"""
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option("--speed", type=_Speed(), default="max", show_default=True, help="Seconds of data per real second.")
+@click.option("--mapping", help="Name of a shipped mapping, or a TOML file. Default: by the columns.")
+@click.option("--via", type=click.Choice(["log", "mqtt"]), default="log", show_default=True, help="How rows come in.")
+@data_option
+@config_option
+@json_option
+def replay(
+    path: Path,
+    speed: float | None,
+    mapping: str | None,
+    via: str,
+    data: Path | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Replay PATH, a data file or a folder of them (CSV, NDJSON, Parquet; gzip too), through the whole path.
+
+    Files of a folder are merged by event time. A replay that was stopped goes on where it was, without doubles; totals
+    cover all of it.
+    """
+    settings = settings_for(config)
+    chosen = load_mapping(mapping) if mapping else None
+    folder = data or DEFAULT_FOLDER / f"replay-{_folder_name(path)}"
+    asyncio.run(Replay(settings, path, chosen, folder, speed, via, as_json).run())
+
+
+def _folder_name(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", path.resolve().name.split(".")[0] or "data")
+
+
+class Replay:
+    """One run of a replay."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        path: Path,
+        mapping: Mapping | None,
+        folder: Path,
+        speed: float | None,
+        via: str,
+        as_json: bool,
+    ) -> None:
+        self._settings = settings
+        self._path = path
+        self._mapping = mapping
+        self._folder = folder
+        self._speed = speed
+        self._via = via
+        self._as_json = as_json
+        self._clock = ManualClock(0)
+
+    async def run(self) -> None:
+        """Deliver what is left, wait until it is stored, report."""
+        stop = stop_on_signals()
+        screen, result = consoles(self._as_json)
+        types = load_device_types(self._settings.device_types)
+        async with Pipeline(self._folder, self._settings, self._clock, types) as pipeline:
+            source = FileSource(
+                self._path,
+                self._mapping,
+                pipeline.intake,
+                self._clock,
+                self._speed,
+                wait_capacity=pipeline.wait_capacity,
+            )
+            if source.mapping.device_type not in types:
+                known = ", ".join(sorted(types))
+                raise ConfigError(f"the mapping's device type {source.mapping.device_type} is not known; there are {known}")
+            before = (await pipeline.ledger()).stored
+            began = self._clock.monotonic()
+            showing = asyncio.create_task(self._show_progress(source, pipeline, screen))
+            try:
+                await pipeline.run(lambda stopping: self._feed(source, pipeline, stopping), stop)
+            finally:
+                showing.cancel()
+                await asyncio.wait([showing])
+            report = await pipeline.report(before, self._clock.monotonic() - began)
+        self._show(report, source.progress(), result)
+
+    async def _feed(self, source: FileSource, pipeline: Pipeline, stop: asyncio.Event) -> None:
+        if self._via == "log":
+            await source.run(stop)
+            return
+        device_type = source.mapping.device_type
+        async with mqtt_path(self._folder / "broker", self._clock, pipeline.intake, device_type) as path:
+            source.deliver_to(PublishDelivery(path.publish, path.drain, pipeline.intake))
+            await source.run(stop)
+
+    async def _show_progress(self, source: FileSource, pipeline: Pipeline, console: Console) -> None:
+        if not console.is_terminal:
+            while True:
+                await self._clock.sleep(PLAIN_INTERVAL)
+                now = source.progress()
+                console.print(f"{now.rows_done} of {_total(now)} rows, {_event_day(now)}", highlight=False)
+        columns = (
+            TextColumn("{task.fields[day]}"),
+            BarColumn(),
+            TextColumn("{task.fields[rows]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("replay", total=None, day="", rows="")
+            while True:
+                self._advance(bar, task, source.progress())
+                await self._clock.sleep(INTERVAL)
+
+    @staticmethod
+    def _advance(bar: Progress, task: TaskID, now: FileProgress) -> None:
+        rows = f"{now.rows_done:,} of {_total(now)} rows"
+        bar.update(task, completed=now.rows_done, total=now.rows_total, day=_event_day(now), rows=rows)
+
+    def _show(self, report: Report, progress: FileProgress, console: Console) -> None:
+        if self._as_json:
+            click.echo(report.json(rows=progress.rows_done, finished=progress.finished))
+            return
+        report.show(console)
+        if progress.disordered:
+            console.print(f"{progress.disordered:,} rows were older than one before them in their file", style="yellow")
+        if progress.unmapped:
+            console.print(f"{progress.unmapped:,} rows could not be mapped and are dead-lettered", style="yellow")
+        state = "finished" if progress.finished else "stopped half-way; run the same command to go on"
+        console.print(f"{progress.rows_done:,} rows, {state}. Data folder: {self._folder}", style="dim")
+
+
+def _total(now: FileProgress) -> str:
+    if now.rows_total is None:
+        return "?"
+    return f"{now.rows_total:,}" if now.rows_total_exact else f"about {now.rows_total:,}"
+
+
+def _event_day(now: FileProgress) -> str:
+    return "reading" if now.event_time_ms is None else iso_time(now.event_time_ms)[:10]

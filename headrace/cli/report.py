@@ -1,6 +1,7 @@
 """What a run ends with: the ledger and its figures, for a person or as one JSON object."""
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import orjson
 from rich.console import Console
@@ -36,12 +37,12 @@ class Report:
     seconds: float
     latency_ms: Latency | None = None
 
-    def json(self) -> str:
-        """One JSON object."""
+    def json(self, **more: object) -> str:
+        """One JSON object, with what the caller adds."""
         fields = asdict(self)
-        return orjson.dumps(
-            {**self.ledger._asdict(), "balanced": self.ledger.difference == 0, **{k: v for k, v in fields.items() if k != "ledger"}}
-        ).decode()
+        del fields["ledger"]
+        balanced = self.ledger.difference == 0
+        return orjson.dumps({**self.ledger._asdict(), "balanced": balanced, **fields, **more}).decode()
 
     def show(self, console: Console) -> None:
         """Print it for a person."""
@@ -58,3 +59,8 @@ class Report:
         if self.latency_ms is not None and self.latency_ms.p50 is not None and self.latency_ms.p99 is not None:
             line += f"   publish to committed row: p50 {self.latency_ms.p50:.0f} ms, p99 {self.latency_ms.p99:.0f} ms"
         console.print(line)
+
+
+def iso_time(time_ms: int) -> str:
+    """ISO 8601 to the second, UTC, from ms since 1970."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -67,7 +67,6 @@ class Cursor:
         if self._place.offset:
             # Reading a gzip file up to its place once is enough.
             self.start_ms = self._place.latest
-            self.first_time_ms = None if self.start_ms == NO_TIME else self.start_ms
             return
         for chunk in self._file.chunks(self._place, self._mapper.columns, _PEEK_BYTES):
             times = self._plausible(self._mapper.map(chunk).times)
@@ -144,7 +143,7 @@ class Merge:
         self._chunk_bytes = chunk_bytes
 
     def peek(self) -> int | None:
-        """Look at the start of every file. Returns the first event time, ms; None if no file starts with one."""
+        """Look at the start of every file. Returns the first event time of unread files, ms, if any starts with one."""
         for cursor in self._cursors:
             cursor.peek()
         return min((cursor.first_time_ms for cursor in self._cursors if cursor.first_time_ms is not None), default=None)

@@ -132,7 +132,9 @@ class FileSource:
         with ThreadPoolExecutor(1, "replay") as thread:
             try:
                 first_ms = await loop.run_in_executor(thread, merge.peek)
-                self._clock.follow(self._latest_ms if first_ms is None else first_ms)
+                # Rows before the first event time have none; they are delivered at it.
+                known_ms = (self._position.time_ms, first_ms, self._latest_ms)
+                self._clock.follow(next(time_ms for time_ms in known_ms if time_ms is not None))
                 while not stop.is_set():
                     merged = await loop.run_in_executor(thread, merge.next)
                     if merged is None:
@@ -142,6 +144,10 @@ class FileSource:
             finally:
                 # In its thread, behind whatever a cancelled `run` left it doing.
                 thread.submit(merge.close)
+
+    def deliver_to(self, deliver: Deliver) -> None:
+        """Deliver there; before `run`."""
+        self._deliver = deliver
 
     def progress(self) -> Progress:
         """A snapshot; cheap."""

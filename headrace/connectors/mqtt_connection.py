@@ -14,7 +14,7 @@ from headrace.engine.errors import ConfigError, Disconnected
 KEEPALIVE = 30
 #: Seconds for the connection to open and the broker to let us in.
 OPEN_TIMEOUT = 10.0
-#: Seconds for the last bytes to go out when disconnecting.
+#: Seconds for the broker to close after we said goodbye.
 CLOSE_TIMEOUT = 0.5
 #: CONNACK codes that another try cannot change (3.2.2.3).
 REFUSALS = {
@@ -52,6 +52,7 @@ class MqttConnection(asyncio.Protocol):
         self._ponged = True
         self._pinger: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
+        self._leaving = False
         self.paused = False
         self.session_present = False
 
@@ -143,10 +144,15 @@ class MqttConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     async def disconnect(self) -> None:
-        """Say goodbye and close; a session that is not clean is kept by the broker."""
+        """Say goodbye and wait until the broker has closed; a session that is not clean is kept there.
+
+        Whatever still comes is neither delivered nor acknowledged. To close from this side, with something unread, would
+        reset the connection and the PUBACKs under way with it; see test_stopping_finishes_what_came_and_is_quick.
+        """
         if not self.closed:
+            self._leaving = True
+            self.resume()
             self._transport.write(packets.DISCONNECT)
-            self._transport.close()
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     await asyncio.shield(self._closed)
@@ -180,7 +186,8 @@ class MqttConnection(asyncio.Protocol):
             self._closed.set_result(None)
 
     def eof_received(self) -> None:
-        self._reason = ConnectionResetError("closed by the broker")
+        if not self._leaving:
+            self._reason = ConnectionResetError("closed by the broker")
 
     async def _ask(self, packet: bytes, answer: int) -> Frame:
         """Send `packet` and wait for the broker's answer to it."""
@@ -194,6 +201,8 @@ class MqttConnection(asyncio.Protocol):
 
     def _take(self, frame: Frame) -> None:
         kind = frame.head & 0xF0
+        if self._leaving:
+            return
         if kind == packets.PUBLISH:
             self._deliver(self, packets.read_publish(frame))
         elif kind == packets.PINGRESP:

@@ -2,7 +2,8 @@
 
 PostgreSQL refuses to run as root. Started by root it runs as `nobody` (or as whoever owns the data already), and then
 both its programs and its data must lie where that user can get to. Nothing is opened up for it: what lies behind a
-private folder is kept in a shelter instead, and the data folder points there.
+private folder is kept in a shelter instead, and the data folder points there. Whoever deletes such a data folder should
+delete what its `postgres/cluster` links to as well.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +30,8 @@ INITDB = (
     "--auth-local=trust",
     "--auth-host=reject",
     "--no-instructions",
+    # A thousand small files: one sync of the file system beats a thousand syncs, most of all on a busy disk.
+    *(["--sync-method=syncfs"] if sys.platform == "linux" else []),
 )
 SETTINGS = {
     "listen_addresses": "",
@@ -72,7 +75,7 @@ async def launch(place: Place, socket_folder: str, log: Path) -> int:
 
     Args:
         socket_folder: where its socket goes; must belong to the account.
-        log: gets all its output, after what is there. Only its owner can read it: statements that fail are quoted there.
+        log: gets all its output, after what is there. Only its owner can read it: it quotes statements that fail.
 
     Raises:
         ConfigError: the program cannot be run as the account.

@@ -191,15 +191,15 @@ class PostgresServer:
         return True
 
     async def _answering(self, address: PostgresAddress) -> PostgresAddress:
-        """See that the server answers, and that the database exists."""
-        look = "SELECT count(*) FROM pg_database WHERE datname = $1"
+        """See that the server answers, and has the database."""
         try:
-            connection = await asyncpg.connect(**address._replace(database="postgres").connect_arguments())
             try:
-                if not await connection.fetchval(look, address.database):
-                    await connection.execute(f"CREATE DATABASE {address.database}")
-            finally:
-                await connection.close()
+                connection = await asyncpg.connect(**address.connect_arguments())
+            except asyncpg.InvalidCatalogNameError:
+                # Instead of CREATE DATABASE, which would write another 300 files: the one that `initdb` made.
+                connection = await asyncpg.connect(**address._replace(database="template1").connect_arguments())
+                await connection.execute(f"ALTER DATABASE postgres RENAME TO {address.database}")
+            await connection.close()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Disconnected(f"PostgreSQL does not answer at {address.dsn}: {error}") from error
         return address

@@ -12,9 +12,10 @@ from headrace.connectors.event_times import NO_TIME, TIME_PARTS, parts_parser, t
 from headrace.connectors.file_formats import Chunk, DataFile, Ints, stem
 from headrace.connectors.json_columns import encode_columns
 from headrace.connectors.mapping import TIMESTAMP, Mapping
+from headrace.schemas import topics
 
 #: Device id of a row that names none.
-UNKNOWN_DEVICE = b"unknown"
+UNKNOWN_DEVICE = topics.NO_DEVICE.encode()
 
 
 @dataclass(slots=True)

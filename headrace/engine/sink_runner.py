@@ -142,13 +142,13 @@ class SinkRunner:
                 if self._retries:
                     logger.info("sink_resumed", sink=self._sink.name, retries=self._retries)
                 self._state, self._retries = "running", 0
+                await self._commit()
                 batch = await fetching
             finally:
                 fetching.cancel()
                 await asyncio.wait([fetching])
 
     async def _fetch(self, stop: asyncio.Event) -> list[Fetched]:
-        await self._commit()
         batch: list[Fetched] = []
         while not stop.is_set():
             await self._fill(batch)

@@ -1,9 +1,9 @@
 """Readings: what `telemetry.readings` carries, one normalised record per message, as JSON and as columns.
 
 The record's value is `{"message_id", "device_id", "device_type", "time", "measures": {name: number}, "extra": {…}}`;
-`time` is the event time in ms since 1970 UTC, an absent measure is left out, `extra` holds texts and what the device type does
-not know. A reading that completes an earlier one (same device and time) has the measures of both, and names in `"repeats"`
-those that the earlier one had.
+`time` is the event time in ms since 1970 UTC, an absent measure is left out, `extra` holds texts and what the device
+type does not know. A reading that completes an earlier one (same device and time) has the measures of both, and names
+in `"repeats"` those that the earlier one had.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class Readings:
         )
 
     def news(self) -> dict[str, Floats]:
-        """As `measures`, without what an earlier reading carried: for whoever counts or sums, so that nothing counts twice."""
+        """As `measures`, without what an earlier reading carried: for whoever counts, so that nothing counts twice."""
         if self.repeats is None:
             return self.measures
         columns = {name: column.copy() for name, column in self.measures.items()}

@@ -15,5 +15,8 @@ MESSAGE_ID = "message-id"
 PROFILE = "profile"
 #: Name of the device type (see `headrace.schemas.DeviceType`).
 DEVICE_TYPE = "device-type"
+#: Device id of a message that names none; ingest refuses it.
+NO_DEVICE = "?"
+
 #: Where the device sent it: MQTT topic, HTTP path, or file and line.
 SOURCE = "source-topic"

@@ -35,7 +35,9 @@ def fold_runs(cells: Floats, values: Floats, times: Ints, starts: Ints) -> Float
     present = values == values
     complete = bool(present.all())
     folded = np.ascontiguousarray(cells.transpose(2, 1, 0))
-    window = np.repeat(np.arange(count), np.diff(starts, append=total))
+    window = np.zeros(total, dtype=np.int64)
+    window[starts[1:]] = 1
+    np.cumsum(window, out=window)
     flat = window + np.arange(len(values))[:, np.newaxis] * count
     addends = values if complete else np.where(present, values, 0.0)
     np.add.at(folded[SUM].reshape(-1), flat.reshape(-1), addends.reshape(-1))
@@ -46,19 +48,15 @@ def fold_runs(cells: Floats, values: Floats, times: Ints, starts: Ints) -> Float
     # First and last by (event time, place): both in one int64, which holds centuries times batch length.
     low = times.min()
     key = ((times - low) * total + np.arange(total))[np.newaxis]
-    if not complete:
-        key = np.broadcast_to(key, values.shape)
-    shape = (len(values), count)
+    measure = np.arange(len(values))[:, np.newaxis]
     for first, at, absent in ((FIRST, FIRST_TIME, np.iinfo(np.int64).max), (LAST, LAST_TIME, -1)):
         reduceat = np.minimum.reduceat if first == FIRST else np.maximum.reduceat
-        best = np.broadcast_to(reduceat(key if complete else np.where(present, key, absent), starts, axis=1), shape)
+        best = reduceat(key if complete else np.where(present, key, absent), starts, axis=1)
         place = best % total
-        value = np.take_along_axis(values, place, axis=1)
         time = times[place].astype(np.float64)
         better = time < folded[at] if first == FIRST else time >= folded[at]
-        if not complete:
-            better &= best != absent
-        np.copyto(folded[first], value, where=better)
+        better &= best != absent
+        np.copyto(folded[first], values[measure, place], where=better)
         np.copyto(folded[at], time, where=better)
     return np.ascontiguousarray(folded.transpose(2, 1, 0))
 

@@ -97,9 +97,10 @@ class BaselineFold:
         distance = np.where(present, self.values - references, 0.0)
         terms = np.stack([present.astype(np.float64), distance, distance * distance], axis=1)
         terms = terms.reshape(-1, len(groups.times))
-        cells = panes.read(self._cell_device, self._cell_pane).reshape(len(self._cell_pane), -1).T.copy()
-        flat, width = cells.reshape(-1), cells.shape[1]
-        offsets = np.arange(len(terms))[:, np.newaxis] * width
+        # One row per touched pane: sums of all measures, in the order of `terms`.
+        cells = panes.read(self._cell_device, self._cell_pane).reshape(len(self._cell_pane), len(terms))
+        flat, width = cells.reshape(-1), len(terms)
+        offsets = np.arange(width)[:, np.newaxis]
 
         baselines = np.zeros((SUMS, measures, runs))
         standing = np.flatnonzero(~self._run_crossed)
@@ -114,7 +115,7 @@ class BaselineFold:
             if number:
                 crossing = run_by_round[run_ends[number] : run_ends[number + 1]]
                 baselines[:, :, crossing] = self._take(crossing, cells)
-            np.add.at(flat, (offsets + self._cell[chosen]).reshape(-1), terms[:, chosen].reshape(-1))
+            np.add.at(flat, (self._cell[chosen] * width + offsets).reshape(-1), terms[:, chosen].reshape(-1))
         self._cells = cells
         self._run_baselines = baselines
 
@@ -127,7 +128,7 @@ class BaselineFold:
         counts = self._reach_end[runs] - self._reach[runs]
         which = np.repeat(np.arange(len(runs)), counts)
         touched = np.arange(len(which)) + np.repeat(self._reach[runs] - (np.cumsum(counts) - counts), counts)
-        history[which, self._cell_pane[touched] % panes.panes] = cells[:, touched].T
+        history[which, self._cell_pane[touched] % panes.panes] = cells[touched]
 
         # Ring order, one pane after the other: numpy adds along an outer axis in order, whatever the other axes are
         # (see test_batch_boundaries_and_crashes_do_not_matter).
@@ -150,7 +151,7 @@ class BaselineFold:
         if self._run_crossed.any():
             panes.drop_before(devices, oldest)
         kept = np.flatnonzero(self._cell_pane >= oldest[self._cell_rank])
-        sums = self._cells.T.reshape(len(self._cell_pane), -1, SUMS)
-        panes.write(self._cell_device[kept], self._cell_pane[kept], sums[kept])
+        sums = self._cells[kept].reshape(len(kept), len(self.values), SUMS)
+        panes.write(self._cell_device[kept], self._cell_pane[kept], sums)
         # A device's newest pane carries its clock, references and baseline into the changelog.
         panes.mark(devices, current % panes.panes)

@@ -30,6 +30,7 @@ class Numbering:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._by_name: list[tuple[str, int]] = []
         self.add(names)
 
     def __len__(self) -> int:
@@ -41,6 +42,12 @@ class Numbering:
             if name not in self._numbers:
                 self._numbers[name] = len(self.names)
                 self.names.append(name)
+
+    def by_name(self) -> list[tuple[str, int]]:
+        """Names and numbers, sorted: an order that does not depend on which came first."""
+        if len(self._by_name) != len(self.names):
+            self._by_name = sorted(self._numbers.items())
+        return self._by_name
 
     def number(self, name: str) -> int | None:
         """The number of `name`, or None."""

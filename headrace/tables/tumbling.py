@@ -62,7 +62,7 @@ class TumblingFold:
         self._values = matrix[:, groups.order]
         self._rows = readings.rows[groups.order]
         self._seen = marks.after[self._rows]
-        self._names = list(windows.measures.names)
+        self._measures = windows.measures.by_name()
         self.outputs: list[Output] = []
         self._classify()
         self._fold()
@@ -73,7 +73,8 @@ class TumblingFold:
         windows, groups = self._windows, self._groups
         size = windows.sizes[:, np.newaxis]
         mark = self._marks.before[self._rows]
-        seen_before = np.roll(self._seen, 1)
+        seen_before = np.empty_like(self._seen)
+        seen_before[1:] = self._seen[:-1]
         seen_before[groups.heads] = windows.seen_at[groups.devices[groups.heads]]
         self._start = groups.times // size * size
         current, previous = groups.after // size * size, groups.before // size * size
@@ -107,7 +108,7 @@ class TumblingFold:
         windows, count = self._windows, len(self._rows)
         entries = np.flatnonzero(self._direct)
         run = self._run.reshape(-1)[entries]
-        starts = np.flatnonzero(np.diff(run, prepend=-1))
+        starts = np.flatnonzero(np.append(run[:1] >= 0, run[1:] != run[:-1]))
         self._touched = run[starts]
         slots = self._run_slot[self._touched]
         cells = windows.cells[slots]
@@ -148,9 +149,7 @@ class TumblingFold:
 
         # By a silence that began with the device's last reading in the batch.
         run = self._run[:, groups.tails]
-        deadline = windows.deadline(
-            self._run_start[run] + windows.sizes[:, np.newaxis], np.broadcast_to(self._seen[groups.tails], run.shape)
-        )
+        deadline = windows.deadline(self._run_start[run] + windows.sizes[:, np.newaxis], self._seen[groups.tails])
         due = deadline <= marks.after[-1]
         if due.any():
             self._close_runs(run[due], marks.after.searchsorted(deadline[due]))
@@ -193,12 +192,12 @@ class TumblingFold:
             kept = self._kept.get(key)
             if kept is None:
                 kept = self._kept[key] = self._look_up(key, runs.get(key, -1))
-            previous = [cell.copy() for cell in kept.cells] if kept.revision != OPEN else None
+            previous = kept.array()[0] if kept.revision != OPEN else None
             fold_one(kept.cells, self._values[:, at].tolist(), int(groups.times[at]))
             kept.revision += 1
             self.outputs.append(Output(
                 int(self._rows[at]), int(windows.sizes[which]), start, windows.devices.names[device], self._type,
-                kept.revision, [cell.copy() for cell in kept.cells], previous, self._names,
+                kept.revision, kept.array()[0], previous, self._measures,
             ))
 
     def _look_up(self, key: tuple[int, int, int], run: int) -> Kept:
@@ -210,7 +209,7 @@ class TumblingFold:
         slot = windows.find(*key)
         if slot >= 0:
             return Kept(-1, slot, max(int(windows.revision[slot]), 0), windows.cells[slot].tolist())
-        return Kept(-1, -1, OPEN, [list(EMPTY) for _ in self._names])
+        return Kept(-1, -1, OPEN, [list(EMPTY) for _ in self._measures])
 
     def late(self) -> list[Late]:
         """The readings that missed a window, in log order."""

@@ -84,10 +84,10 @@ class WindowColumns:
         slots = self.take(len(starts))
         self.size[slots], self.device[slots], self.start[slots] = sizes, devices, starts
         key = sizes * len(self.devices) + devices
-        follows = np.zeros(len(key), dtype=np.bool_)
-        np.equal(key[1:], key[:-1], out=follows[1:])
-        self.older[slots] = np.where(follows, np.roll(slots, 1), self.current[sizes, devices])
-        last = ~np.roll(follows, -1)
+        self.older[slots] = self.current[sizes, devices]
+        follows = key[1:] == key[:-1]
+        self.older[slots[1:][follows]] = slots[:-1][follows]
+        last = np.append(~follows, True)[: len(key)]
         self.current[sizes[last], devices[last]] = slots[last]
         return slots
 

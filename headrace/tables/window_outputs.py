@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 
 from headrace.schemas.readings import Floats, Ints
-from headrace.tables.aggregates import Cells
 from headrace.tables.window_columns import WindowColumns
 
 
@@ -25,7 +24,8 @@ class Watermarks(NamedTuple):
 class Output(NamedTuple):
     """A window as it is to be emitted: closed for the first time, or corrected.
 
-    Sorts by the row of the batch that caused it, then window size and start (ms), device, type.
+    Sorts by the row of the batch that caused it, then window size and start (ms), device, type. `cells` and `previous`
+    are (m, 8) float64; `measures` says which cell is which measure's, sorted by name.
     """
 
     row: int
@@ -34,9 +34,9 @@ class Output(NamedTuple):
     device_id: str
     device_type: str
     revision: int
-    cells: Cells
-    previous: Cells | None
-    names: list[str]
+    cells: Floats
+    previous: Floats | None
+    measures: list[tuple[str, int]]
 
 
 class Late(NamedTuple):
@@ -61,12 +61,11 @@ def outputs(
     windows: WindowColumns, device_type: str, causes: Ints, sizes: Ints, starts: Ints, devices: Ints, cells: Floats
 ) -> list[Output]:
     """First outputs of windows; all arrays (k,), cells (k, m, 8)."""
-    names, measures = windows.devices.names, list(windows.measures.names)
+    names, measures = windows.devices.names, windows.measures.by_name()
     return [
         Output(row, size, start, names[device], device_type, 0, window, None, measures)
         for row, size, start, device, window in zip(
-            causes.tolist(), windows.sizes[sizes].tolist(), starts.tolist(), devices.tolist(), cells.tolist(),
-            strict=True,
+            causes.tolist(), windows.sizes[sizes].tolist(), starts.tolist(), devices.tolist(), cells, strict=True
         )
     ]
 
@@ -85,9 +84,11 @@ class Silence:
         self._windows = windows
         self._watermark = int(marks.after[-1])
         slots, deadlines = windows.silent(self._watermark)
-        absent = ~np.isin(windows.device[slots], present)
-        self._slots = slots[absent]
-        self.outputs = outputs_of_slots(windows, device_type, self._slots, marks.after.searchsorted(deadlines[absent]))
+        if len(slots):
+            absent = ~np.isin(windows.device[slots], present)
+            slots, deadlines = slots[absent], deadlines[absent]
+        self._slots = slots
+        self.outputs = outputs_of_slots(windows, device_type, slots, marks.after.searchsorted(deadlines))
 
     def apply(self) -> None:
         """Close the windows."""

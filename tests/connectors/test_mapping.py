@@ -12,7 +12,26 @@ from headrace.connectors.json_columns import encode_columns
 from headrace.connectors.mapping import Mapping, choose_mapping, load_mapping, shipped_mappings
 from headrace.engine.errors import ConfigError
 
-BEIJING = "No year month day hour PM2.5 PM10 SO2 NO2 CO O3 TEMP PRES DEWP RAIN wd WSPM station".split()
+BEIJING = [
+    "No",
+    "year",
+    "month",
+    "day",
+    "hour",
+    "PM2.5",
+    "PM10",
+    "SO2",
+    "NO2",
+    "CO",
+    "O3",
+    "TEMP",
+    "PRES",
+    "DEWP",
+    "RAIN",
+    "wd",
+    "WSPM",
+    "station",
+]
 
 
 def test_shipped_mappings_are_found_by_columns() -> None:

@@ -33,6 +33,8 @@ AIR = TableSpec("air", ("co2", "temperature"))
 T0 = 1_700_000_000_000
 MINUTE = datetime(2023, 11, 14, 22, 13, tzinfo=UTC)
 NAN = float("nan")
+#: Too long for an index, even compressed.
+LONG_ID = np.random.default_rng(1).bytes(5000).hex().encode()
 
 Connect = dict[str, Any]
 
@@ -110,6 +112,17 @@ def batch(records: Records, base: int = 0, partition: int = 0, topic: str = topi
 def documents(*values: dict[str, Any]) -> Records:
     """Records of JSON documents."""
     return Records([b"k"] * len(values), [orjson.dumps(value) for value in values], [T0] * len(values))
+
+
+async def blocked(query: Callable[..., Any]) -> int:
+    """Wait until a connection waits for a lock on a table; its process id."""
+    waiting = """
+        SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE NOT granted AND locktype = 'relation' AND datname = current_database()
+    """
+    while not (pids := await query(waiting)):
+        await query("SELECT pg_sleep(0.01)")
+    return int(pids[0][0])
 
 
 READ_AIR = (
@@ -252,11 +265,9 @@ async def test_killed_in_the_transaction(sink: TimescaleSink, query: Callable[..
     await query("BEGIN")
     await query(f"LOCK TABLE {step} IN EXCLUSIVE MODE")
     writing = asyncio.create_task(sink.write(part))
-    waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    while not (pids := await query(waits)):
-        await query("SELECT pg_sleep(0.01)")
+    pid = await blocked(query)
 
-    await query("SELECT pg_terminate_backend($1)", pids[0][0])
+    await query("SELECT pg_terminate_backend($1)", pid)
     with pytest.raises(Disconnected):
         await writing
     await query("ROLLBACK")
@@ -278,7 +289,7 @@ async def test_killed_in_the_transaction(sink: TimescaleSink, query: Callable[..
         b'{"message_id":"%s","device_id":"a","device_type":"air","time":1,"measures":{},"extra":{"t":"\\u0000"}}',
         b'{"message_id":"%s","device_id":"a","device_type":"air","time":9000000000000000000,"measures":{}}',
         b'{"message_id":"%s","device_id":"a","device_type":"air","time":9e99,"measures":{}}',
-        b'{"message_id":"%s","device_id":"' + b"a" * 9000 + b'","device_type":"air","time":1,"measures":{}}',
+        b'{"message_id":"%s","device_id":"' + LONG_ID + b'","device_type":"air","time":1,"measures":{}}',
         None,
     ],
 )
@@ -479,9 +490,7 @@ async def test_cancelled_while_the_database_hangs(
     await query("BEGIN")
     await query("LOCK TABLE readings_air IN EXCLUSIVE MODE")
     running = asyncio.create_task(SinkRunner(log, sink, SystemClock(), linger=0.001).run(asyncio.Event()))
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    while await query(waits) == [(0,)]:
-        await query("SELECT pg_sleep(0.01)")
+    await blocked(query)
 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
