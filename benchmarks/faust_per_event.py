@@ -116,7 +116,9 @@ class PlainProducer(Producer):
         self._partitioners: dict[str, Partitioner] = {}
         self._ready = asyncio.Event()
 
-    async def send(self, topic: str, key: Any, value: Any, partition: Any, timestamp: Any, headers: Any, **_: Any) -> Any:
+    async def send(
+        self, topic: str, key: Any, value: Any, partition: Any, timestamp: Any, headers: Any, **_: Any
+    ) -> Any:
         partitioner = self._partitioners.get(topic)
         if partitioner is None:
             partitioner = self._partitioners[topic] = Partitioner(self.app.record_log.partitions(topic))
@@ -184,14 +186,18 @@ class PlainApp(faust.App):
 
 async def run_per_event(pipeline: Pipeline, total: int) -> None:
     """Take everything in the log through the pipeline's operators and sink, one event at a time."""
-    app = PlainApp("faust-baseline", broker="log://", web_enabled=False, topic_disable_leader=True, stream_wait_empty=False)
+    app = PlainApp(
+        "faust-baseline", broker="log://", web_enabled=False, topic_disable_leader=True, stream_wait_empty=False
+    )
     app.record_log = pipeline.log
     for operator in (pipeline.ingest, pipeline.rollup, pipeline.detect, pipeline.alert):
         app.agent(_raw(app, operator.topic), name=operator.name)(_per_event(app, operator))
     stored = asyncio.Event()
     app.agent(_raw(app, topics.READINGS), name="sink")(_sink(pipeline, total, stored))
     await pipeline.sink.open()
-    await pipeline.sink.positions([TopicPartition(topics.READINGS, n) for n in range(pipeline.log.partitions(topics.READINGS))])
+    await pipeline.sink.positions(
+        [TopicPartition(topics.READINGS, n) for n in range(pipeline.log.partitions(topics.READINGS))]
+    )
     await app.start()
     await stored.wait()
     await app.stop()
@@ -231,10 +237,14 @@ def _sink(pipeline: Pipeline, total: int, stored: asyncio.Event) -> Any:
         async for events in stream.take_events(ROWS, within=0.1):
             by_target: dict[TopicPartition, list[Any]] = {}
             for event in events:
-                by_target.setdefault(TopicPartition(event.message.topic, event.message.partition), []).append(event.message)
+                by_target.setdefault(TopicPartition(event.message.topic, event.message.partition), []).append(
+                    event.message
+                )
             batch = []
             for target, messages in by_target.items():
-                headers: dict[str, Any] = {topics.MESSAGE_ID: [dict(m.headers).get(topics.MESSAGE_ID) for m in messages]}
+                headers: dict[str, Any] = {
+                    topics.MESSAGE_ID: [dict(m.headers).get(topics.MESSAGE_ID) for m in messages]
+                }
                 stamps = [int(message.timestamp * 1000) for message in messages]
                 records = Records([m.key for m in messages], [m.value for m in messages], stamps, headers)
                 batch.append(Fetched(target, messages[0].offset, messages[-1].offset + 1, records))
@@ -244,5 +254,3 @@ def _sink(pipeline: Pipeline, total: int, stored: asyncio.Event) -> Any:
                 stored.set()
 
     return run
-
-

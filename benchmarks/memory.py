@@ -10,9 +10,9 @@ import psutil
 from load import fill
 
 from headrace.cli.pipeline import Pipeline
+from headrace.cli.settings import Settings
 from headrace.engine import logging
 from headrace.engine.clock import ManualClock
-from headrace.cli.settings import Settings
 from headrace.tables.device_types import load_device_types
 
 SAMPLE_EVERY = 0.25

@@ -12,9 +12,9 @@ from faust_per_event import run_per_event
 from load import fill
 
 from headrace.cli.pipeline import Pipeline
+from headrace.cli.settings import Settings
 from headrace.engine import logging
 from headrace.engine.clock import ManualClock
-from headrace.cli.settings import Settings
 from headrace.tables.device_types import load_device_types
 
 

@@ -1,7 +1,10 @@
 """Tiers of tests: what needs a server, what is left out by name, and what must never be skipped in CI."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -53,6 +56,14 @@ def chaos_size(pytestconfig: pytest.Config) -> ChaosSize:
 def data_path(pytestconfig: pytest.Config) -> str:
     """Folder of real data sets, for tests marked `data`."""
     return str(pytestconfig.getoption("--data"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Everything temporary goes into one folder: PostgreSQL's, run as another user by root, would outlive pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
+    folder.chmod(0o1777)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,11 +1,11 @@
 """One rule on one device: the states between the first reading that meets a condition and the end of the cooldown.
 
-                holds for duration,
-    pending ──── after cooldown ────▶ open
-     │  ▲                              │
-     │  └── holds ── (none) ◀── past ──┤ does not hold: resolved
-     └─ does not ───▶  ▲    cooldown   ▼
-        hold           └──────────── cooling (pending again as soon as it holds)
+            holds for duration,
+pending ──── after cooldown ────▶ open
+ │  ▲                              │
+ │  └── holds ── (none) ◀── past ──┤ does not hold: resolved
+ └─ does not ───▶  ▲    cooldown   ▼
+    hold           └──────────── cooling (pending again as soon as it holds)
 """
 
 import operator

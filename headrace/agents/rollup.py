@@ -169,16 +169,18 @@ def _measures(measures: list[tuple[str, int]], cells: Floats) -> dict[str, dict[
 
 def _late(late: Late, readings: Readings) -> bytes:
     limit = "the device's own clock was past its grace" if late.by_own_clock else "it is too far behind other devices"
-    return orjson.dumps({
-        "message_id": readings.message_ids[late.place],
-        "device_id": readings.device_ids[late.place],
-        "device_type": readings.device_type,
-        "time": int(readings.times[late.place]),
-        "measures": readings.measures_of(late.place),
-        "missed_window_seconds": [_seconds(size) for size in late.sizes],
-        "behind_ms": late.behind,
-        "reason": f"the window takes no more readings: {limit}, by {late.behind / 1000:g} s",
-    })
+    return orjson.dumps(
+        {
+            "message_id": readings.message_ids[late.place],
+            "device_id": readings.device_ids[late.place],
+            "device_type": readings.device_type,
+            "time": int(readings.times[late.place]),
+            "measures": readings.measures_of(late.place),
+            "missed_window_seconds": [_seconds(size) for size in late.sizes],
+            "behind_ms": late.behind,
+            "reason": f"the window takes no more readings: {limit}, by {late.behind / 1000:g} s",
+        }
+    )
 
 
 def _seconds(milliseconds: int) -> float:

@@ -102,9 +102,7 @@ class ThreeSigma:
 
         batch.on_finish(apply)
 
-    def _judge(
-        self, fold: BaselineFold, readings: Readings, names: list[str]
-    ) -> list[tuple[int, str, dict[str, Any]]]:
+    def _judge(self, fold: BaselineFold, readings: Readings, names: list[str]) -> list[tuple[int, str, dict[str, Any]]]:
         """Row of the batch, metric and document of every anomaly."""
         baselines = fold.baselines()
         distance = np.abs(fold.values - baselines[MEAN])

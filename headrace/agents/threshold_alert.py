@@ -191,13 +191,15 @@ def _event(rule: AlertRule, candidate: _Candidate, change: Change, alert: Episod
         data |= {"resolvedAt": candidate.time, "resolvedValue": candidate.value}
     data["evidence"] = [{"time": time, "value": value} for time, value in alert.evidence]
     moment = datetime.fromtimestamp(candidate.time / 1000, UTC).isoformat(timespec="milliseconds")
-    return orjson.dumps({
-        "specversion": "1.0",
-        "id": f"{alert_id}/{change}",
-        "source": SOURCE,
-        "type": TRIGGERED if change == "triggered" else RESOLVED,
-        "subject": candidate.device_id,
-        "time": moment.replace("+00:00", "Z"),
-        "datacontenttype": "application/json",
-        "data": data,
-    })
+    return orjson.dumps(
+        {
+            "specversion": "1.0",
+            "id": f"{alert_id}/{change}",
+            "source": SOURCE,
+            "type": TRIGGERED if change == "triggered" else RESOLVED,
+            "subject": candidate.device_id,
+            "time": moment.replace("+00:00", "Z"),
+            "datacontenttype": "application/json",
+            "data": data,
+        }
+    )

@@ -70,8 +70,8 @@ class Measured:
 def bench(names: tuple[str, ...], runs: int, as_json: bool, only_list: bool) -> None:
     """Run benchmarks (all, or NAMES) beside their baselines.
 
-    Each run is a process of its own; variants take turns, so that a slow minute of the machine hits all of them. Exits with
-    1 when a ratio is outside the bounds in benchmarks/budget.toml.
+    Each run is a process of its own; variants take turns, so that a slow minute of the machine hits all of them.
+    Exits with 1 when a ratio is outside the bounds in benchmarks/budget.toml.
     """
     figures = load_figures(FOLDER / "budget.toml")
     unknown = [name for name in names if name not in figures]
@@ -169,7 +169,9 @@ def _show(results: list[dict[str, Any]]) -> None:
         bounds = [f"≥ {result['least_ratio']:g}×"] if result["least_ratio"] is not None else []
         bounds += [f"≤ {result['most_ratio']:g}×"] if result["most_ratio"] is not None else []
         verdict = "[green]within budget[/]" if result["within_budget"] else "[red]outside budget[/]"
-        table = Table(title=f"{result['name']}: {result['about']} — {verdict} ({', '.join(bounds)})", title_justify="left")
+        table = Table(
+            title=f"{result['name']}: {result['about']} — {verdict} ({', '.join(bounds)})", title_justify="left"
+        )
         for name in ("variant", f"median {result['unit']}", "spread", "ratio"):
             table.add_column(name, justify="left" if name == "variant" else "right")
         for variant, summary in result["variants"].items():

@@ -41,10 +41,14 @@ HOUR_MS = 3_600_000
 @click.command()
 @click.option("--devices", type=int, default=50, show_default=True, help="Simulated devices.")
 @click.option("--rate", type=float, default=500.0, show_default=True, help="Messages per real second, of all devices.")
-@click.option("--seconds", type=float, help="Stop after this many real seconds, when everything is stored. Default: Ctrl-C.")
+@click.option(
+    "--seconds", type=float, help="Stop after this many real seconds, when everything is stored. Default: Ctrl-C."
+)
 @click.option("--seed", type=int, default=7, show_default=True, help="The same seed gives the same fleet.")
 @click.option("--speed", type=float, default=60.0, show_default=True, help="Virtual seconds per real second.")
-@click.option("--faults/--no-faults", default=True, help="Duplicate, late, malformed, conflicting and spoofed messages.")
+@click.option(
+    "--faults/--no-faults", default=True, help="Duplicate, late, malformed, conflicting and spoofed messages."
+)
 @data_option
 @config_option
 @json_option
@@ -197,11 +201,11 @@ class _FleetState:
         except FileNotFoundError:
             return 0
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{self._path} is damaged ({error}); delete it to start the fleet's sequence anew") from error
+            raise ConfigError(
+                f"{self._path} is damaged ({error}); delete it to start the fleet's sequence anew"
+            ) from error
 
     def save(self, next_sequence: int) -> None:
         partial = self._path.with_suffix(".partial")
         partial.write_bytes(orjson.dumps({"next_sequence": next_sequence}))
         partial.replace(self._path)
-
-

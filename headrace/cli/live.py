@@ -1,6 +1,5 @@
-"""The live view of a running pipeline: rates, lag, watermark, open alerts, ledger; plain lines where there is no terminal."""
+"""The live view of a running pipeline: rates, lag, watermark, open alerts, ledger; plain lines off a terminal."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -87,7 +86,7 @@ class LiveView:
             windows = await pipeline.log.end_offsets(topics.ROLLUPS)
             agents_lag = await lag(pipeline.log, GROUP, topics.RAW)
             sink_lag = await lag(pipeline.log, pipeline.sink.name, topics.READINGS)
-        except (HeadraceError, OSError, asyncio.TimeoutError):
+        except (TimeoutError, HeadraceError, OSError):
             return None  # the database or the log is coming up or going down: the next look will tell
         seconds = self._clock.monotonic() - self._began
         elapsed = max(seconds - last.seconds, 1e-3) if last else max(seconds, 1e-3)
@@ -112,14 +111,18 @@ class LiveView:
         for _ in range(4):
             rates.add_column()
         rates.add_row("accepted", f"[bold]{now.accepted_rate:>9,.0f}[/]/s", "lag agents", f"{now.agents_lag:>9,}")
-        rates.add_row("stored", f"[bold]{now.stored_rate:>9,.0f}[/]/s", "lag sink", f"{now.sink_lag:>9,} ({now.sink_state})")
+        rates.add_row(
+            "stored", f"[bold]{now.stored_rate:>9,.0f}[/]/s", "lag sink", f"{now.sink_lag:>9,} ({now.sink_state})"
+        )
         alerts = f"[bold red]{now.open_alerts}[/] open" if now.open_alerts else "none open"
         rates.add_row("watermark", _time(now.watermark_ms), "alerts", alerts)
         rates.add_row("closed windows", f"{now.closed_windows:>9,}", "anomalies", f"{now.anomalies:>9,}")
         parts: list[RenderableType] = [rates, Text(), _ledger(now.ledger)]
         if now.note:
             parts.append(Text(now.note, style="dim"))
-        return Panel(Group(*parts), title=self._title, subtitle=f"{now.seconds:.0f} s · Ctrl-C stops", title_align="left")
+        return Panel(
+            Group(*parts), title=self._title, subtitle=f"{now.seconds:.0f} s · Ctrl-C stops", title_align="left"
+        )
 
 
 def _ledger(ledger: Ledger) -> Table:

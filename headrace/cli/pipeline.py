@@ -8,17 +8,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from headrace.cli.report import Latency, Report
 from headrace.agents.ingest import Ingest
 from headrace.agents.rollup import Rollup
 from headrace.agents.three_sigma import ThreeSigma
 from headrace.agents.threshold_alert import ThresholdAlert
+from headrace.cli.report import Latency, Report
+from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
 from headrace.connectors.timescale import TimescaleSink
 from headrace.connectors.timescale_schema import TableSpec
 from headrace.engine.app import App
 from headrace.engine.clock import Clock
-from headrace.cli.settings import Settings
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import first
@@ -97,10 +97,11 @@ class Pipeline:
         self._resources.push_async_callback(self.log.close)
         self._make_agents()
         partitions = settings.log.partitions
-        names = [
-            topics.READINGS, topics.ROLLUPS, topics.ANOMALIES, topics.LATE, topics.CONFLICTS, topics.DEAD_LETTERS, topics.ALERTS,
-        ]  # fmt: skip
-        specs = [*Intake.topic_specs(partitions), *SinkRunner.topic_specs(), *(TopicSpec(name, partitions) for name in names)]
+        specs = [
+            *Intake.topic_specs(partitions),
+            *SinkRunner.topic_specs(),
+            *(TopicSpec(name, partitions) for name in topics.OUTPUTS),
+        ]
         await self.app.create_topics(specs, partitions=partitions)
         self.intake = Intake(self.log, self._clock)
         await self._open_sink()
@@ -123,13 +124,13 @@ class Pipeline:
     async def _open_sink(self) -> None:
         dsn = self._settings.database.dsn
         if dsn is None:
-            server = PostgresServer(self._folder / "postgres")
+            server = PostgresServer(self._folder)
             address = await server.start()
             self._resources.push_async_callback(server.stop)
             target: dict[str, Any] = address.connect_arguments()
         else:
             target = {"dsn": dsn.get_secret_value()}
-        tables = [TableSpec(name, each.measures) for name, each in self._device_types.items()]
+        tables = [TableSpec(name, tuple(each.units)) for name, each in self._device_types.items()]
         self.sink = TimescaleSink(target, tables, self._clock, on_committed=self._on_committed)
         self._resources.push_async_callback(self.sink.close)
         await self.sink.open()
@@ -157,7 +158,11 @@ class Pipeline:
 
     async def arrived(self) -> bool:
         """Whether every message is stored or accounted for, and what the agents made of them is stored too."""
-        for group, topic in [(GROUP, topics.RAW), (GROUP, topics.READINGS), *((self.sink.name, t) for t in self.sink.topics)]:
+        for group, topic in [
+            (GROUP, topics.RAW),
+            (GROUP, topics.READINGS),
+            *((self.sink.name, t) for t in self.sink.topics),
+        ]:
             if await lag(self.log, group, topic):
                 return False
         return True

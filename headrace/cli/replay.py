@@ -120,7 +120,9 @@ class Replay:
             )
             if source.mapping.device_type not in types:
                 known = ", ".join(sorted(types))
-                raise ConfigError(f"the mapping's device type {source.mapping.device_type} is not known; there are {known}")
+                raise ConfigError(
+                    f"the mapping's device type {source.mapping.device_type} is not known; there are {known}"
+                )
             before = (await pipeline.ledger()).stored
             began = self._clock.monotonic()
             showing = asyncio.create_task(self._show_progress(source, pipeline, screen))

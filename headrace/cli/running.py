@@ -20,10 +20,14 @@ from headrace.schemas import topics
 DEFAULT_FOLDER = Path(".headrace")
 
 data_option = click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder. Default: one per command in ./.headrace."
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Data folder. Default: one per command in ./.headrace.",
 )
 config_option = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with settings; see docs/configuration.md."
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with settings; see docs/configuration.md.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
 
@@ -51,7 +55,7 @@ def stop_on_signals() -> asyncio.Event:
 
 
 def consoles(as_json: bool) -> tuple[Console, Console]:
-    """Where the live view goes and where the result goes: with JSON on standard output the view is on standard error."""
+    """Where the live view goes, and the result: with JSON on standard output the view is on standard error."""
     return (Console(stderr=True), Console()) if as_json else (Console(), Console())
 
 

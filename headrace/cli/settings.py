@@ -26,7 +26,7 @@ class RollupSettings(_Section):
     """Event-time windows."""
 
     windows: tuple[int, ...] = Field((60, 3600), min_length=1, description="tumbling window lengths, seconds")
-    grace: float = Field(300.0, ge=0, description="seconds that late data may correct a closed window")
+    grace: float = Field(300.0, ge=0.001, description="seconds that late data may correct a closed window")
 
 
 class DetectSettings(_Section):

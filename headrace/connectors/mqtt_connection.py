@@ -146,8 +146,8 @@ class MqttConnection(asyncio.Protocol):
     async def disconnect(self) -> None:
         """Say goodbye and wait until the broker has closed; a session that is not clean is kept there.
 
-        Whatever still comes is neither delivered nor acknowledged. To close from this side, with something unread, would
-        reset the connection and the PUBACKs under way with it; see test_stopping_finishes_what_came_and_is_quick.
+        Whatever still comes is neither delivered nor acknowledged. To close from this side, with something unread,
+        would reset the connection and the PUBACKs under way; see test_stopping_finishes_what_came_and_is_quick.
         """
         if not self.closed:
             self._leaving = True

@@ -1,7 +1,7 @@
 """The application object: a Faust app whose agents get batches and whose commits are one step."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import faust
@@ -9,12 +9,12 @@ import faust
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.log import Log, TopicSpec
 from headrace.engine.operator import Operator
-from headrace.engine.runtime.agent import BatchAgent, BatchTopic
+from headrace.engine.runtime.agent import BatchAgent, BatchFunction, BatchTopic
+from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.consumer import BatchConsumer
 from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.runtime.tables import BatchTableManager
 from headrace.engine.runtime.transport import LogTransport
-from headrace.engine.runtime.work import Work
 
 
 class App(faust.App):
@@ -60,6 +60,10 @@ class App(faust.App):
     def batches(self, *topics: str) -> BatchTopic:
         """A topic whose agents loop over `Batch` objects."""
         return BatchTopic(self, topics=topics)
+
+    def agent(self, channel: Any = None, **options: Any) -> Callable[[BatchFunction], BatchAgent]:  # type: ignore[override]
+        """Decorate an `async def` that loops over the batches of `channel`, a topic made by `batches`."""
+        return cast(Callable[[BatchFunction], BatchAgent], super().agent(channel, **options))
 
     def add(self, operators: Iterable[Operator]) -> None:
         """Run each operator as an agent of its own, and keep its tables in changelogs."""
@@ -111,7 +115,7 @@ class App(faust.App):
 
 
 def _loop(operator: Operator) -> Any:
-    async def run(batches: Work) -> None:
+    async def run(batches: Batches) -> None:
         async for batch in batches:
             operator.process(batch)
 

@@ -9,7 +9,7 @@ from headrace.engine.sink import PositionMoved, Refused
 
 
 class MemorySink:
-    """Keeps records in lists and keeps the promises of `Sink`: a write is all or nothing, positions are compared and set.
+    """Keeps records in lists, and the promises of `Sink`: a write is all or nothing, positions are compared and set.
 
     Args:
         name: positions are kept under it.

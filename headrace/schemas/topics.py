@@ -9,6 +9,9 @@ CONFLICTS = "telemetry.conflicts"
 DEAD_LETTERS = "telemetry.dlq"
 ALERTS = "alerts.v1"
 
+#: What the agents write; partitioned by device like `RAW`.
+OUTPUTS = (READINGS, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)
+
 #: Id given to a message when it was accepted; carried from the source to the sink and into every log line.
 MESSAGE_ID = "message-id"
 #: Name of the topic profile that took the message (how its source topic and payload are read).

@@ -164,7 +164,12 @@ class TumblingFold:
         runs, causes = runs[fresh], causes[fresh]
         self._closing[runs] = True
         self.outputs += outputs(
-            self._windows, self._type, causes, self._run_size[runs], self._run_start[runs], self._run_device[runs],
+            self._windows,
+            self._type,
+            causes,
+            self._run_size[runs],
+            self._run_start[runs],
+            self._run_device[runs],
             self._cells_of_runs(runs),
         )
 
@@ -195,10 +200,19 @@ class TumblingFold:
             previous = kept.array()[0] if kept.revision != OPEN else None
             fold_one(kept.cells, self._values[:, at].tolist(), int(groups.times[at]))
             kept.revision += 1
-            self.outputs.append(Output(
-                int(self._rows[at]), int(windows.sizes[which]), start, windows.devices.names[device], self._type,
-                kept.revision, kept.array()[0], previous, self._measures,
-            ))
+            self.outputs.append(
+                Output(
+                    int(self._rows[at]),
+                    int(windows.sizes[which]),
+                    start,
+                    windows.devices.names[device],
+                    self._type,
+                    kept.revision,
+                    kept.array()[0],
+                    previous,
+                    self._measures,
+                )
+            )
 
     def _look_up(self, key: tuple[int, int, int], run: int) -> Kept:
         """The window as it is after the direct readings; revision OPEN if there is none yet."""

@@ -52,7 +52,12 @@ class Late(NamedTuple):
 def outputs_of_slots(windows: WindowColumns, device_type: str, slots: Ints, causes: Ints) -> list[Output]:
     """First outputs of the windows in these slots."""
     return outputs(
-        windows, device_type, causes, windows.size[slots], windows.start[slots], windows.device[slots],
+        windows,
+        device_type,
+        causes,
+        windows.size[slots],
+        windows.start[slots],
+        windows.device[slots],
         windows.cells[slots],
     )
 

@@ -191,5 +191,3 @@ class WindowTable:
         """Drop the partition's state."""
         self._partitions.pop(partition, None)
         self._restoring.pop(partition, None)
-
-

@@ -275,10 +275,12 @@ async def test_messages_without_a_profile_are_counted_and_acknowledged(
 async def test_a_log_error_ends_the_source_unacknowledged(address: BrokerAddress, intake: RecordingIntake) -> None:
     """If the log fails, `run` raises its error, and the next source gets the messages again."""
     intake.fail = True
+    failing = Running(address, intake)
+    task = asyncio.create_task(failing.source.run(failing.stop))
+    await failing.source.wait_subscribed()
+    await publish(address, [b"1", b"2"])
     with pytest.raises(LogError, match="disk is full"):
-        async with Running(address, intake) as running:
-            await publish(address, [b"1", b"2"])
-            await asyncio.wait([running.task])
+        await task
     intake.fail = False
 
     async with Running(address, intake):
@@ -349,15 +351,17 @@ async def test_publishing_to_a_dead_broker_raises(broker: EmbeddedBroker) -> Non
     """When the broker goes away the publisher says so, instead of waiting for ever."""
     address = await broker.start()
 
+    async def publish_for_ever(publisher: MqttPublisher) -> None:
+        while True:
+            await publisher.publish("dt/devices/a/telemetry", b"2")
+            await publisher.drain()
+
     async with MqttPublisher(address) as publisher:
         await publisher.publish("dt/devices/a/telemetry", b"1")
         await publisher.drain()
         await broker.stop()
         with pytest.raises(Disconnected):
-            async with asyncio.timeout(5):
-                while True:
-                    await publisher.publish("dt/devices/a/telemetry", b"2")
-                    await publisher.drain()
+            await asyncio.wait_for(publish_for_ever(publisher), 5)
 
     with pytest.raises(Disconnected):
         await publish(address, [b"3"])

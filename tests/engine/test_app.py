@@ -16,8 +16,8 @@ from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import BadRecord, ConfigError, LogError
 from headrace.engine.log import Append, Log, TopicPartition, TopicSpec, Transaction
 from headrace.engine.records import Record, Records
+from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.settings import RuntimeSettings
-from headrace.engine.runtime.work import Work
 from headrace.schemas import topics
 
 IN, OUT = TopicPartition("in", 0), TopicPartition("out", 0)
@@ -79,7 +79,7 @@ async def test_agent_gets_batches_and_its_sends_are_committed_with_the_position(
     sizes: list[int] = []
 
     @app.agent(app.batches("in"))
-    async def copy(batches: Work) -> None:
+    async def copy(batches: Batches) -> None:
         async for batch in batches:
             sizes.append(len(batch))
             for record in batch:
@@ -98,7 +98,7 @@ async def test_agent_that_raises_leaves_no_trace_of_its_half_batch(log: Embedded
     starts: list[int] = []
 
     @app.agent(app.batches("in"))
-    async def flaky(batches: Work) -> None:
+    async def flaky(batches: Batches) -> None:
         starts.append(0)
         async for batch in batches:
             for record in batch:
@@ -120,7 +120,7 @@ async def test_only_the_raising_record_is_dead_lettered(log: EmbeddedLog) -> Non
     offered: list[int] = []
 
     @app.agent(app.batches("in"), name="picky")
-    async def picky(batches: Work) -> None:
+    async def picky(batches: Batches) -> None:
         async for batch in batches:
             offered.append(len(batch))
             for record in batch:
@@ -147,7 +147,7 @@ async def test_bad_record_is_dead_lettered_without_retries(log: EmbeddedLog) -> 
     offered: list[int] = []
 
     @app.agent(app.batches("in"))
-    async def strict(batches: Work) -> None:
+    async def strict(batches: Batches) -> None:
         async for batch in batches:
             offered.append(len(batch))
             for index, record in enumerate(batch):
@@ -170,13 +170,13 @@ async def test_agents_of_a_topic_share_one_fetch_and_fail_alone(log: EmbeddedLog
     tries: list[int] = []
 
     @app.agent(app.batches("in"))
-    async def steady(batches: Work) -> None:
+    async def steady(batches: Batches) -> None:
         async for batch in batches:
             shared.append(batch.records)
             batch.send("out", b"k", b"steady")
 
     @app.agent(app.batches("in"))
-    async def broken(batches: Work) -> None:
+    async def broken(batches: Batches) -> None:
         async for batch in batches:
             shared.append(batch.records)
             batch.send("out", b"k", b"broken")
@@ -196,7 +196,7 @@ async def test_broken_agent_stops_its_partition_visibly(log: EmbeddedLog) -> Non
     app = App("g", log, runtime=FAST, clock=NoWait())
 
     @app.agent(app.batches("in"))
-    async def broken(batches: Work) -> None:
+    async def broken(batches: Batches) -> None:
         async for _ in batches:
             raise RuntimeError("always")
 
@@ -219,7 +219,7 @@ async def test_faust_topic_send_inside_an_agent_is_staged(log: EmbeddedLog) -> N
     tries: list[int] = []
 
     @app.agent(app.batches("in"))
-    async def sender(batches: Work) -> None:
+    async def sender(batches: Batches) -> None:
         async for _ in batches:
             await out.send(value=b"sent")
             tries.append(1)
@@ -238,7 +238,7 @@ async def test_stop_leaves_unfinished_work_in_the_log(log: EmbeddedLog) -> None:
     entered = asyncio.Event()
 
     @app.agent(app.batches("in"))
-    async def stuck(batches: Work) -> None:
+    async def stuck(batches: Batches) -> None:
         async for batch in batches:
             batch.send("out", b"k", b"half")
             entered.set()
@@ -261,7 +261,7 @@ async def test_stop_commits_what_is_finished(log: EmbeddedLog) -> None:
     finished = asyncio.Event()
 
     @app.agent(app.batches("in"))
-    async def copy(batches: Work) -> None:
+    async def copy(batches: Batches) -> None:
         async for batch in batches:
             batch.send("out", b"k", b"x")
             finished.set()
@@ -345,7 +345,7 @@ async def test_log_failure_stops_the_app_with_its_error(log: EmbeddedLog) -> Non
     app = App("g", log, runtime=FAST)
 
     @app.agent(app.batches("in"))
-    async def to_nowhere(batches: Work) -> None:
+    async def to_nowhere(batches: Batches) -> None:
         async for batch in batches:
             batch.send_records("out", Records([b"k"], [b"v"], [1]), partition=99)
 

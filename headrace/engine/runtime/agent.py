@@ -13,11 +13,11 @@ from faust.types.agents import ActorRefT
 from faust.types.tuples import TP
 
 from headrace.engine.errors import ConfigError
+from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.delivery import Delivery
-from headrace.engine.runtime.work import Work
 
 #: An agent's function: loops over batches until cancelled.
-BatchFunction = Callable[[Work], Awaitable[None]]
+BatchFunction = Callable[[Batches], Awaitable[None]]
 
 
 class BatchTopic(faust.Topic):
@@ -28,20 +28,20 @@ class BatchAgent(faust.Agent):
     """A Faust agent whose function gets `Batch` objects.
 
     Faust's supervisor restarts a crashed actor up to 5 s later and drops the event it had. Here the actor task itself
-    catches what the function raises and offers the batch again (`Work`), so the supervisor never sees it.
+    catches what the function raises and offers the batch again (`Batches`), so the supervisor never sees it.
     """
 
-    _work: Work | None = None
+    _batches: Batches | None = None
 
     def deliver(self, delivery: Delivery) -> None:
         """Queue a delivery for this agent."""
-        self.work.put(delivery)
+        self.batches.put(delivery)
 
     @property
-    def work(self) -> Work:
-        if self._work is None:
-            self._work = Work(self.name, cast(Any, self.app).clock)
-        return self._work
+    def batches(self) -> Batches:
+        if self._batches is None:
+            self._batches = Batches(self.name, cast(Any, self.app).clock)
+        return self._batches
 
     def actor_from_stream(
         self,
@@ -74,7 +74,7 @@ class BatchAgent(faust.Agent):
         function = cast(BatchFunction, self.fun)
         while True:
             try:
-                result: Any = function(self.work)
+                result: Any = function(self.batches)
                 if not asyncio.iscoroutine(result):
                     raise ConfigError(f"agent {self.name} must be an `async def` without `yield`; use batch.send")
                 await result
@@ -88,7 +88,7 @@ class BatchAgent(faust.Agent):
 
     async def _redeliver(self, error: Exception) -> None:
         try:
-            await self.work.failed(error)
+            await self.batches.failed(error)
         except Exception as fatal:
             # Not about a batch: a supervisor's restart would run on with tables in an unknown state.
             await self.app.crash(fatal)

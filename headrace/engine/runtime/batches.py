@@ -32,7 +32,7 @@ class _Part:
     tries: int = 0
 
 
-class Work:
+class Batches:
     """The batches of one agent, as the async iterator that its function loops over.
 
     Asking for the next batch finishes the last one. A function that raises leaves it unfinished; `failed` then decides
@@ -54,7 +54,7 @@ class Work:
         """Hand over a delivery; batches of it come out of the iterator."""
         self._queue.put_nowait(delivery)
 
-    def __aiter__(self) -> "Work":
+    def __aiter__(self) -> "Batches":
         return self
 
     async def __anext__(self) -> Batch:
