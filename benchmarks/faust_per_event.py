@@ -1,4 +1,4 @@
-"""The baseline: the same agents and sink on Faust's own consumer, conductor and stream, over the same embedded log.
+"""The baseline: the same job on Faust's own consumer, conductor and stream, over the same embedded log and sink.
 
 Only what Faust leaves to a transport driver is written here: reading, appending and committing positions. Outputs are
 appended in groups and tables write no changelog, both to Faust's advantage. The sink stores 1,000 rows at a time.
@@ -14,13 +14,15 @@ from faust.transport.consumer import Consumer
 from faust.transport.producer import Producer
 from faust.types.tuples import TP, ConsumerMessage, RecordMetadata
 
+from per_event_agents import Ingest, Rollup, ThreeSigma, ThresholdAlert
+
 from headrace.cli.pipeline import Pipeline
-from headrace.engine.batch import Batch, Shared
 from headrace.engine.log import Append, Fetched, Log, TopicPartition, Transaction
-from headrace.engine.operator import Operator
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Record, Records
 from headrace.schemas import topics
+from headrace.tables.device_types import load_device_types
+from headrace.tables.rules import load_rules
 
 ROWS = 1_000
 FETCH = 4_096
@@ -60,10 +62,12 @@ class PlainConsumer(Consumer):
     def _to_message(self, tp: TP, record: tuple[int, Record]) -> ConsumerMessage:
         offset, (key, value, timestamp, headers) = record
         size = len(value or b"")
-        return ConsumerMessage(
+        message = ConsumerMessage(
             tp.topic, tp.partition, offset, timestamp / 1000, 0, list(headers.items()), key, value, None,
             len(key or b""), size, tp,
         )  # fmt: skip
+        message.generation_id = self.app.consumer_generation_id
+        return message
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         positions = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
@@ -185,13 +189,14 @@ class PlainApp(faust.App):
 
 
 async def run_per_event(pipeline: Pipeline, total: int) -> None:
-    """Take everything in the log through the pipeline's operators and sink, one event at a time."""
+    """Take everything in the log through agents and the pipeline's sink, one event at a time."""
     app = PlainApp(
         "faust-baseline", broker="log://", web_enabled=False, topic_disable_leader=True, stream_wait_empty=False
     )
     app.record_log = pipeline.log
-    for operator in (pipeline.ingest, pipeline.rollup, pipeline.detect, pipeline.alert):
-        app.agent(_raw(app, operator.topic), name=operator.name)(_per_event(app, operator))
+    agents = [Ingest(load_device_types()["environmental"]), Rollup(), ThreeSigma(), ThresholdAlert(load_rules())]
+    for agent in agents:
+        app.agent(_raw(app, agent.topic), name=type(agent).__name__)(_per_event(app, agent))
     stored = asyncio.Event()
     app.agent(_raw(app, topics.READINGS), name="sink")(_sink(pipeline, total, stored))
     await pipeline.sink.open()
@@ -208,25 +213,15 @@ def _raw(app: faust.App, topic: str) -> Any:
     return app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
 
-def _per_event(app: faust.App, operator: Operator) -> Any:
-    outputs = {name: _raw(app, name) for name in (topics.READINGS, topics.ROLLUPS, topics.ANOMALIES, topics.ALERTS,
-                                                   topics.CONFLICTS, topics.LATE)}  # fmt: skip
+def _per_event(app: faust.App, agent: Any) -> Any:
+    outputs = {name: _raw(app, name) for name in topics.OUTPUTS}
 
     async def run(stream: Any) -> None:
         async for event in stream.events():
             message = event.message
             headers = dict(message.headers)
-            records = Records([message.key], [message.value], [int(message.timestamp * 1000)], headers)
-            target = TopicPartition(message.topic, message.partition)
-            batch = Batch(Shared(Fetched(target, message.offset, message.offset + 1, records)))
-            operator.process(batch)
-            for apply in batch.finishers:
-                apply()
-            for send in batch.sends:
-                for record in send.records:
-                    await outputs[send.topic].send(
-                        key=record.key, value=record.value, timestamp=record.timestamp / 1000, headers=record.headers
-                    )
+            for out in agent.process(message.key, message.value, int(message.timestamp * 1000), headers):
+                await outputs[out.topic].send(key=out.key, value=out.value, timestamp=message.timestamp, headers=headers)
 
     return run
 

@@ -14,6 +14,11 @@ from headrace.tables.pane_columns import SUMS, PaneColumns
 #: A baseline, by place: count, mean, standard deviation of the sample.
 BASE_COUNT, MEAN, STDDEV = range(SUMS)
 
+#: Baselines taken together, count; bounds the memory for that.
+_AT_ONCE = 256
+#: With fewer runs to a block of panes than this, adding the panes for each run is faster than running sums.
+_WORTH_SHARING = 2
+
 
 class BaselineFold:
     """Baselines of the readings of one device type in one batch.
@@ -61,21 +66,28 @@ class BaselineFold:
         at = np.flatnonzero(first)
         self._run_rank, self._run_device = groups.rank[at], groups.devices[at]
         self._run_pane, self._run_crossed = current[at], crossed[at]
-        # Runs of one round belong to different devices; a device's first run without a crossing is in round 0.
-        so_far = np.cumsum(crossed)
-        self._round = so_far - (so_far - crossed)[groups.heads][groups.rank]
-        self._run_round = self._round[at]
-
         self._counts: Flags = pane > current - panes.panes
         low, high = int(pane.min()) - panes.panes, int(current.max()) + 1
         span = high - low
         keys, self._cell = np.unique(groups.rank * span + (pane - low), return_inverse=True)
         self._cell_rank, number = np.divmod(keys, span)
         self._cell_device, self._cell_pane = groups.devices[groups.heads][self._cell_rank], number + low
-        # Which touched panes (`keys` is sorted) are among the `panes` before each run's.
-        base = self._run_rank * span - low
-        self._reach = np.searchsorted(keys, base + self._run_pane - panes.panes)
-        self._reach_end = np.searchsorted(keys, base + self._run_pane)
+        self._keys, self._span, self._low = keys, span, low
+        self._stretch = self._stretches(self._counts & (pane < current))
+        self._run_stretch = self._stretch[at]
+
+    def _stretches(self, late: Flags) -> Ints:
+        """Which stretch of its device each reading is in, (n,) from 0: within one, no late reading follows a crossing.
+
+        A baseline has only panes before the one that the clock enters. So all readings of a stretch may be added
+        before its baselines are taken, but none of the next stretch.
+        """
+        groups = self._groups
+        late_at = np.flatnonzero(late & self._run_crossed[self._run])
+        begins = np.zeros(len(late), dtype=np.int64)
+        begins[late_at[np.diff(self._run[late_at], prepend=-1) != 0]] = 1
+        so_far = np.cumsum(begins)
+        return so_far - (so_far - begins)[groups.heads][groups.rank]
 
     def _refer(self) -> None:
         """A series without reference takes its first value."""
@@ -105,38 +117,68 @@ class BaselineFold:
         baselines = np.zeros((SUMS, measures, runs))
         standing = np.flatnonzero(~self._run_crossed)
         baselines[:, :, standing] = panes.baselines[self._run_device[standing]].transpose(2, 1, 0)
-        by_round = np.argsort(self._round, kind="stable")
-        run_by_round = np.argsort(self._run_round, kind="stable")
-        rounds = np.arange(int(self._run_round.max()) + 2)
-        ends = np.searchsorted(self._round[by_round], rounds)
-        run_ends = np.searchsorted(self._run_round[run_by_round], rounds)
-        for number in range(len(rounds) - 1):
-            chosen = by_round[ends[number] : ends[number + 1]]
-            if number:
-                crossing = run_by_round[run_ends[number] : run_ends[number + 1]]
-                baselines[:, :, crossing] = self._take(crossing, cells)
+        for stretch in range(int(self._stretch.max()) + 1):
+            chosen = np.flatnonzero(self._stretch == stretch)
             np.add.at(flat, (self._cell[chosen] * width + offsets).reshape(-1), terms[:, chosen].reshape(-1))
+            crossing = np.flatnonzero(self._run_crossed & (self._run_stretch == stretch))
+            for start in range(0, len(crossing), _AT_ONCE):
+                some = crossing[start : start + _AT_ONCE]
+                baselines[:, :, some] = self._take(some, cells)
         self._cells = cells
         self._run_baselines = baselines
 
     def _take(self, runs: Ints, cells: Floats) -> Floats:
         """Baselines, (3, m, c), of devices whose clock enters a pane; `cells` are the touched panes up to here."""
-        panes = self._panes
-        history = panes.history(self._run_device[runs], self._run_pane[runs])
-        shape = history.shape
-        history = history.reshape(*shape[:2], -1)
-        counts = self._reach_end[runs] - self._reach[runs]
-        which = np.repeat(np.arange(len(runs)), counts)
-        touched = np.arange(len(which)) + np.repeat(self._reach[runs] - (np.cumsum(counts) - counts), counts)
-        history[which, self._cell_pane[touched] % panes.panes] = cells[touched]
+        length = self._panes.panes
+        ranks, place = self._run_rank[runs], self._run_pane[runs] % length
+        borders = self._run_pane[runs] - place
+        # Runs of one device and block of panes are neighbours, and ascend: a group.
+        changed = (ranks[1:] != ranks[:-1]) | (borders[1:] != borders[:-1])
+        shared = len(runs) >= _WORTH_SHARING * (1 + np.count_nonzero(changed))
+        changed |= not shared
+        head, tail = np.append(True, changed), np.append(changed, True)
+        groups = np.count_nonzero(head)
 
-        # Ring order, one pane after the other: numpy adds along an outer axis in order, whatever the other axes are
+        # A baseline is the sum of the panes below the border of two blocks, added downwards from it, plus that of the
+        # panes above, upwards. So running sums serve a whole group, and depend on nothing but the panes
         # (see test_batch_boundaries_and_crashes_do_not_matter).
-        count, first, second = np.add.reduce(history, axis=1).reshape(shape[0], shape[2], SUMS).transpose(2, 1, 0)
+        lows = np.append(self._run_pane[runs[head]] - length, borders[head])
+        highs = np.append(borders[head], self._run_pane[runs[tail]])
+        sums = self._read(np.tile(ranks[head], 2), lows, highs, np.tile(borders[head], 2), cells)
+        if shared:
+            np.add.accumulate(sums, axis=1, out=sums)
+            which = np.cumsum(head) - 1
+            above = np.where(place[:, np.newaxis] > 0, sums[groups + which, place - 1], 0.0)
+            sums = sums[which, length - 1 - place] + above
+        else:
+            # The same additions: numpy adds along an outer axis in order.
+            sums = np.add.reduce(sums, axis=1)
+            sums = sums[:groups] + sums[groups:]
+
+        count, first, second = sums.reshape(len(runs), len(self.values), SUMS).transpose(2, 1, 0)
         safe = np.maximum(count, 1.0)
-        mean = np.where(count > 0, self._references[self._run_rank[runs]].T + first / safe, 0.0)
+        mean = np.where(count > 0, self._references[ranks].T + first / safe, 0.0)
         variance = np.maximum(second - first * first / safe, 0.0) / np.maximum(count - 1.0, 1.0)
         return np.stack([count, mean, np.sqrt(variance)])
+
+    def _read(self, ranks: Ints, lows: Ints, highs: Ints, borders: Ints, cells: Floats) -> Floats:
+        """Panes low <= number < high of devices as they are by now, (r, panes, 3 × m), from the borders outwards."""
+        panes = self._panes
+        sums = np.zeros((len(ranks), panes.panes, cells.shape[1]))
+        devices = self._groups.devices[self._groups.heads[ranks]]
+        which, numbers, stored = panes.between(devices, lows, highs)
+        away = numbers - borders[which]
+        # Above a border 0, 1, …; below it -1, -2, …, which ~ makes 0, 1, ….
+        sums[which, np.maximum(away, ~away)] = stored.reshape(len(which), cells.shape[1])
+
+        # Of the touched panes, whose keys ascend, each row has a range.
+        begins = np.searchsorted(self._keys, ranks * self._span + lows - self._low)
+        counts = np.searchsorted(self._keys, ranks * self._span + highs - self._low) - begins
+        which = np.repeat(np.arange(len(ranks)), counts)
+        touched = np.arange(len(which)) + np.repeat(begins - (np.cumsum(counts) - counts), counts)
+        away = self._cell_pane[touched] - borders[which]
+        sums[which, np.maximum(away, ~away)] = cells[touched]
+        return sums
 
     def apply(self) -> None:
         """Make the panes what the batch made of them."""

@@ -61,12 +61,15 @@ class PaneColumns:
         sums[self.numbers[devices, place] != panes] = 0.0
         return sums
 
-    def history(self, devices: Ints, panes: Ints) -> Floats:
-        """The sums of the panes before each of these, (c, panes, m, 3), by place in the ring; zero where absent."""
-        sums = self.sums[devices]
-        numbers, newest = self.numbers[devices], panes[:, np.newaxis]
-        sums[(numbers >= newest) | (numbers < newest - self.panes)] = 0.0
-        return sums
+    def between(self, devices: Ints, lows: Ints, highs: Ints) -> tuple[Ints, Ints, Floats]:
+        """The panes there are with low <= number < high, of each of these devices.
+
+        Returns:
+            which of the devices, (t,); the pane's number, (t,); its sums, (t, m, 3).
+        """
+        numbers = self.numbers[devices]
+        which, place = np.nonzero((numbers >= lows[:, np.newaxis]) & (numbers < highs[:, np.newaxis]))
+        return which, numbers[which, place], self.sums[devices[which], place]
 
     def write(self, devices: Ints, panes: Ints, sums: Floats) -> None:
         """Set panes: (t,) devices, (t,) pane numbers, (t, m, 3) sums."""
