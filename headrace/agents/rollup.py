@@ -1,18 +1,20 @@
 """Event-time rollups: count, sum, average, min, max, first and last per device and tumbling window."""
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 
 import numpy as np
 import orjson
 
+from headrace.agents.rollup_documents import rollup_documents, seconds
 from headrace.engine.batch import Batch
 from headrace.engine.errors import ConfigError
 from headrace.engine.records import Records
 from headrace.schemas import topics
-from headrace.schemas.readings import Floats, Ints, Readings
+from headrace.schemas.readings import Ints, Readings
 from headrace.tables.grouping import NEVER
 from headrace.tables.tumbling import TumblingFold
-from headrace.tables.window_outputs import Late, Output, Silence, Watermarks
+from headrace.tables.window_outputs import Late, Outputs, Silence, Watermarks
 from headrace.tables.windows import WindowTable
 
 MINUTE = 60
@@ -79,7 +81,7 @@ class Rollup:
             return
         state = self._table.partition(batch.partition)
         marks = Watermarks.follow(state.watermark, _times(columns, len(batch)))
-        outputs: list[Output] = []
+        outputs: list[Outputs] = []
         late: list[tuple[Late, Readings]] = []
         steps: list[TumblingFold | Silence] = []
         present: dict[str, Ints] = {}
@@ -95,10 +97,10 @@ class Rollup:
         for device_type, windows in state.types.items():
             silence = Silence(windows, device_type, marks, present.get(device_type, nobody))
             steps.append(silence)
-            outputs += silence.outputs
+            outputs.append(silence.outputs)
 
         late.sort(key=lambda pair: pair[0].row)
-        self._send(batch, topics.ROLLUPS, [(o.row, o.device_id, _rollup(o)) for o in sorted(outputs)])
+        self._send(batch, topics.ROLLUPS, _records(outputs))
         self._send(batch, topics.LATE, [(o.row, r.device_ids[o.place], _late(o, r)) for o, r in late])
 
         def apply() -> None:
@@ -133,38 +135,21 @@ def _times(columns: Sequence[Readings], rows: int) -> Ints:
     return times
 
 
-def _rollup(output: Output) -> bytes:
-    document = {
-        "device_id": output.device_id,
-        "device_type": output.device_type,
-        "window_seconds": _seconds(output.size),
-        "start": output.start,
-        "end": output.start + output.size,
-        "kind": "correction" if output.previous is not None else "closed",
-        "revision": output.revision,
-        "measures": _measures(output.measures, output.cells),
-    }
-    if output.previous is not None:
-        document["previous"] = _measures(output.measures, output.previous)
-    return orjson.dumps(document)
-
-
-def _measures(measures: list[tuple[str, int]], cells: Floats) -> dict[str, dict[str, float]]:
-    aggregates = {}
-    values = cells.tolist()
-    for name, number in measures:
-        count, total, low, high, first, last, _, _ = values[number]
-        if count:
-            aggregates[name] = {
-                "count": int(count),
-                "sum": total,
-                "avg": total / count,
-                "min": low,
-                "max": high,
-                "first": first,
-                "last": last,
-            }
-    return aggregates
+def _records(outputs: Sequence[Outputs]) -> list[tuple[int, str, bytes]]:
+    """Row of the batch, device and document of every window, in the order in which they are sent."""
+    records: list[tuple[int, int, int, str, str, bytes]] = []
+    for windows in outputs:
+        if len(windows):
+            records += zip(
+                windows.rows.tolist(),
+                windows.sizes.tolist(),
+                windows.starts.tolist(),
+                windows.device_ids,
+                repeat(windows.device_type),
+                rollup_documents(windows),
+                strict=False,
+            )
+    return [(row, device_id, document) for row, _, _, device_id, _, document in sorted(records)]
 
 
 def _late(late: Late, readings: Readings) -> bytes:
@@ -176,12 +161,8 @@ def _late(late: Late, readings: Readings) -> bytes:
             "device_type": readings.device_type,
             "time": int(readings.times[late.place]),
             "measures": readings.measures_of(late.place),
-            "missed_window_seconds": [_seconds(size) for size in late.sizes],
+            "missed_window_seconds": [seconds(size) for size in late.sizes],
             "behind_ms": late.behind,
             "reason": f"the window takes no more readings: {limit}, by {late.behind / 1000:g} s",
         }
     )
-
-
-def _seconds(milliseconds: int) -> float:
-    return milliseconds // 1000 if milliseconds % 1000 == 0 else milliseconds / 1000

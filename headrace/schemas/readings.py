@@ -102,7 +102,8 @@ def encode_readings(readings: Readings, *, extras_json: Sequence[bytes | None] |
         repeat(None) if readings.repeats is None else readings.repeats,
     )
     # A line break cannot occur inside a document: JSON escapes it in texts.
-    lines = _encoder.encode_lines(documents).split(b"\n")
+    # A list, not the iterator: msgspec 0.22 never frees what an iterator yields here.
+    lines = _encoder.encode_lines(list(documents)).split(b"\n")
     lines.pop()
     return lines
 

@@ -17,7 +17,7 @@ BASE_COUNT, MEAN, STDDEV = range(SUMS)
 #: Baselines taken together, count; bounds the memory for that.
 _AT_ONCE = 256
 #: With fewer runs to a block of panes than this, adding the panes for each run is faster than running sums.
-_WORTH_SHARING = 2
+_WORTH_SHARING = 3
 
 
 class BaselineFold:
@@ -137,23 +137,21 @@ class BaselineFold:
         shared = len(runs) >= _WORTH_SHARING * (1 + np.count_nonzero(changed))
         changed |= not shared
         head, tail = np.append(True, changed), np.append(changed, True)
-        groups = np.count_nonzero(head)
+        lows, highs = self._run_pane[runs[head]] - length, self._run_pane[runs[tail]]
 
         # A baseline is the sum of the panes below the border of two blocks, added downwards from it, plus that of the
         # panes above, upwards. So running sums serve a whole group, and depend on nothing but the panes
         # (see test_batch_boundaries_and_crashes_do_not_matter).
-        lows = np.append(self._run_pane[runs[head]] - length, borders[head])
-        highs = np.append(borders[head], self._run_pane[runs[tail]])
-        sums = self._read(np.tile(ranks[head], 2), lows, highs, np.tile(borders[head], 2), cells)
+        below, above = self._read(ranks[head], lows, borders[head], highs, cells)
         if shared:
-            np.add.accumulate(sums, axis=1, out=sums)
             which = np.cumsum(head) - 1
-            above = np.where(place[:, np.newaxis] > 0, sums[groups + which, place - 1], 0.0)
-            sums = sums[which, length - 1 - place] + above
+            np.add.accumulate(below, axis=1, out=below)
+            np.add.accumulate(above, axis=1, out=above)
+            sums = below[which, length - 1 - place]
+            sums += np.where(place[:, np.newaxis] > 0, above[which, place - 1], 0.0)
         else:
             # The same additions: numpy adds along an outer axis in order.
-            sums = np.add.reduce(sums, axis=1)
-            sums = sums[:groups] + sums[groups:]
+            sums = np.add.reduce(below, axis=1) + np.add.reduce(above, axis=1)
 
         count, first, second = sums.reshape(len(runs), len(self.values), SUMS).transpose(2, 1, 0)
         safe = np.maximum(count, 1.0)
@@ -161,24 +159,27 @@ class BaselineFold:
         variance = np.maximum(second - first * first / safe, 0.0) / np.maximum(count - 1.0, 1.0)
         return np.stack([count, mean, np.sqrt(variance)])
 
-    def _read(self, ranks: Ints, lows: Ints, highs: Ints, borders: Ints, cells: Floats) -> Floats:
-        """Panes low <= number < high of devices as they are by now, (r, panes, 3 × m), from the borders outwards."""
-        panes = self._panes
-        sums = np.zeros((len(ranks), panes.panes, cells.shape[1]))
-        devices = self._groups.devices[self._groups.heads[ranks]]
-        which, numbers, stored = panes.between(devices, lows, highs)
-        away = numbers - borders[which]
-        # Above a border 0, 1, …; below it -1, -2, …, which ~ makes 0, 1, ….
-        sums[which, np.maximum(away, ~away)] = stored.reshape(len(which), cells.shape[1])
+    def _read(self, ranks: Ints, lows: Ints, borders: Ints, highs: Ints, cells: Floats) -> tuple[Floats, Floats]:
+        """Panes of devices as they are by now, from low to border and from border to high (not included).
 
-        # Of the touched panes, whose keys ascend, each row has a range.
+        Returns:
+            (r, l, 3 × m) from the border downwards, and (r, h, 3 × m) upwards; zero from `lows` and `highs` on.
+        """
+        below, above = int((borders - lows).max()), max(int((highs - borders).max()), 1)
+        away = np.append(np.arange(-1, -below - 1, -1), np.arange(above))
+        numbers = borders[:, np.newaxis] + away
+        devices = self._groups.devices[self._groups.heads[ranks]]
+        sums = self._panes.read(devices[:, np.newaxis], numbers).reshape(*numbers.shape, cells.shape[1])
+        sums[(numbers < lows[:, np.newaxis]) | (numbers >= highs[:, np.newaxis])] = 0.0
+
+        # Of the touched panes, whose keys ascend, each device has a range.
         begins = np.searchsorted(self._keys, ranks * self._span + lows - self._low)
         counts = np.searchsorted(self._keys, ranks * self._span + highs - self._low) - begins
         which = np.repeat(np.arange(len(ranks)), counts)
         touched = np.arange(len(which)) + np.repeat(begins - (np.cumsum(counts) - counts), counts)
-        away = self._cell_pane[touched] - borders[which]
-        sums[which, np.maximum(away, ~away)] = cells[touched]
-        return sums
+        touched_away = self._cell_pane[touched] - borders[which]
+        sums[which, np.where(touched_away < 0, -1 - touched_away, below + touched_away)] = cells[touched]
+        return sums[:, :below], sums[:, below:]
 
     def apply(self) -> None:
         """Make the panes what the batch made of them."""

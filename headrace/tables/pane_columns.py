@@ -55,21 +55,11 @@ class PaneColumns:
         self.dirty_devices = grown(self.dirty_devices, (devices,), False)
 
     def read(self, devices: Ints, panes: Ints) -> Floats:
-        """The sums of these panes, (t, m, 3); zero where a pane is not there."""
+        """The sums of these panes, (t, m, 3) or (…, m, 3) as the arguments broadcast; zero where one is not there."""
         place = panes % self.panes
         sums = self.sums[devices, place]
         sums[self.numbers[devices, place] != panes] = 0.0
         return sums
-
-    def between(self, devices: Ints, lows: Ints, highs: Ints) -> tuple[Ints, Ints, Floats]:
-        """The panes there are with low <= number < high, of each of these devices.
-
-        Returns:
-            which of the devices, (t,); the pane's number, (t,); its sums, (t, m, 3).
-        """
-        numbers = self.numbers[devices]
-        which, place = np.nonzero((numbers >= lows[:, np.newaxis]) & (numbers < highs[:, np.newaxis]))
-        return which, numbers[which, place], self.sums[devices[which], place]
 
     def write(self, devices: Ints, panes: Ints, sums: Floats) -> None:
         """Set panes: (t,) devices, (t,) pane numbers, (t, m, 3) sums."""

@@ -19,7 +19,7 @@ from headrace.schemas.readings import Floats, Ints, Readings
 from headrace.tables.aggregates import EMPTY, WIDTH, Cells, fold_one, fold_runs
 from headrace.tables.grouping import Flags, group, measure_matrix
 from headrace.tables.window_columns import OPEN, WindowColumns
-from headrace.tables.window_outputs import Late, Output, Watermarks, outputs, outputs_of_slots
+from headrace.tables.window_outputs import Late, Outputs, Watermarks, first_outputs, outputs_of_slots
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class TumblingFold:
         self._rows = readings.rows[groups.order]
         self._seen = marks.after[self._rows]
         self._measures = windows.measures.by_name()
-        self.outputs: list[Output] = []
+        self.outputs: list[Outputs] = []
         self._classify()
         self._fold()
         self._close()
@@ -145,7 +145,7 @@ class TumblingFold:
         slot = windows.current[size[head], groups.devices[place[head]]]
         fresh = (slot >= 0) & (windows.revision[slot] == OPEN)
         self._closed_slots = slot[fresh]
-        self.outputs += outputs_of_slots(windows, self._type, slot[fresh], cause[head][fresh])
+        self.outputs.append(outputs_of_slots(windows, self._type, slot[fresh], cause[head][fresh]))
 
         # By a silence that began with the device's last reading in the batch.
         run = self._run[:, groups.tails]
@@ -163,14 +163,16 @@ class TumblingFold:
         fresh = self._filled[runs] & (self._run_revision[runs] == OPEN) & ~self._closing[runs]
         runs, causes = runs[fresh], causes[fresh]
         self._closing[runs] = True
-        self.outputs += outputs(
-            self._windows,
-            self._type,
-            causes,
-            self._run_size[runs],
-            self._run_start[runs],
-            self._run_device[runs],
-            self._cells_of_runs(runs),
+        self.outputs.append(
+            first_outputs(
+                self._windows,
+                self._type,
+                causes,
+                self._run_size[runs],
+                self._run_start[runs],
+                self._run_device[runs],
+                self._cells_of_runs(runs),
+            )
         )
 
     def _cells_of_runs(self, runs: Ints) -> Floats:
@@ -187,32 +189,37 @@ class TumblingFold:
         if not len(size):
             return
         order = np.lexsort((size, self._rows[place]))
+        place, size = place[order], size[order]
         runs = {
             (int(self._run_size[run]), int(self._run_device[run]), int(self._run_start[run])): int(run)
             for run in np.flatnonzero(self._filled)
         }
-        for at, which in zip(place[order].tolist(), size[order].tolist(), strict=True):
+        device_ids, revisions, cells, previous = [], [], [], []
+        for at, which in zip(place.tolist(), size.tolist(), strict=True):
             device, start = int(groups.devices[at]), int(self._start[which, at])
             key = (which, device, start)
             kept = self._kept.get(key)
             if kept is None:
                 kept = self._kept[key] = self._look_up(key, runs.get(key, -1))
-            previous = kept.array()[0] if kept.revision != OPEN else None
+            previous.append(kept.array())
             fold_one(kept.cells, self._values[:, at].tolist(), int(groups.times[at]))
             kept.revision += 1
-            self.outputs.append(
-                Output(
-                    int(self._rows[at]),
-                    int(windows.sizes[which]),
-                    start,
-                    windows.devices.names[device],
-                    self._type,
-                    kept.revision,
-                    kept.array()[0],
-                    previous,
-                    self._measures,
-                )
+            device_ids.append(windows.devices.names[device])
+            revisions.append(kept.revision)
+            cells.append(kept.array())
+        self.outputs.append(
+            Outputs(
+                self._type,
+                self._rows[place],
+                windows.sizes[size],
+                self._start[size, place],
+                device_ids,
+                np.array(revisions),
+                np.concatenate(cells),
+                np.concatenate(previous),
+                self._measures,
             )
+        )
 
     def _look_up(self, key: tuple[int, int, int], run: int) -> Kept:
         """The window as it is after the direct readings; revision OPEN if there is none yet."""

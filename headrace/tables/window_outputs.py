@@ -1,5 +1,6 @@
 """What a batch makes of windows: those that close, those that are corrected, and the readings that missed them."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,22 +22,33 @@ class Watermarks(NamedTuple):
         return cls(np.append(watermark, after[:-1]), after)
 
 
-class Output(NamedTuple):
-    """A window as it is to be emitted: closed for the first time, or corrected.
+@dataclass(slots=True)
+class Outputs:
+    """Windows of one device type that are to be emitted, closed for the first time or corrected; columns of length k.
 
-    Sorts by the row of the batch that caused it, then window size and start (ms), device, type. `cells` and `previous`
-    are (m, 8) float64; `measures` says which cell is which measure's, sorted by name.
+    Args:
+        device_type: of all of them.
+        rows: (k,) int64, the row of the batch that caused each.
+        sizes, starts: (k,) int64, ms.
+        device_ids: one per window.
+        revisions: (k,) int64, 0 where the window is closed for the first time.
+        cells: (k, m, 8) float64, see `aggregates`.
+        previous: (k, m, 8) float64, the cells before the correction; without meaning where the revision is 0.
+        measures: which cell is which measure's, sorted by name.
     """
 
-    row: int
-    size: int
-    start: int
-    device_id: str
     device_type: str
-    revision: int
+    rows: Ints
+    sizes: Ints
+    starts: Ints
+    device_ids: list[str]
+    revisions: Ints
     cells: Floats
-    previous: Floats | None
+    previous: Floats
     measures: list[tuple[str, int]]
+
+    def __len__(self) -> int:
+        return len(self.device_ids)
 
 
 class Late(NamedTuple):
@@ -49,9 +61,9 @@ class Late(NamedTuple):
     by_own_clock: bool
 
 
-def outputs_of_slots(windows: WindowColumns, device_type: str, slots: Ints, causes: Ints) -> list[Output]:
+def outputs_of_slots(windows: WindowColumns, device_type: str, slots: Ints, causes: Ints) -> Outputs:
     """First outputs of the windows in these slots."""
-    return outputs(
+    return first_outputs(
         windows,
         device_type,
         causes,
@@ -62,17 +74,16 @@ def outputs_of_slots(windows: WindowColumns, device_type: str, slots: Ints, caus
     )
 
 
-def outputs(
+def first_outputs(
     windows: WindowColumns, device_type: str, causes: Ints, sizes: Ints, starts: Ints, devices: Ints, cells: Floats
-) -> list[Output]:
+) -> Outputs:
     """First outputs of windows; all arrays (k,), cells (k, m, 8)."""
-    names, measures = windows.devices.names, windows.measures.by_name()
-    return [
-        Output(row, size, start, names[device], device_type, 0, window, None, measures)
-        for row, size, start, device, window in zip(
-            causes.tolist(), windows.sizes[sizes].tolist(), starts.tolist(), devices.tolist(), cells, strict=True
-        )
-    ]
+    names = windows.devices.names
+    device_ids = [names[device] for device in devices.tolist()]
+    lengths, revisions = windows.sizes[sizes], np.zeros(len(starts), dtype=np.int64)
+    return Outputs(
+        device_type, causes, lengths, starts, device_ids, revisions, cells, cells, windows.measures.by_name()
+    )
 
 
 class Silence:
