@@ -13,7 +13,6 @@ from faust.transport.base import Transport
 from faust.transport.consumer import Consumer
 from faust.transport.producer import Producer
 from faust.types.tuples import TP, ConsumerMessage, RecordMetadata
-
 from per_event_agents import Ingest, Rollup, ThreeSigma, ThresholdAlert
 
 from headrace.cli.pipeline import Pipeline
@@ -221,7 +220,9 @@ def _per_event(app: faust.App, agent: Any) -> Any:
             message = event.message
             headers = dict(message.headers)
             for out in agent.process(message.key, message.value, int(message.timestamp * 1000), headers):
-                await outputs[out.topic].send(key=out.key, value=out.value, timestamp=message.timestamp, headers=headers)
+                await outputs[out.topic].send(
+                    key=out.key, value=out.value, timestamp=message.timestamp, headers=headers
+                )
 
     return run
 

@@ -81,7 +81,11 @@ class Ingest:
                 value = document.get(source)
                 if value is None:
                     continue
-                if type(value) not in (int, float) or (low is not None and value < low) or (high is not None and value > high):
+                if (
+                    type(value) not in (int, float)
+                    or (low is not None and value < low)
+                    or (high is not None and value > high)
+                ):
                     raise ValueError(name)
                 measures[name] = value
         return measures
@@ -125,10 +129,8 @@ class Rollup:
                 else:
                     cell[0] += 1
                     cell[1] += number
-                    if number < cell[2]:
-                        cell[2] = number
-                    if number > cell[3]:
-                        cell[3] = number
+                    cell[2] = min(cell[2], number)
+                    cell[3] = max(cell[3], number)
                     cell[5] = number
 
     @staticmethod
@@ -143,7 +145,8 @@ class Rollup:
             "kind": "closed",
             "revision": 0,
             "measures": {
-                name: {**dict(zip(names, cell, strict=True)), "avg": cell[1] / cell[0]} for name, cell in window[1].items()
+                name: {**dict(zip(names, cell, strict=True)), "avg": cell[1] / cell[0]}
+                for name, cell in window[1].items()
             },
         }
 

@@ -85,7 +85,7 @@ def _measures(measures: Sequence[tuple[str, int]], cells: Floats) -> list[_Measu
         return _of_single_readings(names, columns[:, SUM], counts)
     if not single.any():
         return _of_aggregates(names, columns, counts)
-    made = dict.fromkeys(range(len(cells)), msgspec.Raw(b""))
+    made: dict[int, _Measures] = dict.fromkeys(range(len(cells)), msgspec.Raw(b""))
     for windows in (np.flatnonzero(single), np.flatnonzero(~single)):
         made.update(zip(windows.tolist(), _measures(measures, cells[windows]), strict=True))
     return list(made.values())

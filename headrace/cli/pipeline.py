@@ -21,7 +21,7 @@ from headrace.engine.app import App
 from headrace.engine.clock import Clock
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.errors import first
+from headrace.engine.errors import ConfigError, first
 from headrace.engine.intake import Intake
 from headrace.engine.ledger import Ledger, lag, read_ledger
 from headrace.engine.log import TopicSpec
@@ -87,7 +87,10 @@ class Pipeline:
 
     async def _open(self) -> None:
         settings = self._settings
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"data folder {self._folder} cannot be made: {error.strerror}; name another") from error
         lock = WorkerLock(self._folder)
         lock.acquire()
         self._resources.callback(lock.release)
@@ -127,11 +130,11 @@ class Pipeline:
             server = PostgresServer(self._folder)
             address = await server.start()
             self._resources.push_async_callback(server.stop)
-            target: dict[str, Any] = address.connect_arguments()
+            self.database: dict[str, Any] = address.connect_arguments()
         else:
-            target = {"dsn": dsn.get_secret_value()}
+            self.database = {"dsn": dsn.get_secret_value()}
         tables = [TableSpec(name, tuple(each.units)) for name, each in self._device_types.items()]
-        self.sink = TimescaleSink(target, tables, self._clock, on_committed=self._on_committed)
+        self.sink = TimescaleSink(self.database, tables, self._clock, on_committed=self._on_committed)
         self._resources.push_async_callback(self.sink.close)
         await self.sink.open()
         self.sink_runner = SinkRunner(self.log, self.sink, self._clock)

@@ -184,6 +184,26 @@ def test_batch_boundaries_and_crashes_do_not_matter(rows: list[Row], sizes: list
     assert crashed == whole
 
 
+def test_windows_of_one_reading_are_written_like_all_others() -> None:
+    """A window's bytes do not depend on the others that close with it, nor on what its measures are called."""
+    odd: list[Row] = [
+        ("a", "env", T0 + start * 10 * SECOND, {"p],[m, 2.5": value, "co2 é": -value} if start % 3 else {})
+        for start, value in enumerate([0.1, 1e-9, 1e22, 123456789.125, -0.0, 5e-324, 7.0, 2.0])
+    ]
+    twice: list[Row] = [("b", "env", time + shift, measures) for _, _, time, measures in odd for shift in (0, 1)]
+
+    alone = drive(Rollup((10,)), log_of(odd)).sent[topics.ROLLUPS]
+    mixed = drive(Rollup((10,)), log_of([*odd, *twice])).sent[topics.ROLLUPS]
+
+    assert [record.value for record in mixed if record.key == b"a"] == [record.value for record in alone]
+    for record in alone:
+        rollup = RollupRecord.model_validate_json(record.value or b"")
+        wanted = odd[(rollup.start - T0) // SECOND // 10][3]
+        assert {name: (one.count, one.sum, one.avg, one.first) for name, one in rollup.measures.items()} == {
+            name: (1, value, value, value) for name, value in wanted.items()
+        }
+
+
 def emitted(driven: Driven) -> list[tuple[str, int, int]]:
     """Kind, seconds from T0 to the window's start, and count of temperatures, of everything sent."""
     return [

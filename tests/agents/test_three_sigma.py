@@ -1,6 +1,7 @@
 """The 3-sigma detector, against a plain-Python oracle that works record by record."""
 
 import math
+import random
 import statistics
 from typing import Any
 
@@ -114,6 +115,26 @@ def test_batch_boundaries_and_crashes_do_not_matter(rows: list[Row], sizes: list
 
     assert cut == whole
     assert crashed == whole
+
+
+def test_hundreds_of_panes_in_a_batch_are_as_one_by_one() -> None:
+    """Devices that pass hundreds of panes in one batch, some readings late, give the bytes of batches of any size."""
+    chance = random.Random(5)
+    rows: list[Row] = []
+    for pane in range(300):
+        for device in ("a", "b"):
+            late = chance.choice([0] * 30 + [10, 35, 60])
+            time = T0 + (pane * 10 - late) * SECOND
+            rows.append((device, "env", time, {"temperature": chance.gauss(20, 1e3), "co2": chance.gauss(400, 1e-3)}))
+    log = readings_log(rows)
+
+    whole, one_by_one, cut = (
+        drive(ThreeSigma(**PARAMETERS), log, batch_sizes=sizes) for sizes in ([], [1] * len(rows), [7, 150, 1, 30, 200])
+    )
+
+    assert len(anomalies_of(whole)) > 50
+    assert one_by_one == whole
+    assert cut == whole
 
 
 def series(values: list[float], *, step: int = 10, device: str = "a") -> list[Row]:

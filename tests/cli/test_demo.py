@@ -1,0 +1,76 @@
+"""`headrace demo` for real: MQTT broker, log, agents, PostgreSQL, in a process of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "headrace.cli.main", "demo", *arguments]
+
+
+def test_demo_shows_alerts_anomalies_and_closed_windows_and_balances(tmp_path: Path) -> None:
+    """Twenty seconds are enough to see everything; the ledger balances with nothing in flight."""
+    done = subprocess.run(
+        command("--seconds", "20", "--json", "--data", str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+
+    report = json.loads(done.stdout)
+    assert report["balanced"]
+    assert report["in_flight"] == 0
+    assert report["accepted"] > 1000
+    for term in ("stored", "duplicate", "conflict", "dead_lettered", "alerts", "anomalies", "rollups"):
+        assert report[term] > 0, term
+    assert report["messages_per_second"] > 0
+    assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_demo_stops_within_five_seconds_and_keeps_the_rest(tmp_path: Path, how: signal.Signals) -> None:
+    """On Ctrl-C and SIGTERM the demo finishes, reports a balanced ledger and exits 0; the next one goes on."""
+    for _ in range(2):
+        with subprocess.Popen(
+            command("--json", "--rate", "300", "--data", str(tmp_path)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stderr is not None
+            # The first look of the plain view comes after some seconds of running.
+            while "accepted=" not in (line := process.stderr.readline()):
+                assert line, "the demo ended by itself"
+            process.send_signal(how)
+            asked = time.monotonic()
+            stdout, stderr = process.communicate(timeout=30)
+            took = time.monotonic() - asked
+
+        assert process.returncode == 0, stderr
+        assert took < 5, "a promise, not a speed: stopping must not wait for the input to end"
+        report = json.loads(stdout)
+        assert report["balanced"]
+        assert report["stored"] > 0
+
+
+def test_mistakes_at_run_time_are_errors_not_tracebacks(tmp_path: Path) -> None:
+    """A data folder that cannot be made is said plainly."""
+    (tmp_path / "file").write_text("")
+
+    done = subprocess.run(
+        command("--data", str(tmp_path / "file" / "data")), capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "cannot be made" in done.stderr

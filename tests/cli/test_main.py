@@ -1,0 +1,63 @@
+"""The command line as a user meets it: exit codes and messages."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def headrace(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "headrace.cli.main", *arguments]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
+
+
+def test_every_mistake_is_named_at_once_and_exits_2(tmp_path: Path) -> None:
+    """Options, file and environment are all checked before anything starts."""
+    config = tmp_path / "bad.toml"
+    config.write_text('log_level = "loud"\n[rollup]\ngrace = "soon"\nfoo = 1\n[nope]\n')
+
+    done = headrace("demo", "--devices", "0", "--speed", "0", "--config", str(config), HEADRACE_ROLUP__GRACE="1")
+
+    assert done.returncode == 2
+    assert not done.stdout
+    lines = done.stderr.splitlines()
+    for part in ("--speed", "devices", "log_level", "rollup.grace", "rollup.foo", "nope", "HEADRACE_ROLUP__GRACE"):
+        assert sum(part in line for line in lines) == 1, part
+
+
+def test_secrets_are_followed_and_never_printed(tmp_path: Path) -> None:
+    """A reference to a variable that is not there is a mistake; the value of one that is, stays out of messages."""
+    missing = headrace("demo", HEADRACE_DATABASE__DSN="env:NOT_THERE", HEADRACE_ROLLUP__GRACE="x")
+
+    assert missing.returncode == 2
+    assert "NOT_THERE is not set" in missing.stderr
+
+    secret = headrace(
+        "demo", HEADRACE_DATABASE__DSN="env:DSN", DSN="postgresql://u:hunter2@h/d", HEADRACE_ROLLUP__GRACE="x"
+    )
+    assert secret.returncode == 2
+    assert "hunter2" not in secret.stderr
+
+
+def test_a_file_that_is_not_there_says_so() -> None:
+    """The configuration file and the data to replay are looked for first."""
+    assert "cannot be read" in headrace("demo", "--config", "nowhere.toml").stderr
+    assert headrace("replay", "nowhere.csv").returncode == 2
+
+
+def test_unknown_command_and_option_exit_2() -> None:
+    """Usage mistakes look like those of any other command."""
+    assert headrace("nosuch").returncode == 2
+    assert headrace("demo", "--nosuch").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["demo", "replay", "bench"])
+def test_help_names_every_option(command: str) -> None:
+    """`--help` works without starting anything."""
+    done = headrace(command, "--help")
+
+    assert done.returncode == 0
+    assert "--json" in done.stdout
