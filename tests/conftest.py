@@ -59,7 +59,7 @@ def data_path(pytestconfig: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Everything temporary goes into one folder that is removed; root's PostgreSQL keeps its data outside of tmp_path."""
+    """Everything temporary goes into one folder that is removed: root's PostgreSQL keeps its data beside tmp_path."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
     folder.chmod(0o1777)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)

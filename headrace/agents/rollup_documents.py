@@ -35,7 +35,8 @@ def rollup_documents(outputs: Outputs) -> list[bytes]:
         previous,
     )
     # A line break cannot occur inside a document: JSON escapes it in texts.
-    lines = _encoder.encode_lines(documents).split(b"\n")
+    # A list, not the iterator: msgspec 0.22 never frees what an iterator yields here.
+    lines = _encoder.encode_lines(list(documents)).split(b"\n")
     lines.pop()
     return lines
 

@@ -75,7 +75,7 @@ async def fetch(pipeline: Pipeline, query: str) -> list[Any]:
 
 
 async def test_bad_input_never_stops_the_pipeline_and_never_vanishes(tmp_path: Path) -> None:
-    """Each bad payload is in telemetry.dlq with its own bytes, a reason and its origin; the good ones around are stored."""
+    """Each bad payload is in telemetry.dlq with its own bytes, a reason and its origin; the good ones are stored."""
     payloads: list[bytes] = []
     devices: list[bytes] = []
     for number, payload in enumerate(BAD.values()):

@@ -12,7 +12,27 @@ import pytest
 
 pytestmark = pytest.mark.integration
 
-HEADER = '"No","year","month","day","hour","PM2.5","PM10","SO2","NO2","CO","O3","TEMP","PRES","DEWP","RAIN","wd","WSPM","station"'
+COLUMNS = [
+    "No",
+    "year",
+    "month",
+    "day",
+    "hour",
+    "PM2.5",
+    "PM10",
+    "SO2",
+    "NO2",
+    "CO",
+    "O3",
+    "TEMP",
+    "PRES",
+    "DEWP",
+    "RAIN",
+    "wd",
+    "WSPM",
+    "station",
+]
+HEADER = ",".join(f'"{name}"' for name in COLUMNS)
 
 
 def data_set(folder: Path, rows: int) -> Path:
@@ -24,8 +44,9 @@ def data_set(folder: Path, rows: int) -> Path:
             day, hour = divmod(number, 24)
             year, day = 2013 + day // 336, day % 336
             pm = "NA" if number % 7 == 0 else str(5 + number % 90)
+            time = f"{year},{1 + day // 28},{1 + day % 28},{hour}"
             lines.append(
-                f'{number + 1},{year},{1 + day // 28},{1 + day % 28},{hour},{pm},20,3,17,300,89,{number % 30 - 5},1024.5,-21.4,0,"NW",5.7,"{station}"'
+                f'{number + 1},{time},{pm},20,3,17,300,89,{number % 30 - 5},1024.5,-21.4,0,"NW",5.7,"{station}"'
             )
         (folder / f"{station}.csv").write_text("\n".join(lines) + "\n")
     return folder
