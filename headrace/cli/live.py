@@ -118,6 +118,8 @@ class LiveView:
         rates.add_row("watermark", _time(now.watermark_ms), "alerts", alerts)
         rates.add_row("closed windows", f"{now.closed_windows:>9,}", "anomalies", f"{now.anomalies:>9,}")
         parts: list[RenderableType] = [rates, Text(), _ledger(now.ledger)]
+        for reason in self._pipeline.app.stopped_partitions.values():
+            parts.append(Text(reason, style="bold red"))
         if now.note:
             parts.append(Text(now.note, style="dim"))
         return Panel(

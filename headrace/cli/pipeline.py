@@ -21,7 +21,7 @@ from headrace.engine.app import App
 from headrace.engine.clock import Clock
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.errors import ConfigError, first
+from headrace.engine.errors import AgentStopped, ConfigError, first
 from headrace.engine.intake import Intake
 from headrace.engine.ledger import Ledger, lag, read_ledger
 from headrace.engine.log import TopicSpec
@@ -151,6 +151,8 @@ class Pipeline:
                 group.create_task(self.sink_runner.run(sink_stop))
                 await feed(stop)
                 while not stop.is_set() and not await self.arrived():
+                    for reason in self.app.stopped_partitions.values():
+                        raise AgentStopped(reason)
                     await self._clock.sleep(ARRIVED_POLL)
                 agents_stop.set()
                 if not stop.is_set():

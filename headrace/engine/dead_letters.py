@@ -1,12 +1,17 @@
 """What goes to `telemetry.dlq`: the record's own bytes, with why and where from as headers."""
 
+import logging
 from collections.abc import Sequence
+
+import structlog
 
 from headrace.engine.batch import Batch, Send
 from headrace.engine.intake import tally
 from headrace.engine.log import Fetched, Tally
 from headrace.engine.records import Header, Records
 from headrace.schemas import topics
+
+logger = structlog.get_logger(__name__)
 
 REASON = "dlq-reason"
 AGENT = "dlq-agent"
@@ -68,6 +73,17 @@ def dead_letter_records(
         ORIGIN_OFFSET: [str(offset).encode() for offset in offsets],
         SCHEMA_VERSION: b"1",
     }
+    if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+        for offset, reason, message_id in zip(offsets, reasons, records.header(topics.MESSAGE_ID), strict=True):
+            logger.debug(
+                "record dead-lettered",
+                message_id=(message_id or b"").decode(errors="replace"),
+                agent=agent,
+                topic=topic,
+                partition=partition,
+                offset=offset,
+                reason=reason[:MAX_REASON],
+            )
     tallies: dict[Tally, int] = {}
     if counted:
         for stamp, device_type in zip(records.timestamps, records.header(topics.DEVICE_TYPE), strict=True):

@@ -60,10 +60,6 @@ class Disconnected(HeadraceError):
     """The connection to the other side is gone; connect again, then go on."""
 
 
-class EndOfSource(HeadraceError):
-    """The source has delivered everything it has."""
-
-
 class AgentStopped(HeadraceError):
     """An agent failed on too many records in a row; its partition does not advance."""
 

@@ -13,6 +13,7 @@ from headrace.engine.log import Append, Changes, Fetched, Log, TopicPartition, T
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 from headrace.engine.sink import Refused, Sink, SinkState, SinkStatistics, halves, record_count
+from headrace.schemas import topics
 
 #: Compacted topic in which runners keep, per sink and partition, the offset after the last record that was refused.
 SINK_REFUSALS = "headrace.sinks"
@@ -222,6 +223,7 @@ class SinkRunner:
             topic=target.topic,
             partition=target.partition,
             offset=offset,
+            message_id=(records.header(topics.MESSAGE_ID)[0] or b"").decode(errors="replace"),
             reason=str(error),
         )
         return Fetched(target, offset, next_offset, Records([], [], []))

@@ -12,27 +12,8 @@ import pytest
 
 pytestmark = pytest.mark.integration
 
-COLUMNS = [
-    "No",
-    "year",
-    "month",
-    "day",
-    "hour",
-    "PM2.5",
-    "PM10",
-    "SO2",
-    "NO2",
-    "CO",
-    "O3",
-    "TEMP",
-    "PRES",
-    "DEWP",
-    "RAIN",
-    "wd",
-    "WSPM",
-    "station",
-]
-HEADER = ",".join(f'"{name}"' for name in COLUMNS)
+COLUMNS = ("No", "year", "month", "day", "hour", "PM2.5", "PM10", "SO2", "NO2", "CO", "O3", "TEMP", "PRES", "DEWP")
+HEADER = ",".join(f'"{name}"' for name in (*COLUMNS, "RAIN", "wd", "WSPM", "station"))
 
 
 def data_set(folder: Path, rows: int) -> Path:

@@ -9,6 +9,9 @@ from headrace.engine.embedded.database import OFFSET_BITS
 from headrace.engine.log import Append, Fetched, Tally, TopicPartition, TopicSpec
 from headrace.engine.records import Records
 
+#: Rows that one round of retention looks at per partition: it shares its transaction with appends that wait.
+MAX_RETAIN_ROWS = 1_000
+
 
 class Partition(NamedTuple):
     """A partition as the database knows it."""
@@ -162,8 +165,8 @@ def retain(connection: sqlite3.Connection, keep: Retention) -> int:
         low, high = partition_id << OFFSET_BITS, (partition_id + 1) << OFFSET_BITS
         left, kept_from = size, start
         for row_id, next_offset, row_newest, length in connection.execute(
-            "SELECT id, next_offset, newest_ms, length(body) FROM batches WHERE id >= ? AND id < ? ORDER BY id",
-            (low, high),
+            "SELECT id, next_offset, newest_ms, length(body) FROM batches WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (low, high, MAX_RETAIN_ROWS),
         ).fetchall():
             is_old = row_newest < newest - seconds * 1000
             if (slowest is not None and next_offset > slowest) or not (is_old or left > keep.max_bytes):

@@ -1,0 +1,142 @@
+"""The pages in docs say what the code does."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from headrace.cli.settings import Settings
+from headrace.engine import dead_letters
+from headrace.engine.clock import SystemClock
+from headrace.engine.embedded.database import MEMORY
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.records import Records
+from headrace.engine.sink_runner import SinkRunner
+from headrace.schemas import topics
+from headrace.tables.rules import load_rules
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "configuration.md").read_text()
+#: Every TOML block of the page: all defaults, then a rule.
+DEFAULTS, RULE = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Key and default of every setting, sections followed."""
+    for name, field in model.model_fields.items():
+        default = field.get_default()
+        if isinstance(default, BaseModel):
+            yield from settings(type(default), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", default
+
+
+def samples(guide: str) -> list[str]:
+    """The Python blocks of a guide."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guides" / guide).read_text(), re.DOTALL)
+
+
+def module(name: str, source: str) -> Any:
+    """A block as an imported module."""
+    made = ModuleType(name)
+    exec(compile(source, name, "exec"), made.__dict__)
+    return made
+
+
+def shown(default: object) -> str:
+    """A default as the page writes it."""
+    if default is None:
+        return "none"
+    return f"`{list(default) if isinstance(default, tuple) else default}`"
+
+
+@pytest.mark.parametrize(("key", "default"), list(settings(Settings)), ids=str)
+def test_every_setting_is_on_the_page(key: str, default: object) -> None:
+    """With its environment variable and its default, and in the example file."""
+    variable = f"HEADRACE_{key.upper().replace('.', '__')}"
+    assert f"| `{key}` | `{variable}` | {shown(default)} |" in PAGE
+    assert re.search(rf"^(# )?{key.rpartition('.')[2]} = ", DEFAULTS, re.MULTILINE)
+
+
+def test_page_has_no_setting_that_is_gone() -> None:
+    """Every row of its tables is a setting."""
+    assert set(re.findall(r"^\| `([a-z_.]+)` \| `HEADRACE_", PAGE, re.MULTILINE)) == dict(settings(Settings)).keys()
+
+
+def test_example_file_holds_the_defaults() -> None:
+    """The file on the page changes nothing."""
+    assert Settings(**tomllib.loads(DEFAULTS)) == Settings()
+
+
+def test_example_rule_is_one(tmp_path: Path) -> None:
+    """The rule on the page can be loaded."""
+    (tmp_path / "rules.toml").write_text(RULE)
+    assert [rule.rule_id for rule in load_rules(tmp_path / "rules.toml")] == ["freezing"]
+
+
+def test_every_header_of_a_dead_letter_is_explained() -> None:
+    """docs/guides/bad-input.md names the headers of `telemetry.dlq`."""
+    page = (ROOT / "docs" / "guides" / "bad-input.md").read_text()
+    headers = {value for value in vars(dead_letters).values() if isinstance(value, str) and value.startswith("dlq-")}
+    assert headers
+    assert {header for header in headers if f"`{header}`" not in page} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link, and every file of ours that is named in code marks, exists."""
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    files = re.findall(r"`((?:headrace|tests|docs|benchmarks|scripts)/[\w./-]+\.\w+)`", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [file for file in files if not (ROOT / file).exists()]
+    assert missing == []
+
+
+def test_function_of_the_agent_guide_prints_what_it_says() -> None:
+    """The whole program of docs/guides/add-an-agent.md, as somebody would try it."""
+    program = samples("add-an-agent.md")[0]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert f"prints `{done.stdout.strip()}`" in (ROOT / "docs" / "guides" / "add-an-agent.md").read_text()
+
+
+def test_operator_of_the_agent_guide_passes_its_own_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class and the tests that the guide shows for it."""
+    _, operator, its_tests = samples("add-an-agent.md")
+    monkeypatch.setitem(sys.modules, "battery_low", module("battery_low", operator))
+    shown_tests = [test for name, test in vars(module("shown", its_tests)).items() if name.startswith("test_")]
+    assert len(shown_tests) == 2
+    for test in shown_tests:
+        test()
+
+
+async def test_sink_of_the_connector_guide_stores_everything_once(tmp_path: Path) -> None:
+    """Two runs one after the other store each record once."""
+    sink_module = module("sqlite_sink", samples("add-a-connector.md")[1])
+    log = EmbeddedLog(MEMORY)
+    await log.create_topics([TopicSpec(topics.ALERTS, 1), TopicSpec(topics.DEAD_LETTERS, 1), *SinkRunner.topic_specs()])
+    target = TopicPartition(topics.ALERTS, 0)
+    for end in (2, 4):
+        await log.commit(Transaction([Append(target, Records([b"d"] * 2, [b"{}"] * 2, [0] * 2))]))
+        stop, sink = asyncio.Event(), sink_module.SqliteSink(tmp_path / "alerts.db")
+        running = asyncio.create_task(SinkRunner(log, sink, SystemClock()).run(stop))
+        async with asyncio.timeout(10):
+            while (await log.positions("sqlite", topics.ALERTS))[target] < end:
+                await asyncio.sleep(0.005)
+        stop.set()
+        await running
+    await sink.open()
+    assert await sink.positions([target]) == {target: 4}
+    assert sink._database.execute("SELECT offset FROM alerts").fetchall() == [(0,), (1,), (2,), (3,)]
+    await sink.close()
+    await log.close()
