@@ -7,7 +7,6 @@ HeadraceError
 ├── BadRecord          one record is wrong; dead-letter it, go on
 ├── RetryLater         the other side is busy; try again after `after` seconds
 ├── Disconnected       the other side is gone; connect again
-├── EndOfSource        the source has nothing more to give
 └── AgentStopped       an agent failed too often; its partition stops, visibly
 """
 
