@@ -36,6 +36,8 @@ DEMO_DEFAULTS = {"detect": {"pane": 60, "warm_up": 30}, "rollup": {"grace": 120}
 #: The first demo in a folder starts this long ago, virtual time.
 START_AGO_MS = 30 * 86_400_000
 HOUR_MS = 3_600_000
+#: Share of messages left out from which the broker, not a busy moment, is what holds the fleet back.
+MOST_SKIPPED = 0.05
 
 
 @click.command()
@@ -136,9 +138,7 @@ class Demo:
 
     async def _feed(self, pipeline: Pipeline, stop: asyncio.Event) -> None:
         """Fleet → broker → source, until `stop` or the time is up; then wait for what is still in the broker."""
-        async with mqtt_path(
-            self._folder / "broker", self._clock, pipeline.intake, self._fleet_config.device_type
-        ) as path:
+        async with mqtt_path(self._folder, self._clock, pipeline.intake, self._fleet_config.device_type) as path:
             await self._publish(path, stop)
             if not stop.is_set():
                 await path.drain()
@@ -174,7 +174,7 @@ class Demo:
             return "starting"
         now = self._fleet.statistics()
         note = f"fleet: {now.published:,} published, {now.achieved_rate:,.0f}/s"
-        if now.skipped:
+        if now.skipped > MOST_SKIPPED * now.published:
             note += f" of {now.asked_rate:,.0f}/s asked: the broker takes no more"
         return note
 

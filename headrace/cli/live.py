@@ -66,6 +66,7 @@ class LiveView:
     async def run(self) -> None:
         """Look and show, again and again."""
         if not self._console.is_terminal:
+            await self._look()  # rates are since the look before
             while True:
                 await self._clock.sleep(PLAIN_INTERVAL)
                 snapshot = await self._look()

@@ -36,6 +36,9 @@ GROUP = "headrace"
 #: How often a run looks whether everything has arrived, seconds.
 ARRIVED_POLL = 0.05
 
+#: Seconds that the sink's running write gets when the pipeline stops.
+SINK_STOP = 3.0
+
 #: A source that can go faster than the agents waits when they are this many records behind.
 MOST_BEHIND = 50_000
 
@@ -148,7 +151,7 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 agents = group.create_task(self.app.run(agents_stop))
-                group.create_task(self.sink_runner.run(sink_stop))
+                sink = group.create_task(self.sink_runner.run(sink_stop))
                 await feed(stop)
                 while not stop.is_set() and not await self.arrived():
                     for reason in self.app.stopped_partitions.values():
@@ -158,19 +161,20 @@ class Pipeline:
                 if not stop.is_set():
                     await agents
                 sink_stop.set()
+                await asyncio.wait([sink], timeout=SINK_STOP)
+                sink.cancel()  # a database that hangs: the write is rolled back, and repeated by the next run
         except* Exception as errors:
             raise first(errors) from None
 
     async def arrived(self) -> bool:
         """Whether every message is stored or accounted for, and what the agents made of them is stored too."""
-        for group, topic in [
-            (GROUP, topics.RAW),
-            (GROUP, topics.READINGS),
-            *((self.sink.name, t) for t in self.sink.topics),
-        ]:
-            if await lag(self.log, group, topic):
-                return False
-        return True
+        return not await self.left()
+
+    async def left(self) -> int:
+        """Records that the agents and the sink have still to go through; agents first, as what they do makes more."""
+        agents = [(GROUP, topics.RAW), (GROUP, topics.READINGS)]
+        sink = [(self.sink.name, topic) for topic in self.sink.topics]
+        return sum([await lag(self.log, group, topic) for group, topic in (*agents, *sink)])
 
     async def wait_capacity(self, most_behind: int = MOST_BEHIND) -> None:
         """Wait while the agents have more than `most_behind` raw records to go."""

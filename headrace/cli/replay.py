@@ -139,7 +139,7 @@ class Replay:
             await source.run(stop)
             return
         device_type = source.mapping.device_type
-        async with mqtt_path(self._folder / "broker", self._clock, pipeline.intake, device_type) as path:
+        async with mqtt_path(self._folder, self._clock, pipeline.intake, device_type) as path:
             source.deliver_to(PublishDelivery(path.publish, path.drain, pipeline.intake))
             await source.run(stop)
 
@@ -147,8 +147,8 @@ class Replay:
         if not console.is_terminal:
             while True:
                 await self._clock.sleep(PLAIN_INTERVAL)
-                now = source.progress()
-                console.print(f"{now.rows_done} of {_total(now)} rows, {_event_day(now)}", highlight=False)
+                now, left = source.progress(), await pipeline.left()
+                console.print(f"{now.rows_done} of {_total(now)} rows, {_event_day(now)}, {left} records to process")
         columns = (
             TextColumn("{task.fields[day]}"),
             BarColumn(),
@@ -160,12 +160,12 @@ class Replay:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("replay", total=None, day="", rows="")
             while True:
-                self._advance(bar, task, source.progress())
+                self._advance(bar, task, source.progress(), await pipeline.left())
                 await self._clock.sleep(INTERVAL)
 
     @staticmethod
-    def _advance(bar: Progress, task: TaskID, now: FileProgress) -> None:
-        rows = f"{now.rows_done:,} of {_total(now)} rows"
+    def _advance(bar: Progress, task: TaskID, now: FileProgress, left: int) -> None:
+        rows = f"{now.rows_done:,} of {_total(now)} rows, {left:,} records to process"
         bar.update(task, completed=now.rows_done, total=now.rows_total, day=_event_day(now), rows=rows)
 
     def _show(self, report: Report, progress: FileProgress, console: Console) -> None:

@@ -1,6 +1,7 @@
 """What every long-running command needs: signals, a data folder, configuration, and where to show things."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,16 +41,16 @@ def settings_for(config: Path | None, defaults: Mapping[str, Any] | None = None)
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends the process at once."""
+    """An event that Ctrl-C, SIGTERM and SIGHUP set. The second ends the process at once, which is as safe as kill -9."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def asked() -> None:
         if stop.is_set():
-            loop.remove_signal_handler(signal.SIGINT)
+            os._exit(130)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked)
     return stop
 

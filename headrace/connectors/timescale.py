@@ -85,7 +85,7 @@ class TimescaleSink:
             ]
             applied = await migrate(connection, steps)
             if applied and "timescaledb" not in await usable_extensions(connection):
-                logger.info("timescaledb_missing", instead="plain tables with BRIN indexes on time")
+                logger.debug("timescaledb_missing", instead="plain tables with BRIN indexes on time")
             for writer in self._writers.values():
                 await connection.execute(writer.table.create_staging)
 

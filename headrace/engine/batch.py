@@ -112,9 +112,16 @@ class Batch:
                     (columns.extras[index] if columns.extras else None) or {},
                 )
 
-    def send(self, topic: str, key: bytes, value: bytes, headers: Mapping[str, bytes] | None = None) -> None:
-        """Stage one record for `topic`; its append time is that of the batch's last record."""
-        stamp = self.records.timestamps[-1]
+    def send(
+        self, topic: str, key: bytes, value: bytes, *, row: int = -1, headers: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Stage one record for `topic`.
+
+        Args:
+            row: place in the batch of the record that caused it, whose append time it gets. Left out it is the last
+                one's, which depends on where batches end.
+        """
+        stamp = self.records.timestamps[row]
         self.sends.append(Send(topic, Records([key], [value], [stamp], dict(headers or {}))))
 
     def send_records(self, topic: str, records: Records, *, partition: int | None = None) -> None:

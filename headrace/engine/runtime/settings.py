@@ -12,7 +12,7 @@ class RuntimeSettings(BaseModel):
         5_000, ge=1, le=100_000, description="about how many records one batch holds at most"
     )
     linger_records: int = Field(500, ge=0, description="with fewer records than this, wait `linger` for more")
-    linger: float = Field(0.02, ge=0, le=5, description="seconds")
+    linger: float = Field(0.02, ge=0, le=5, description="seconds to wait for more records")
     commit_interval: float = Field(0.05, ge=0, le=60, description="seconds from the first finished batch to its commit")
     poll_timeout: float = Field(0.5, gt=0, le=60, description="seconds an idle partition waits before it looks around")
     drain_timeout: float = Field(
