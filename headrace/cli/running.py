@@ -41,7 +41,7 @@ def settings_for(config: Path | None, defaults: Mapping[str, Any] | None = None)
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that Ctrl-C, SIGTERM and SIGHUP set. The second ends the process at once, which is as safe as kill -9."""
+    """An event that Ctrl-C, SIGTERM and SIGHUP set. The second ends the process at once, as safely as kill -9."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
