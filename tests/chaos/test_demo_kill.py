@@ -24,7 +24,7 @@ from headrace.schemas import topics
 from headrace.schemas.readings import decode_readings
 from headrace.tables.device_types import load_device_types
 
-#: The issue asks for this many; `make chaos` does more.
+#: At least; `make chaos KILLS=…` does more.
 LEAST_KILLS = 10
 START_TIMEOUT = 60.0
 

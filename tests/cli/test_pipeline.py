@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 NOW = 1_750_000_000_000
 GOOD = orjson.dumps({"timestamp": NOW, "temp": 21.5, "humidity": 40, "co2": 500, "pm25": 3.5})
 
-#: Everything that issue-minded devices send; each is dead-lettered, alone.
+#: The bad input of all kinds; each is dead-lettered, alone.
 BAD = {
     "empty": b"",
     "not JSON": b"temp=21.5",
