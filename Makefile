@@ -18,6 +18,9 @@ endif
 # `exec` below: with a shell in between, make ends a clean Ctrl-C with an error message of its own.
 
 .DEFAULT_GOAL := help
+# Kills per chaos test.
+KILLS ?= 50
+
 .PHONY: help setup demo test lint format bench chaos verify-data lock clean
 
 help: ## list the targets
@@ -45,7 +48,7 @@ bench: .venv/runtime ## benchmarks against their baselines (ARGS="NAME --json")
 	@exec $(BIN)/headrace bench $(ARGS)
 
 chaos: .venv/dev ## the long form of the kill tests
-	@exec $(BIN)/python -m pytest -m chaos --chaos-kills 10 --chaos-seconds 60 $(ARGS)
+	@exec $(BIN)/python -m pytest -m chaos --chaos-kills $(KILLS) --chaos-seconds 60 $(ARGS)
 
 verify-data: .venv/dev ## check against real data sets: make verify-data DATA=FOLDER
 	@test -n "$(DATA)" || { echo "usage: make verify-data DATA=FOLDER" >&2; exit 2; }

@@ -22,6 +22,9 @@ IDLE_WAIT = 0.25
 #: A partition gives at most this part of a batch at a time, so that a long backlog in one leaves room for the others.
 SHARES = 4
 
+#: A batch takes no more records once it has this many bytes of values.
+MAX_BATCH_BYTES = 32 << 20
+
 logger = structlog.get_logger(__name__)
 
 
@@ -161,12 +164,13 @@ class SinkRunner:
     async def _fill(self, batch: list[Fetched]) -> None:
         """Add what there is, every partition in its turn, up to the size of a batch."""
         room = self._max_records - record_count(batch)
+        room_bytes = MAX_BATCH_BYTES - sum(_size(fetched) for fetched in batch)
         share = max(1, self._max_records // SHARES)
         more = True
         while more:
             more = False
             for target in self._targets():
-                if room <= 0:
+                if room <= 0 or room_bytes <= 0:
                     return
                 limit = min(room, share)
                 fetched = await self._log.read(target, self._read[target], limit)
@@ -174,6 +178,7 @@ class SinkRunner:
                     batch.append(fetched)
                     self._read[target] = fetched.next_offset
                     room -= len(fetched.records)
+                    room_bytes -= _size(fetched)
                     more |= len(fetched.records) >= limit // 2
 
     def _targets(self) -> Iterator[TopicPartition]:
@@ -249,3 +254,7 @@ class SinkRunner:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def _size(fetched: Fetched) -> int:
+    return sum(len(value) for value in fetched.records.values if value is not None)

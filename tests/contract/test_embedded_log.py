@@ -187,3 +187,18 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(LogError, match="cannot open the log"):
         EmbeddedLog(tmp_path)
+
+
+async def test_large_records_do_not_fill_memory(tmp_path: Path) -> None:
+    """Reads are bounded in bytes too: many large records come in several fetches, all of them."""
+    log = EmbeddedLog(tmp_path)
+    await log.create_topics([TopicSpec(EVENTS, 2)])
+    for number in range(60):
+        await append(log, P0, b"%d" % number + b"x" * (1 << 20))
+
+    fetched = await log.read(P0, 0, 1000)
+
+    assert fetched is not None
+    assert len(fetched.records) < 20
+    assert len(await read_all(log, P0)) == 60
+    await log.close()

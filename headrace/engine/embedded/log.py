@@ -74,9 +74,9 @@ class EmbeddedLog:
         bases = await self._write(
             lambda connection: operations.commit(connection, appends, changes, transaction.group, positions)
         )
-        for (_, _, append), base in zip(appends, bases, strict=True):
+        for (_, body, append), base in zip(appends, bases, strict=True):
             next_offset = base + len(append.records)
-            self._tail.put(Fetched(append.target, base, next_offset, append.records))
+            self._tail.put(Fetched(append.target, base, next_offset, append.records), len(body))
             self._ends[append.target] = max(self._ends.get(append.target, 0), next_offset)
         if appends:
             self._notify()

@@ -9,6 +9,8 @@ from headrace.engine.embedded.database import OFFSET_BITS
 from headrace.engine.log import Append, Fetched, Tally, TopicPartition, TopicSpec
 from headrace.engine.records import Records
 
+#: A read ends behind the row that passes this, so that large payloads do not fill memory.
+MAX_READ_BYTES = 16 << 20
 #: Rows that one round of retention looks at per partition: it shares its transaction with appends that wait.
 MAX_RETAIN_ROWS = 1_000
 
@@ -96,21 +98,22 @@ def _change(connection: sqlite3.Connection, partition_id: int, entries: Mapping[
 def read(
     connection: sqlite3.Connection, partition: Partition, offset: int, max_records: int
 ) -> list[tuple[int, int, bytes]]:
-    """Rows (base offset, next offset, body) that hold `offset` and what follows, up to about `max_records` records."""
+    """Rows (base offset, next offset, body) that hold `offset` and what follows, about `max_records` at most."""
     low, high = partition.id << OFFSET_BITS, (partition.id + 1) << OFFSET_BITS
     first = connection.execute(
         "SELECT id FROM batches WHERE id >= ? AND id <= ? AND next_offset > ? ORDER BY id DESC LIMIT 1",
         (low, low | offset, offset),
     ).fetchone()
     rows: list[tuple[int, int, bytes]] = []
-    total = 0
+    total = size = 0
     for row_id, next_offset, body in connection.execute(
         "SELECT id, next_offset, body FROM batches WHERE id >= ? AND id < ? ORDER BY id",
         (first[0] if first else low | offset, high),
     ):
         rows.append((row_id - low, next_offset, body))
         total += next_offset - max(offset, row_id - low)
-        if total >= max_records:
+        size += len(body)
+        if total >= max_records or size >= MAX_READ_BYTES:
             break
     return rows
 
