@@ -44,7 +44,7 @@ format: .venv/dev ## let ruff fix what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: .venv/runtime ## benchmarks against their baselines (ARGS="NAME --json")
+bench: .venv/dev ## benchmarks against their baselines (ARGS="NAME --json")
 	@exec $(BIN)/headrace bench $(ARGS)
 
 chaos: .venv/dev ## the long form of the kill tests
