@@ -52,7 +52,7 @@ chaos: .venv/dev ## the long form of the kill tests
 
 verify-data: .venv/dev ## check against real data sets: make verify-data DATA=FOLDER
 	@test -n "$(DATA)" || { echo "usage: make verify-data DATA=FOLDER" >&2; exit 2; }
-	@exec $(BIN)/python -m pytest -m data --data "$(DATA)" $(ARGS)
+	@exec $(BIN)/python -m pytest -m data --data="$(DATA)" $(ARGS)
 
 lock: .venv/dev ## pin the newest versions that pyproject.toml allows
 	$(COMPILE) --upgrade --group build -o requirements-build.txt
