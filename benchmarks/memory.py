@@ -14,6 +14,7 @@ from headrace.cli.settings import Settings
 from headrace.engine import logging
 from headrace.engine.clock import ManualClock
 from headrace.tables.device_types import load_device_types
+from headrace.tables.rules import load_rules
 
 SAMPLE_EVERY = 0.25
 #: The replay waits while the agents are this far behind, as `headrace replay` does.
@@ -31,7 +32,7 @@ async def measure(total: int, folder: Path) -> dict[str, object]:
             samples.append(process.memory_info().rss / 1e6)
             await asyncio.sleep(SAMPLE_EVERY)
 
-    async with Pipeline(folder, Settings(), clock, load_device_types()) as pipeline:
+    async with Pipeline(folder, Settings(), load_device_types(), load_rules(), clock) as pipeline:
         watching = asyncio.create_task(watch())
 
         async def feed(stop: asyncio.Event) -> None:

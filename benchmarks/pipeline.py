@@ -16,12 +16,13 @@ from headrace.cli.settings import Settings
 from headrace.engine import logging
 from headrace.engine.clock import ManualClock
 from headrace.tables.device_types import load_device_types
+from headrace.tables.rules import load_rules
 
 
 async def measure(variant: str, total: int, folder: Path) -> dict[str, float]:
     """Fill the log, then let the variant take everything to the database."""
     clock = ManualClock()
-    pipeline = Pipeline(folder, Settings(), clock, load_device_types())
+    pipeline = Pipeline(folder, Settings(), load_device_types(), load_rules(), clock)
     async with pipeline:
         await fill(pipeline.intake, clock, total)
         began, cpu = time.perf_counter(), time.process_time()

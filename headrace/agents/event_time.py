@@ -9,9 +9,12 @@ import numpy as np
 from headrace.agents.decode import Document, Reasons, kind
 from headrace.schemas.device_type import TimeSpec
 from headrace.schemas.readings import Ints
+from headrace.tables.seen_block import TIME_MASK
 
 #: 2000-01-01T00:00Z: a clock that shows less was never set (DESIGN 5).
 EARLIEST_MS = 946_684_800_000
+#: May 2109: tables keep event times in 42 bits (see `headrace.tables.seen_block.TIME_BITS`).
+LATEST_MS = TIME_MASK
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 #: In ms, beyond any date that can be written: larger numbers are only compared, never kept.
@@ -45,17 +48,19 @@ def event_times(
     times = _all_at_once(values, spec)
     if times is None:
         times = np.array([_one(place, value, spec, reasons) for place, value in enumerate(values)], dtype=np.int64)
-    refused = (times < EARLIEST_MS) | (times > append_times + max_ahead_ms)
+    refused = (times < EARLIEST_MS) | (times > append_times + max_ahead_ms) | (times > LATEST_MS)
     if refused.any():
         for place in refused.nonzero()[0].tolist():
             if times[place] < EARLIEST_MS:
                 reasons.setdefault(place, f"event time {_shown(times[place])} is before 2000-01-01")
-            else:
+            elif times[place] > append_times[place] + max_ahead_ms:
                 reasons.setdefault(
                     place,
                     f"event time {_shown(times[place])} is more than {max_ahead_ms / 1000:g} s later than "
                     f"the append time {_shown(append_times[place])}",
                 )
+            else:
+                reasons.setdefault(place, f"event time {_shown(times[place])} is after {_shown(LATEST_MS)}")
         times[refused] = 0
     return times
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from headrace.agents.decode import Document, Reasons
+from headrace.schemas.topics import NO_DEVICE
 
 MAX_DEVICE_ID = 256
 #: Device ids remembered; at the limit the memory starts over. About 150 bytes each.
@@ -31,6 +32,9 @@ class DeviceIds:
             device_id = (key or b"").decode()
         except UnicodeDecodeError:
             reasons.setdefault(place, "device id is not UTF-8")
+            return ""
+        if device_id == NO_DEVICE:
+            reasons.setdefault(place, "the message names no device")
             return ""
         if not 1 <= len(device_id) <= MAX_DEVICE_ID:
             reasons.setdefault(place, f"device id has {len(device_id)} characters; 1 to {MAX_DEVICE_ID} are allowed")

@@ -15,27 +15,30 @@ from headrace.cli.pipeline import Pipeline
 from headrace.cli.report import Report
 from headrace.cli.running import (
     DEFAULT_FOLDER,
+    Mistakes,
+    Setup,
     config_option,
     consoles,
     data_option,
     json_option,
     newest_append_ms,
-    settings_for,
+    set_up,
     stop_on_signals,
 )
-from headrace.cli.settings import Settings
 from headrace.connectors.fleet import Fleet
 from headrace.connectors.fleet_config import SimulatedFleetConfig
 from headrace.engine.clock import SystemClock, VirtualClock
 from headrace.engine.config import mistakes
 from headrace.engine.errors import ConfigError
-from headrace.tables.device_types import load_device_types
 
 #: Twenty seconds at the default speed are twenty minutes: the detector learns from one-minute panes there.
 DEMO_DEFAULTS = {"detect": {"pane": 60, "warm_up": 30}, "rollup": {"grace": 120}}
 #: The first demo in a folder starts this long ago, virtual time.
 START_AGO_MS = 30 * 86_400_000
 HOUR_MS = 3_600_000
+#: At a million a demo passes a year in half a minute; MAX_SECONDS are a year.
+MAX_SPEED = 1_000_000
+MAX_SECONDS = 31_536_000
 #: Share of messages left out from which the broker, not a busy moment, is what holds the fleet back.
 MOST_SKIPPED = 0.05
 
@@ -71,9 +74,9 @@ def demo(
     The data folder keeps everything: the next demo goes on where this one stopped.
     """
     found: list[str] = [
-        f"--{name} must be more than 0, not {value:g}"
-        for name, value in [("speed", speed), ("seconds", seconds)]
-        if value is not None and not value > 0
+        f"--{name} must be more than 0 and at most {most:,}, not {value:g}"
+        for name, value, most in [("speed", speed, MAX_SPEED), ("seconds", seconds, MAX_SECONDS)]
+        if value is not None and not 0 < value <= most
     ]
     no_faults = {} if faults else dict.fromkeys(("duplicates", "late", "malformed", "conflicting", "spoofed"), 0.0)
     fleet = None
@@ -81,15 +84,12 @@ def demo(
         fleet = SimulatedFleetConfig(seed=seed, devices=devices, rate=rate, **no_faults)
     except ValidationError as error:
         found += mistakes(error, "fleet")
-    settings = None
-    try:
-        settings = settings_for(config, DEMO_DEFAULTS)
-    except ConfigError as error:
-        found += error.mistakes
-    if found or fleet is None or settings is None:
-        raise ConfigError(*found)
-    folder = data or DEFAULT_FOLDER / "demo"
-    asyncio.run(Demo(settings, fleet, folder, speed, seconds, as_json).run())
+    wrong = Mistakes(found)
+    setup = wrong.take(lambda: set_up(config, DEMO_DEFAULTS))
+    wrong.check()
+    assert fleet is not None
+    assert setup is not None
+    asyncio.run(Demo(setup, fleet, data or DEFAULT_FOLDER / "demo", speed, seconds, as_json).run())
 
 
 class Demo:
@@ -97,14 +97,14 @@ class Demo:
 
     def __init__(
         self,
-        settings: Settings,
+        setup: Setup,
         fleet: SimulatedFleetConfig,
         folder: Path,
         speed: float,
         seconds: float | None,
         as_json: bool,
     ) -> None:
-        self._settings = settings
+        self._setup = setup
         self._fleet_config = fleet
         self._folder = folder
         self._seconds = seconds
@@ -118,8 +118,7 @@ class Demo:
         stop = stop_on_signals()
         screen, result = consoles(self._as_json)
         screen.print(f"starting in {self._folder} …", style="dim")
-        types = load_device_types(self._settings.device_types)
-        pipeline = Pipeline(self._folder, self._settings, self._clock, types, on_committed=self._probe.committed)
+        pipeline = Pipeline(self._folder, *self._setup, self._clock, on_committed=self._probe.committed)
         async with pipeline:
             first = (SystemClock().now_ms() - START_AGO_MS) // HOUR_MS * HOUR_MS
             self._clock.start(max(first, await newest_append_ms(pipeline.log) + 1))

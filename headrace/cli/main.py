@@ -1,12 +1,13 @@
 """`headrace`: the command line. Mistakes of the user exit with 2, failures with 1, both with what to do."""
 
+import signal
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 from headrace import __version__
-from headrace.engine.errors import ConfigError, HeadraceError
 
 #: Imported when it is run: a command pays only for what it needs.
 COMMANDS = {"bench": "headrace.cli.bench", "demo": "headrace.cli.demo", "replay": "headrace.cli.replay"}
@@ -31,20 +32,37 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `headrace` command."""
+    # Until a command watches for signals itself there is nothing to finish: imports alone take a second.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop_before_start)
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
         sys.exit(130)
-    except ConfigError as error:
+    except Exception as error:
+        sys.exit(_explain(error))
+
+
+def _stop_before_start(number: int, frame: object) -> NoReturn:
+    sys.exit(0)
+
+
+def _explain(error: Exception) -> int:
+    """Say what is wrong and what to do; the exit code. An error that is not ours is a bug and keeps its traceback."""
+    # Here and not above: importing the engine takes a second, in which a signal must find its handler.
+    from headrace.engine.errors import ConfigError, HeadraceError  # noqa: PLC0415
+
+    if isinstance(error, ConfigError):
         for mistake in error.mistakes:
             click.echo(f"error: {mistake}", err=True)
-        sys.exit(2)
-    except HeadraceError as error:
+        return 2
+    if isinstance(error, HeadraceError):
         click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        return 1
+    raise error
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.readings import Readings
-from headrace.tables.rules import load_rules
+from headrace.schemas.rule import AlertRule
 
 #: Consumer group of the agents.
 GROUP = "headrace"
@@ -52,8 +52,9 @@ class Pipeline:
     Args:
         folder: data folder; made if missing, one worker at a time.
         settings: configuration.
-        clock: gives append times; agents see event time only.
         device_types: by name.
+        rules: alert rules.
+        clock: gives append times; agents see event time only.
         on_committed: called with readings right after the database has them.
     Raises:
         ConfigError, LogInUse, LogError: on entering, when it cannot start.
@@ -63,8 +64,9 @@ class Pipeline:
         self,
         folder: Path,
         settings: Settings,
-        clock: Clock,
         device_types: Mapping[str, DeviceType],
+        rules: Sequence[AlertRule],
+        clock: Clock,
         *,
         on_committed: Callable[[Sequence[Readings]], None] | None = None,
     ) -> None:
@@ -72,6 +74,7 @@ class Pipeline:
         self._settings = settings
         self._clock = clock
         self._device_types = device_types
+        self._rules = rules
         self._on_committed = on_committed
         self._resources = AsyncExitStack()
 
@@ -123,7 +126,7 @@ class Pipeline:
             warm_up=settings.detect.warm_up,
             sigmas=settings.detect.sigmas,
         )
-        self.alert = ThresholdAlert(load_rules(settings.alert.rules))
+        self.alert = ThresholdAlert(self._rules)
         self.app = App(GROUP, self.log, clock=self._clock, runtime=settings.runtime)
         self.app.add([self.ingest, self.rollup, self.detect, self.alert])
 

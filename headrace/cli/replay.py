@@ -13,21 +13,23 @@ from headrace.cli.pipeline import Pipeline
 from headrace.cli.report import Report, iso_time
 from headrace.cli.running import (
     DEFAULT_FOLDER,
+    Mistakes,
+    Setup,
     config_option,
     consoles,
     data_option,
     json_option,
-    settings_for,
+    set_up,
     stop_on_signals,
 )
-from headrace.cli.settings import Settings
 from headrace.connectors.file_delivery import PublishDelivery
+from headrace.connectors.file_formats import find_files
+from headrace.connectors.file_open import open_files
 from headrace.connectors.files import FileSource
 from headrace.connectors.files import Progress as FileProgress
 from headrace.connectors.mapping import Mapping, load_mapping
 from headrace.engine.clock import ManualClock
 from headrace.engine.errors import ConfigError
-from headrace.tables.device_types import load_device_types
 
 #: Seconds between two looks at the progress, on a terminal and off it.
 INTERVAL, PLAIN_INTERVAL = 0.25, 5.0
@@ -72,10 +74,17 @@ def replay(
     Files of a folder are merged by event time. A replay that was stopped goes on where it was, without doubles; totals
     cover all of it.
     """
-    settings = settings_for(config)
-    chosen = load_mapping(mapping) if mapping else None
+    wrong = Mistakes()
+    setup = wrong.take(lambda: set_up(config))
+    chosen = wrong.take(lambda: load_mapping(mapping)) if mapping else None
+    wrong.check()
+    assert setup is not None
+    found, _ = open_files(find_files(path), chosen)  # before anything is started or made
+    if found.device_type not in setup.device_types:
+        known = ", ".join(sorted(setup.device_types))
+        raise ConfigError(f"the mapping's device type {found.device_type} is not known; there are {known}")
     folder = data or DEFAULT_FOLDER / f"replay-{_folder_name(path)}"
-    asyncio.run(Replay(settings, path, chosen, folder, speed, via, as_json).run())
+    asyncio.run(Replay(setup, path, found, folder, speed, via, as_json).run())
 
 
 def _folder_name(path: Path) -> str:
@@ -87,15 +96,15 @@ class Replay:
 
     def __init__(
         self,
-        settings: Settings,
+        setup: Setup,
         path: Path,
-        mapping: Mapping | None,
+        mapping: Mapping,
         folder: Path,
         speed: float | None,
         via: str,
         as_json: bool,
     ) -> None:
-        self._settings = settings
+        self._setup = setup
         self._path = path
         self._mapping = mapping
         self._folder = folder
@@ -108,8 +117,7 @@ class Replay:
         """Deliver what is left, wait until it is stored, report."""
         stop = stop_on_signals()
         screen, result = consoles(self._as_json)
-        types = load_device_types(self._settings.device_types)
-        async with Pipeline(self._folder, self._settings, self._clock, types) as pipeline:
+        async with Pipeline(self._folder, *self._setup, self._clock) as pipeline:
             source = FileSource(
                 self._path,
                 self._mapping,
@@ -118,11 +126,6 @@ class Replay:
                 self._speed,
                 wait_capacity=pipeline.wait_capacity,
             )
-            if source.mapping.device_type not in types:
-                known = ", ".join(sorted(types))
-                raise ConfigError(
-                    f"the mapping's device type {source.mapping.device_type} is not known; there are {known}"
-                )
             before = (await pipeline.ledger()).stored
             began = self._clock.monotonic()
             showing = asyncio.create_task(self._show_progress(source, pipeline, screen))

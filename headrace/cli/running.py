@@ -3,9 +3,9 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import click
 from rich.console import Console
@@ -16,9 +16,15 @@ from headrace.engine.config import load
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import ConfigError
 from headrace.schemas import topics
+from headrace.schemas.device_type import DeviceType
+from headrace.schemas.rule import AlertRule
+from headrace.tables.device_types import load_device_types
+from headrace.tables.rules import check_rules, load_rules
 
 #: Data folders go here unless --data names one.
 DEFAULT_FOLDER = Path(".headrace")
+
+Made = TypeVar("Made")
 
 data_option = click.option(
     "--data",
@@ -33,11 +39,51 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
 
 
-def settings_for(config: Path | None, defaults: Mapping[str, Any] | None = None) -> Settings:
-    """Load the configuration and set up logging by it."""
+class Mistakes:
+    """Collects the mistakes of everything a command needs, so that the user hears of all of them at once."""
+
+    def __init__(self, found: Iterable[str] = ()) -> None:
+        self._found = list(found)
+
+    def take(self, make: Callable[[], Made]) -> Made | None:
+        """What `make` returns, or None when it has mistakes."""
+        try:
+            return make()
+        except ConfigError as error:
+            self._found += error.mistakes
+            return None
+
+    def check(self) -> None:
+        """Raise a `ConfigError` with every mistake, if there is any."""
+        if self._found:
+            raise ConfigError(*self._found)
+
+
+class Setup(NamedTuple):
+    """What a pipeline is configured with."""
+
+    settings: Settings
+    device_types: dict[str, DeviceType]
+    rules: tuple[AlertRule, ...]
+
+
+def set_up(config: Path | None, defaults: Mapping[str, Any] | None = None) -> Setup:
+    """Load the configuration and what it names, and set up logging by it.
+
+    Raises:
+        ConfigError: every mistake in any of it.
+    """
     settings = load(Settings, config, dict(defaults or {}))
     logging.configure(settings.log_level)
-    return settings
+    mistakes = Mistakes()
+    types = mistakes.take(lambda: load_device_types(settings.device_types))
+    rules = mistakes.take(lambda: load_rules(settings.alert.rules))
+    if types is not None and rules is not None:
+        mistakes.take(lambda: check_rules(rules, types))
+    mistakes.check()
+    assert types is not None
+    assert rules is not None
+    return Setup(settings, types, rules)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -68,9 +114,3 @@ async def newest_append_ms(log: EmbeddedLog) -> int:
         if fetched is not None:
             newest = max(newest, *fetched.records.timestamps)
     return newest
-
-
-def positive(name: str, value: float | None) -> None:
-    """Refuse 0 and less."""
-    if value is not None and value <= 0:
-        raise ConfigError(f"--{name} must be more than 0, not {value:g}")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field_validator
 
 from headrace.agents.ingest import IngestConfig
 from headrace.engine.config import LayeredSettings, resolve_secret
@@ -11,7 +11,7 @@ from headrace.engine.runtime.settings import RuntimeSettings
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LogSettings(_Section):
@@ -25,7 +25,7 @@ class LogSettings(_Section):
 class RollupSettings(_Section):
     """Event-time windows."""
 
-    windows: tuple[int, ...] = Field((60, 3600), min_length=1, description="tumbling window lengths, seconds")
+    windows: tuple[PositiveInt, ...] = Field((60, 3600), min_length=1, description="tumbling window lengths, seconds")
     grace: float = Field(300.0, ge=0.001, description="seconds that late data may correct a closed window")
 
 
@@ -55,7 +55,12 @@ class DatabaseSettings(_Section):
     @field_validator("dsn")
     @classmethod
     def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(resolve_secret(value.get_secret_value()))
+        if value is None:
+            return None
+        dsn = resolve_secret(value.get_secret_value())
+        if not dsn.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql://")
+        return SecretStr(dsn)
 
 
 class Settings(LayeredSettings):

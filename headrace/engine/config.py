@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from headrace.engine.errors import ConfigError
 
@@ -64,6 +64,8 @@ def load(model: type[Model], path: Path | None, defaults: dict[str, Any] | None 
     settings = None
     try:
         settings = model(**values)
+    except SettingsError as error:
+        found_mistakes.append(f"environment: {error}: {error.__cause__}")
     except ValidationError as error:
         found_mistakes = mistakes(error, str(path) if path else "configuration") + found_mistakes
     if settings is None or found_mistakes:

@@ -1,7 +1,7 @@
 """The alert rules of an installation: a TOML file of `[[rule]]` tables, or the shipped one."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from headrace.engine.errors import ConfigError
-from headrace.schemas.rule import AlertRule
+from headrace.schemas.device_type import DeviceType
+from headrace.schemas.rule import ALL_TYPES, AlertRule
 
 
 def load_rules(path: Path | str | None = None) -> tuple[AlertRule, ...]:
@@ -30,6 +31,27 @@ def load_rules(path: Path | str | None = None) -> tuple[AlertRule, ...]:
     if mistakes:
         raise ConfigError(*mistakes)
     return tuple(rules)
+
+
+def check_rules(rules: Iterable[AlertRule], device_types: Mapping[str, DeviceType]) -> None:
+    """Refuse rules that could never fire because of a name.
+
+    Raises:
+        ConfigError: every device type or metric that does not exist.
+    """
+    mistakes = []
+    for rule in rules:
+        every = rule.device_type == ALL_TYPES
+        if not every and rule.device_type not in device_types:
+            known = ", ".join(sorted(device_types))
+            mistakes.append(f"rule {rule.rule_id}: there is no device type {rule.device_type}; there are {known}")
+            continue
+        types = device_types.values() if every else [device_types[rule.device_type]]
+        if not any(rule.condition.metric in each.units for each in types):
+            whose = "no device" if every else f"no device of type {rule.device_type}"
+            mistakes.append(f"rule {rule.rule_id}: {whose} has a metric {rule.condition.metric}")
+    if mistakes:
+        raise ConfigError(*mistakes)
 
 
 def _read(data: dict[str, Any], rules: list[AlertRule]) -> Iterator[str]:

@@ -256,3 +256,20 @@ def test_a_batch_of_nothing_but_bad_input_sends_nothing() -> None:
 
     assert driven.sent == {}
     assert [offset for offset, _ in driven.dead_letters] == [0, 1, 2, 3, 4]
+
+
+def test_event_time_beyond_what_tables_can_keep() -> None:
+    """A clock that runs far ahead, append time and all, is refused instead of breaking tables."""
+    late = (1 << 42) + 1000
+    records = Records(
+        [b"d"],
+        [orjson.dumps({"timestamp": late, "co2": 400})],
+        [late],
+        {topics.DEVICE_TYPE: b"environmental", topics.MESSAGE_ID: [b"0199f7a1-0000-7000-8000-000000000001"]},
+    )
+
+    driven = drive(Ingest(load_device_types()), records)
+
+    assert [reason.split(" is after ")[0] for _, reason in driven.dead_letters] == [
+        "event time 2109-05-15T07:35:12.104+00:00"
+    ]

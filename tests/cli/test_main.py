@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes and messages."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,28 @@ def test_help_names_every_option(command: str) -> None:
 
     assert done.returncode == 0
     assert "--json" in done.stdout
+
+
+def test_malformed_variable_is_a_mistake_like_any_other() -> None:
+    """A variable that is not what its setting needs is named, beside the others."""
+    done = headrace("demo", HEADRACE_ROLLUP__WINDOWS="[60", HEADRACE_FOO__BAR="1")
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "rollup" in done.stderr
+    assert "HEADRACE_FOO__BAR" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_ends_quietly(number: signal.Signals, tmp_path: Path) -> None:
+    """While modules are imported there is nothing to finish: exit 0, no traceback."""
+    command = [sys.executable, "-X", "importtime", "-m", "headrace.cli.main", "demo", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "faust" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=20)
+
+    assert process.returncode == 0
+    assert "Traceback" not in stderr

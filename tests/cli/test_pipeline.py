@@ -19,6 +19,7 @@ from headrace.engine.log import TopicPartition
 from headrace.engine.records import Record
 from headrace.schemas import topics
 from headrace.tables.device_types import load_device_types
+from headrace.tables.rules import load_rules
 
 pytestmark = pytest.mark.integration
 NOW = 1_750_000_000_000
@@ -48,6 +49,10 @@ BAD = {
     "nothing measured": orjson.dumps({"timestamp": NOW}),
     "too large": b'{"timestamp": 1750000000000, "note": "' + b"x" * (1 << 20) + b'"}',
 }
+
+
+def pipeline_in(folder: Path) -> Pipeline:
+    return Pipeline(folder, Settings(), load_device_types(), load_rules(), ManualClock(NOW))
 
 
 async def feed(pipeline: Pipeline, device_ids: Sequence[bytes], payloads: Sequence[bytes]) -> None:
@@ -81,7 +86,7 @@ async def test_bad_input_never_stops_the_pipeline_and_never_vanishes(tmp_path: P
     for number, payload in enumerate(BAD.values()):
         devices += [b"bad-%d" % number, b"good-%d" % number]
         payloads += [payload, GOOD]
-    async with Pipeline(tmp_path, Settings(), ManualClock(NOW), load_device_types()) as pipeline:
+    async with pipeline_in(tmp_path) as pipeline:
         await feed(pipeline, devices, payloads)
 
         await pipeline.run(nothing, asyncio.Event())
@@ -105,7 +110,7 @@ async def test_repeats_are_counted_and_contradictions_kept(tmp_path: Path) -> No
     first = orjson.dumps({"timestamp": NOW, "temp": 20})
     more = orjson.dumps({"timestamp": NOW, "humidity": 50})
     other = orjson.dumps({"timestamp": NOW, "temp": 30, "humidity": 50})
-    async with Pipeline(tmp_path, Settings(), ManualClock(NOW), load_device_types()) as pipeline:
+    async with pipeline_in(tmp_path) as pipeline:
         await feed(pipeline, [b"d"] * 4, [first, first, more, other])
 
         await pipeline.run(nothing, asyncio.Event())
@@ -120,7 +125,7 @@ async def test_repeats_are_counted_and_contradictions_kept(tmp_path: Path) -> No
 
 async def test_message_id_goes_from_source_to_row(tmp_path: Path) -> None:
     """The id that a message got when it was accepted is in its row."""
-    async with Pipeline(tmp_path, Settings(), ManualClock(NOW), load_device_types()) as pipeline:
+    async with pipeline_in(tmp_path) as pipeline:
         await feed(pipeline, [b"d"], [GOOD])
 
         await pipeline.run(nothing, asyncio.Event())
@@ -132,23 +137,23 @@ async def test_message_id_goes_from_source_to_row(tmp_path: Path) -> None:
 
 async def test_second_worker_on_a_folder_is_refused(tmp_path: Path) -> None:
     """Two pipelines never share a data folder."""
-    async with Pipeline(tmp_path, Settings(), ManualClock(NOW), load_device_types()):
+    async with pipeline_in(tmp_path):
         with pytest.raises(LogInUse, match="--data"):
-            await Pipeline(tmp_path, Settings(), ManualClock(NOW), load_device_types()).__aenter__()
+            await pipeline_in(tmp_path).__aenter__()
 
 
 async def test_stop_reports_the_rest_as_in_flight_and_the_next_run_stores_it(tmp_path: Path) -> None:
     """What is not processed when the pipeline is told to stop stays in the log, and arrives later, once."""
     stop = asyncio.Event()
     stop.set()
-    async with Pipeline(tmp_path, Settings(), ManualClock(NOW), load_device_types()) as pipeline:
+    async with pipeline_in(tmp_path) as pipeline:
         await feed(pipeline, [b"d%d" % n for n in range(20_000)], [GOOD] * 20_000)
         await pipeline.run(nothing, stop)
         stopped = await pipeline.ledger()
     assert stopped.difference == 0
     assert stopped.in_flight > 0
 
-    async with Pipeline(tmp_path, Settings(), ManualClock(NOW), load_device_types()) as pipeline:
+    async with pipeline_in(tmp_path) as pipeline:
         await pipeline.run(nothing, asyncio.Event())
         ledger = await pipeline.ledger()
     assert ledger == (20_000, 20_000, 0, 0, 0, 0)

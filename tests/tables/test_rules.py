@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from headrace.engine.errors import ConfigError
-from headrace.tables.rules import load_rules
+from headrace.schemas.rule import AlertRule, Condition
+from headrace.tables.device_types import load_device_types
+from headrace.tables.rules import check_rules, load_rules
 
 GOOD = """
 [[rule]]
@@ -58,3 +60,18 @@ def test_what_is_no_rule_file_is_a_configuration_error(tmp_path: Path, content: 
         load_rules(file)
     with pytest.raises(ConfigError, match=r"none\.toml"):
         load_rules(tmp_path / "none.toml")
+
+
+def test_rules_that_could_never_fire_are_refused() -> None:
+    """A metric or device type that does not exist is a mistake, each named."""
+    rules = [
+        AlertRule(rule_id="a", name="a", condition=Condition(metric="nosuch", operator=">", threshold=1)),
+        AlertRule(
+            rule_id="b", name="b", device_type="nope", condition=Condition(metric="co2", operator=">", threshold=1)
+        ),
+    ]
+
+    with pytest.raises(ConfigError) as caught:
+        check_rules(rules, load_device_types())
+
+    assert [rule in mistake for rule, mistake in zip("ab", caught.value.mistakes, strict=True)] == [True, True]

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from headrace.engine.errors import LogInUse
+from headrace.engine.errors import ConfigError, LogInUse
 
 
 class WorkerLock:
@@ -20,8 +20,14 @@ class WorkerLock:
 
         Raises:
             LogInUse: another worker has it; names its process.
+            ConfigError: the folder cannot be written.
         """
-        file = self._path.open("a+")
+        try:
+            file = self._path.open("a+")
+        except OSError as error:
+            raise ConfigError(
+                f"data folder {self._path.parent} cannot be written: {error.strerror}; name another with --data"
+            ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
