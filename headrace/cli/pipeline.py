@@ -166,7 +166,7 @@ class Pipeline:
                 sink_stop.set()
                 await asyncio.wait([sink], timeout=SINK_STOP)
                 sink.cancel()  # a database that hangs: the write is rolled back, and repeated by the next run
-        except* Exception as errors:
+        except ExceptionGroup as errors:
             raise first(errors) from None
 
     async def arrived(self) -> bool:

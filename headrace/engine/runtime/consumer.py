@@ -77,7 +77,7 @@ class BatchConsumer(Consumer):
                 pumps = [group.create_task(self._pump(target)) for target in sorted(self._assigned)]
                 await asyncio.gather(*pumps)
                 committer.cancel()
-        except* Exception as errors:
+        except ExceptionGroup as errors:
             raise first(errors) from None
         finally:
             if not self._pumps_done.done():
