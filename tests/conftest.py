@@ -3,12 +3,14 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pytest
 from hypothesis import settings
+from local_kafka.cluster import Cluster
+from local_kafka.jars import missing_tools
 
 #: Says whether something is there; if not, skips the test on a laptop and fails it in CI.
 Require = Callable[[object, str, str], None]
@@ -16,6 +18,8 @@ Require = Callable[[object, str, str], None]
 IN_CI = os.environ.get("CI") == "true"
 #: Names a PostgreSQL server with the extension, as a connection URL.
 TIMESCALEDB_URL = "HEADRACE_TEST_TIMESCALEDB_URL"
+#: Names a Kafka to test on, as host:port[,host:port]; without it the tests start one.
+TEST_KAFKA = "HEADRACE_TEST_KAFKA"
 
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
@@ -31,6 +35,20 @@ class ChaosSize(NamedTuple):
     seconds: float
 
 
+class KafkaServer(Protocol):
+    """A running Kafka."""
+
+    @property
+    def bootstrap(self) -> str:
+        """Its brokers, as host:port[,host:port]."""
+
+
+class ExternalKafka(NamedTuple):
+    """A Kafka that somebody else runs."""
+
+    bootstrap: str
+
+
 @pytest.fixture(scope="session")
 def require() -> Require:
     """`require(condition, what, how_to_get)`: goes on if `condition` holds, else skips (laptop) or fails (CI)."""
@@ -44,6 +62,28 @@ def require() -> Require:
         pytest.skip(message)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def kafka(require: Require) -> Iterator[KafkaServer]:
+    """One Kafka that the whole session shares: give topics and groups names of your own, and leave it running."""
+    if os.environ.get(TEST_KAFKA):
+        yield ExternalKafka(os.environ[TEST_KAFKA])
+        return
+    _require_kafka_tools(require)
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def kafka_tools(require: Require) -> None:
+    """What a test needs that starts a `Cluster` of its own, to break it or to log in."""
+    _require_kafka_tools(require)
+
+
+def _require_kafka_tools(require: Require) -> None:
+    missing = missing_tools()
+    require(not missing, " and ".join(missing), f"apt-get install {' '.join(missing.values())}")
 
 
 @pytest.fixture(scope="session")

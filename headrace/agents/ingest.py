@@ -181,7 +181,7 @@ def _message_ids(batch: Batch) -> list[str]:
         return [
             value.decode("ascii")
             if value and value.isascii()
-            else str(uuid5(NAMESPACE_OID, f"{batch.topic}/{batch.partition}/{batch.base_offset + place}"))
+            else str(uuid5(NAMESPACE_OID, f"{batch.topic}/{batch.partition}/{batch.offset(place)}"))
             for place, value in enumerate(column)
         ]
 

@@ -87,7 +87,7 @@ def conflicts_of(batch: Batch, group: Group, judged: Judged) -> dict[int, bytes]
                 time=int(messages.times[place]),
                 measures=_ordered(group.device_type, said),
                 accepted=_ordered(group.device_type, accepted),
-                origin=Origin(batch.partition, batch.base_offset + row, batch.topic),
+                origin=Origin(batch.partition, batch.offset(row), batch.topic),
                 extra=orjson.loads(said.extra) if said.extra else None,
                 accepted_extra=orjson.loads(accepted.extra) if accepted.extra else None,
             )

@@ -110,7 +110,7 @@ async def newest_append_ms(log: EmbeddedLog) -> int:
     """Append time of the newest raw record, ms; 0 on an empty log."""
     newest = 0
     for target, end in (await log.end_offsets(topics.RAW)).items():
-        fetched = await log.read(target, end - 1, 1) if end else None
+        fetched = await log.reader().read(target, end - 1, 1) if end else None
         if fetched is not None:
             newest = max(newest, *fetched.records.timestamps)
     return newest

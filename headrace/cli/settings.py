@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field
 
 from headrace.agents.ingest import IngestConfig
 from headrace.engine.config import LayeredSettings, resolve_secret
+from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.runtime.settings import RuntimeSettings
 
 
@@ -15,7 +16,13 @@ class _Section(BaseModel):
 
 
 class LogSettings(_Section):
-    """The embedded log."""
+    """Where records are."""
+
+    url: str = Field(
+        "embedded://",
+        pattern=r"^(embedded://|kafka://[^/@]+)$",
+        description="`embedded://`, in the data folder, or `kafka://host:port,host:port`",
+    )
 
     partitions: int = Field(4, ge=1, le=256, description="per topic; fixed when the data folder is made")
     retention: float = Field(7 * 86_400.0, gt=0, description="seconds of append time that records are kept")
@@ -69,6 +76,7 @@ class Settings(LayeredSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     device_types: Path | None = Field(None, description="folder with device type files of your own")
     log: LogSettings = LogSettings()
+    kafka: KafkaSettings = KafkaSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     ingest: IngestConfig = IngestConfig()
     rollup: RollupSettings = RollupSettings()

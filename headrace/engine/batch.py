@@ -73,6 +73,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.records)
 
+    def offset(self, index: int) -> int:
+        """Offset in the log of record `index` of the batch."""
+        return self._shared.fetched.offset(index)
+
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
 

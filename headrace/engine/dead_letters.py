@@ -28,7 +28,7 @@ def dead_letters(batch: Batch, agent: str) -> list[Send]:
     """The dead letters that `agent` staged on `batch`, ready to send."""
     indices = [index for index, _ in batch.dead_letters]
     reasons = [reason for _, reason in batch.dead_letters]
-    offsets = [batch.base_offset + index for index in indices]
+    offsets = [batch.offset(index) for index in indices]
     counted = batch.topic == topics.RAW
     return [
         dead_letter_records(batch.topic, batch.partition, offsets, batch.records.take(indices), reasons, agent, counted)
@@ -40,7 +40,7 @@ def dead_letter(fetched: Fetched, index: int, reason: str, agent: str) -> Send:
     return dead_letter_records(
         fetched.target.topic,
         fetched.target.partition,
-        [fetched.base_offset + index],
+        [fetched.offset(index)],
         fetched.records.take([index]),
         [reason],
         agent,

@@ -4,6 +4,8 @@ HeadraceError
 ├── ConfigError        the operator fixes the configuration; exit code 2
 ├── LogError           the log cannot be trusted any more; the process stops
 │   └── LogInUse       another worker has the data folder
+├── CommitRefused      the partitions are another worker's now; restore and go on
+├── TopicChanged       a topic is not the one that was read before; its partition stops, visibly
 ├── BadRecord          one record is wrong; dead-letter it, go on
 ├── RetryLater         the other side is busy; try again after `after` seconds
 ├── Disconnected       the other side is gone; connect again
@@ -31,6 +33,18 @@ class LogError(HeadraceError):
 
 class LogInUse(LogError):
     """Another worker holds the data folder."""
+
+
+class CommitRefused(HeadraceError):
+    """A commit had no effect: the group gave the partitions out anew, or the log forgot the writer.
+
+    State that finished batches changed is ahead of the log now. Drop it and restore it from the changelog, then go on
+    from the committed positions.
+    """
+
+
+class TopicChanged(HeadraceError):
+    """A topic was made anew, or got partitions that its readers' tables do not have. Says which command repairs it."""
 
 
 class BadRecord(HeadraceError):

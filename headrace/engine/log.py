@@ -1,8 +1,8 @@
 """What a transport must do: a partitioned log with atomic commits. `tests/contract` holds the promises as tests."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from headrace.engine.records import Records
 
@@ -58,6 +58,20 @@ class Changes:
     entries: Mapping[bytes, bytes | None]
 
 
+class Member(NamedTuple):
+    """Who a worker is in its consumer group, as of one assignment.
+
+    Args:
+        id: given by the group; another one after the group forgot the worker.
+        generation: grows with every assignment.
+        instance: stable name across restarts, or None.
+    """
+
+    id: str = ""
+    generation: int = -1
+    instance: str | None = None
+
+
 @dataclass(slots=True)
 class Transaction:
     """What becomes visible together or not at all.
@@ -67,21 +81,84 @@ class Transaction:
         changes: newest values for compacted topics.
         group: consumer group that `positions` belong to.
         positions: by partition, the offset after the last finished record.
+        member: who finished the records; the log refuses it when the group has moved on. None for readers that share
+            their partitions with nobody.
     """
 
     appends: Sequence[Append] = ()
     changes: Sequence[Changes] = ()
     group: str = ""
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
+    member: Member | None = None
 
 
 class Fetched(NamedTuple):
-    """Records read from one partition; `next_offset` is where the next read starts."""
+    """Records read from one partition; `next_offset` is where the next read starts.
+
+    Offsets grow by one per record unless `offsets` says otherwise: Kafka gives some to its transaction markers. Without
+    records it says that only the position moved on.
+    """
 
     target: TopicPartition
     base_offset: int
     next_offset: int
     records: Records
+    offsets: Sequence[int] | None = None
+
+    def offset(self, index: int) -> int:
+        """Offset of record `index`."""
+        return self.base_offset + index if self.offsets is None else self.offsets[index]
+
+    def part(self, start: int, stop: int) -> "Fetched":
+        """Records `start` to `stop` (not included)."""
+        if start == 0 and stop == len(self.records):
+            return self
+        next_offset = self.next_offset if stop == len(self.records) else self.offset(stop - 1) + 1
+        offsets = None if self.offsets is None else self.offsets[start:stop]
+        return Fetched(self.target, self.offset(start), next_offset, self.records.slice(start, stop), offsets)
+
+
+class Reader(Protocol):
+    """Reads partitions from given offsets on. Each reader is on its own: two never take each other's records."""
+
+    async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
+        """Records from `offset` on, about `max_records` at most; None when there are none yet.
+
+        An offset that retention has dropped reads from the oldest record kept. A reader fetches ahead: reading on where
+        the last read ended is fast, anywhere else starts anew.
+        """
+        ...
+
+    async def wait(self, positions: Mapping[TopicPartition, int], timeout: float) -> bool:
+        """Wait until one of the partitions has something to read at its position; False after `timeout` seconds."""
+        ...
+
+    async def close(self) -> None:
+        """Stop fetching."""
+        ...
+
+
+class Listener(Protocol):
+    """What a member of a consumer group does when its partitions change."""
+
+    async def on_assigned(self, targets: Set[TopicPartition], member: Member) -> None:
+        """These partitions, and no others, are the member's from now on. Called between revocations; returns quickly."""
+        ...
+
+    async def on_revoked(self) -> None:
+        """All partitions are about to be given out anew: finish and commit what is in hand, then return, soon.
+
+        Most come back with the next `on_assigned`.
+        """
+        ...
+
+
+class Membership(Protocol):
+    """A worker's place in a consumer group."""
+
+    async def leave(self) -> None:
+        """Take no more part. With a stable instance name the partitions stay reserved for the session timeout."""
+        ...
 
 
 class Log(Protocol):
@@ -104,18 +181,21 @@ class Log(Protocol):
 
         Raises:
             LogError: it could not be made durable. Nothing of it is visible and the log takes nothing more.
+            CommitRefused: nothing of it is visible, as the group has moved on; see there.
         """
         ...
 
-    async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
-        """Records from `offset` on, at least one and about `max_records` at most; None when there are none yet.
-
-        An offset that retention has dropped reads from the oldest record kept.
-        """
+    def reader(self) -> Reader:
+        """A new reader; close it when done."""
         ...
 
-    async def wait(self, positions: Mapping[TopicPartition, int], timeout: float) -> bool:
-        """Wait until one of the partitions has a record at or after its position; False after `timeout` seconds."""
+    async def join(self, group: str, topics: Iterable[str], listener: Listener, assignor: Any = None) -> Membership:
+        """Take part in a consumer group, which shares out the partitions of `topics` among its members.
+
+        Args:
+            topics: names; one that does not exist yet is taken up when it does.
+            assignor: decides who gets what, where there is more than one member; aiokafka's interface.
+        """
         ...
 
     def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
@@ -124,6 +204,21 @@ class Log(Protocol):
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
         """Per partition the offset that the next record will get."""
+        ...
+
+    async def offsets_at(self, topic: str, time_ms: int) -> dict[TopicPartition, int]:
+        """Per partition the offset of the first record appended at `time_ms` (ms since 1970 UTC) or later.
+
+        The end where there is none.
+        """
+        ...
+
+    async def topics(self) -> list[TopicSpec]:
+        """Every topic of the log, those of others included, by name."""
+        ...
+
+    async def owners(self, group: str) -> dict[TopicPartition, str]:
+        """Who in the group has which partition, as text for people; empty when nobody works."""
         ...
 
     async def positions(self, group: str, topic: str) -> dict[TopicPartition, int]:

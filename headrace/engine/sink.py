@@ -102,8 +102,7 @@ def halves(batch: Sequence[Fetched]) -> tuple[list[Fetched], list[Fetched]]:
         elif room <= 0:
             second.append(fetched)
         else:
-            target, base, end, records = fetched
-            first.append(Fetched(target, base, base + room, records.slice(0, room)))
-            second.append(Fetched(target, base + room, end, records.slice(room, size)))
+            first.append(fetched.part(0, room))
+            second.append(fetched.part(room, size))
         room -= size
     return first, second

@@ -58,6 +58,7 @@ class SinkRunner:
         max_backoff: float = 5.0,
     ) -> None:
         self._log = log
+        self._reader = log.reader()
         self._sink = sink
         self._clock = clock
         self._group = group or sink.name
@@ -99,6 +100,7 @@ class SinkRunner:
                     await self._back_off(error, stop)
             await self._commit()
         finally:
+            await self._reader.close()
             await self._sink.close()
 
     @staticmethod
@@ -158,7 +160,7 @@ class SinkRunner:
             await self._fill(batch)
             if batch:
                 break
-            await self._log.wait(self._read, IDLE_WAIT)
+            await self._reader.wait(self._read, IDLE_WAIT)
         return batch
 
     async def _fill(self, batch: list[Fetched]) -> None:
@@ -173,7 +175,7 @@ class SinkRunner:
                 if room <= 0 or room_bytes <= 0:
                     return
                 limit = min(room, share)
-                fetched = await self._log.read(target, self._read[target], limit)
+                fetched = await self._reader.read(target, self._read[target], limit)
                 if fetched is not None:
                     batch.append(fetched)
                     self._read[target] = fetched.next_offset
@@ -210,7 +212,7 @@ class SinkRunner:
         The dead letter and a note of its offset are one commit, so that a crash before the sink moves on, or a database
         restored, dead-letters nothing twice. See test_dead_lettered_once.
         """
-        target, offset, next_offset, records = fetched
+        target, offset, next_offset, records, _ = fetched
         if not len(records):
             return fetched
         key = f"{self._sink.name}/{target.topic}/{target.partition}".encode()

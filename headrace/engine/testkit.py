@@ -123,7 +123,7 @@ def run_batch(operator: Operator, fetched: Fetched, driven: Driven) -> Batch:
         finish()
     for send in batch.sends:
         driven.sent.setdefault(send.topic, []).extend(send.records)
-    driven.dead_letters.extend((batch.base_offset + index, reason) for index, reason in batch.dead_letters)
+    driven.dead_letters.extend((batch.offset(index), reason) for index, reason in batch.dead_letters)
     return batch
 
 

@@ -24,7 +24,7 @@ async def append(log: Log, target: TopicPartition, *values: bytes) -> None:
 
 async def read_all(log: Log, target: TopicPartition, offset: int = 0, max_records: int = 1000) -> list[bytes | None]:
     values: list[bytes | None] = []
-    while (fetched := await log.read(target, offset, max_records)) is not None:
+    while (fetched := await log.reader().read(target, offset, max_records)) is not None:
         assert fetched.base_offset >= offset
         assert fetched.next_offset - fetched.base_offset >= len(fetched.records) > 0
         values += fetched.records.values
@@ -51,7 +51,7 @@ class LogContract:
         await append(log, P0, b"a", b"b")
         await append(log, P0, b"c")
 
-        fetched = await log.read(P0, 0, 10)
+        fetched = await log.reader().read(P0, 0, 10)
 
         assert fetched is not None
         assert await read_all(log, P0) == [b"a", b"b", b"c"]
@@ -66,7 +66,7 @@ class LogContract:
 
         assert await read_all(log, P0, 7) == [b"7", b"8", b"9", b"10", b"11"]
         assert await read_all(log, P0, 11) == [b"11"]
-        assert await log.read(P0, 12, 10) is None
+        assert await log.reader().read(P0, 12, 10) is None
 
     async def test_small_reads_see_every_record_once(self, log: Log, topics: None) -> None:
         """A low `max_records` changes how much comes at once, never what comes."""
@@ -89,7 +89,7 @@ class LogContract:
 
         await log.commit(Transaction(appends=[Append(P0, odd)]))
 
-        fetched = await log.read(P0, 0, 10)
+        fetched = await log.reader().read(P0, 0, 10)
         assert fetched is not None
         assert list(fetched.records) == list(odd)
 
@@ -108,7 +108,7 @@ class LogContract:
         with pytest.raises(LogError):
             await log.commit(Transaction([Append(P0, records(b"x")), Append(TopicPartition("none", 0), records(b"y"))]))
 
-        assert await log.read(P0, 0, 10) is None
+        assert await log.reader().read(P0, 0, 10) is None
         await append(log, P0, b"still works")
         assert await read_all(log, P0) == [b"still works"]
 
@@ -149,7 +149,7 @@ class LogContract:
 
     async def test_wait_returns_when_a_record_arrives(self, log: Log, topics: None) -> None:
         """A waiting reader wakes up for the partition that it waits for, and only then."""
-        waiting = asyncio.create_task(log.wait({P0: 1}, 5))
+        waiting = asyncio.create_task(log.reader().wait({P0: 1}, 5))
         await append(log, P0, b"first")
         await append(log, P1, b"elsewhere")
         assert not waiting.done()
@@ -157,11 +157,11 @@ class LogContract:
         await append(log, P0, b"second")
 
         assert await waiting
-        assert not await log.wait({P0: 2}, 0.01)
+        assert not await log.reader().wait({P0: 2}, 0.01)
 
     async def test_two_waiters_both_wake_up(self, log: Log, topics: None) -> None:
         """Waiters do not take each other's wake-up."""
-        both = asyncio.gather(log.wait({P0: 0}, 5), log.wait({P0: 0}, 5))
+        both = asyncio.gather(log.reader().wait({P0: 0}, 5), log.reader().wait({P0: 0}, 5))
         await asyncio.sleep(0)
 
         await append(log, P0, b"x")

@@ -47,7 +47,7 @@ async def append(log: Log, *values: bytes) -> None:
 
 
 async def everything(log: Log, target: TopicPartition) -> list[Record]:
-    fetched = await log.read(target, 0, 1_000_000)
+    fetched = await log.reader().read(target, 0, 1_000_000)
     return list(fetched.records) if fetched else []
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,22 @@ from typing import Any
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded import codec, operations
 from headrace.engine.embedded.database import MEMORY, connect
-from headrace.engine.embedded.reader import Reader
+from headrace.engine.embedded.reader import ReadThread
+from headrace.engine.embedded.sole_member import SharedReader, SoleMember
 from headrace.engine.embedded.tail import Tail
 from headrace.engine.embedded.writer import Job, Writer
 from headrace.engine.errors import LogError
-from headrace.engine.log import Fetched, Tally, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log import (
+    Fetched,
+    Listener,
+    Member,
+    Membership,
+    Reader,
+    Tally,
+    TopicPartition,
+    TopicSpec,
+    Transaction,
+)
 
 #: How often a waiting reader looks for appends of other processes, seconds.
 POLL_INTERVAL = 0.1
@@ -42,7 +54,7 @@ class EmbeddedLog:
             folder.mkdir(parents=True, exist_ok=True)
         connection = connect(folder)
         self._writer = Writer(connection)
-        self._reader = Reader(None if folder == MEMORY else connect(folder), self._writer)
+        self._reader = ReadThread(None if folder == MEMORY else connect(folder), self._writer)
         self._retention = operations.Retention(retention, retention_bytes)
         self._partitions: dict[TopicPartition, operations.Partition] = {}
         self._ends: dict[TopicPartition, int] = {}
@@ -115,6 +127,15 @@ class EmbeddedLog:
         finally:
             self._waiters.discard(changed)
 
+    def reader(self) -> Reader:
+        return SharedReader(self)
+
+    async def join(self, group: str, topics: Iterable[str], listener: Listener, assignor: Any = None) -> Membership:
+        """One worker has the folder: every partition is its own, for good."""
+        names = set(topics)
+        await listener.on_assigned({target for target in self._partitions if target.topic in names}, Member())
+        return SoleMember()
+
     async def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
         partition_id = self._compacted(target).id
         after: bytes | None = None
@@ -131,6 +152,24 @@ class EmbeddedLog:
         if await self._reader.others_changed():
             await self._load()
         return {target: self._ends.get(target, 0) for target in self._partitions if target.topic == topic}
+
+    async def offsets_at(self, topic: str, time_ms: int) -> dict[TopicPartition, int]:
+        ends = await self.end_offsets(topic)
+        found: dict[TopicPartition, int] = {}
+        for target, end in ends.items():
+            partition = self._ordinary(target)
+            row = await self._reader.run(partial(operations.row_at, partition=partition, time_ms=time_ms))
+            fetched = operations.assemble(target, 0, row)
+            found[target] = end if fetched is None else _first_at(fetched, time_ms)
+        return found
+
+    async def topics(self) -> list[TopicSpec]:
+        await self._load()
+        counts = Counter((target.topic, partition.compacted) for target, partition in self._partitions.items())
+        return [TopicSpec(name, count, compacted) for (name, compacted), count in sorted(counts.items())]
+
+    async def owners(self, group: str) -> dict[TopicPartition, str]:
+        return {}
 
     async def positions(self, group: str, topic: str) -> dict[TopicPartition, int]:
         found: dict[int, int] = await self._reader.run(lambda connection: operations.positions(connection, group))
@@ -198,3 +237,10 @@ class EmbeddedLog:
         if not partition.compacted:
             raise LogError(f"topic {target.topic!r} is not compacted: append to it, not by key")
         return partition
+
+
+def _first_at(fetched: Fetched, time_ms: int) -> int:
+    return next(
+        (fetched.offset(index) for index, stamp in enumerate(fetched.records.timestamps) if stamp >= time_ms),
+        fetched.next_offset,
+    )

@@ -118,6 +118,16 @@ def read(
     return rows
 
 
+def row_at(connection: sqlite3.Connection, partition: Partition, time_ms: int) -> list[tuple[int, int, bytes]]:
+    """The first row (base offset, next offset, body) with a record appended at `time_ms` or later, if there is one."""
+    low, high = partition.id << OFFSET_BITS, (partition.id + 1) << OFFSET_BITS
+    found = connection.execute(
+        "SELECT id, next_offset, body FROM batches WHERE id >= ? AND id < ? AND newest_ms >= ? ORDER BY id LIMIT 1",
+        (low, high, time_ms),
+    ).fetchall()
+    return [(row_id - low, next_offset, body) for row_id, next_offset, body in found]
+
+
 def assemble(target: TopicPartition, offset: int, rows: Sequence[tuple[int, int, bytes]]) -> Fetched | None:
     """The records of these rows from `offset` on; whole rows, so that a read costs no splitting later."""
     if not rows:

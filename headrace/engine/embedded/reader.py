@@ -9,7 +9,7 @@ from headrace.engine.embedded.writer import Job, Writer
 from headrace.engine.errors import LogError
 
 
-class Reader:
+class ReadThread:
     """Runs reading jobs; a database in memory has only the writer's connection, so there they go through the writer."""
 
     def __init__(self, connection: sqlite3.Connection | None, writer: Writer) -> None:

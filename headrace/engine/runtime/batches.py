@@ -11,7 +11,6 @@ from headrace.engine.clock import Clock
 from headrace.engine.context import current_batch
 from headrace.engine.dead_letters import dead_letters
 from headrace.engine.errors import AgentStopped, BadRecord
-from headrace.engine.log import Fetched
 from headrace.engine.runtime.delivery import Delivery
 
 #: How often a batch is offered again before it is cut in halves, and the wait before the n-th time: 2^n × 100 ms.
@@ -112,7 +111,7 @@ class Batches:
     def _isolate(self, delivery: Delivery, part: _Part, index: int, reason: str) -> None:
         """Dead-letter record `index` alone and offer what is around it."""
         log.warning(
-            "record dead-lettered", agent=self._agent, offset=delivery.fetched.base_offset + index, reason=reason
+            "record dead-lettered", agent=self._agent, offset=delivery.fetched.offset(index), reason=reason
         )
         culprit = self._view(_Part(index, index + 1))
         culprit.dead_letter(0, reason)
@@ -140,11 +139,4 @@ class Batches:
         fetched = self._delivery.fetched
         if part.start == 0 and part.stop == len(fetched.records):
             return Batch(self._delivery.shared)
-        base = fetched.base_offset + part.start
-        return Batch(
-            Shared(
-                Fetched(
-                    fetched.target, base, base + part.stop - part.start, fetched.records.slice(part.start, part.stop)
-                )
-            )
-        )
+        return Batch(Shared(fetched.part(part.start, part.stop)))

@@ -1,0 +1,132 @@
+"""Commits of a process on their way to Kafka: queued, joined where they may be, carried out one after another."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headrace.engine.clock import Clock
+from headrace.engine.errors import LogError
+from headrace.engine.kafka.loop_thread import LoopThread
+from headrace.engine.kafka.tallies import PARTITION as TALLIES
+from headrace.engine.kafka.tallies import Tallies
+from headrace.engine.kafka.transactions import Transactions
+from headrace.engine.log import Append, Changes, TopicPartition, Transaction
+from headrace.engine.records import Records
+
+#: Records of waiting commits that one Kafka transaction takes, about.
+MOST_JOINED = 50_000
+#: Seconds that a running commit gets when the log is closed.
+CLOSE_TIMEOUT = 5.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    transaction: Transaction
+    done: asyncio.Future[None]
+
+
+class CommitQueue:
+    """Carries out commits in the order of asking.
+
+    Those without positions are joined while another is under way, so that many small appends share a transaction. One
+    with positions stands alone: if it is refused, nobody else's records go with it. Cancelling a caller does not cancel
+    its commit.
+    """
+
+    def __init__(self, thread: LoopThread, transactions: Transactions, clock: Clock) -> None:
+        self._thread = thread
+        self._transactions = transactions
+        self._clock = clock
+        self._tallies = Tallies()
+        self._waiting: deque[_Waiting] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._failure: LogError | None = None
+
+    async def commit(self, transaction: Transaction) -> None:
+        if self._failure is not None:
+            raise self._failure
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(transaction, done))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        await asyncio.shield(done)
+
+    async def close(self) -> None:
+        """Finish the running commit, if Kafka takes it soon."""
+        if self._worker is not None and not self._worker.done():
+            await asyncio.wait([self._worker], timeout=CLOSE_TIMEOUT)
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        await self._thread.run(self._transactions.close())
+
+    async def _work(self) -> None:
+        while self._waiting:
+            group = self._next()
+            try:
+                await self._carry_out([each.transaction for each in group])
+            except asyncio.CancelledError:
+                self._finish(group, LogError("the log was closed before this was written"))
+                raise
+            except Exception as error:
+                if isinstance(error, LogError):
+                    self._failure = error
+                self._finish(group, error)
+            else:
+                self._finish(group, None)
+
+    def _next(self) -> list[_Waiting]:
+        group = [self._waiting.popleft()]
+        total = _size(group[0].transaction)
+        while (
+            self._waiting
+            and not group[0].transaction.positions
+            and not self._waiting[0].transaction.positions
+            and total < MOST_JOINED
+        ):
+            group.append(self._waiting.popleft())
+            total += _size(group[-1].transaction)
+        return group
+
+    async def _carry_out(self, transactions: list[Transaction]) -> None:
+        appends = [append for each in transactions for append in each.appends]
+        changes = [change for each in transactions for change in each.changes]
+        records = _by_partition(appends, changes, self._clock.now_ms())
+        totals = self._tallies.added(appends)
+        if totals:
+            records[TALLIES] = self._tallies.records(totals, self._clock.now_ms())
+        if records or transactions[0].positions:
+            await self._thread.run(self._transactions.carry_out(transactions[0], records))
+        self._tallies.keep(totals)
+
+    @staticmethod
+    def _finish(group: list[_Waiting], error: Exception | None) -> None:
+        for each in group:
+            if each.done.done():
+                continue
+            if error is None:
+                each.done.set_result(None)
+            else:
+                each.done.set_exception(error)
+                each.done.exception()  # a caller that was cancelled meanwhile does not take it
+
+
+def _size(transaction: Transaction) -> int:
+    return sum(len(append.records) for append in transaction.appends)
+
+
+def _by_partition(
+    appends: list[Append], changes: list[Changes], now_ms: int
+) -> dict[TopicPartition, Records]:
+    parts: dict[TopicPartition, list[Records]] = {}
+    for append in appends:
+        if len(append.records):
+            parts.setdefault(append.target, []).append(append.records)
+    for change in changes:
+        if change.entries:
+            parts.setdefault(change.target, []).append(_change_records(change.entries, now_ms))
+    return {target: Records.concat(records) for target, records in parts.items()}
+
+
+def _change_records(entries: Mapping[bytes, bytes | None], now_ms: int) -> Records:
+    return Records(list(entries), list(entries.values()), [now_ms] * len(entries))

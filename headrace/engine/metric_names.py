@@ -1,0 +1,190 @@
+"""Every metric that headrace exports: name, kind, labels and meaning. The table of docs/metrics.md is made from it.
+
+After a change: `python -m headrace.engine.metric_names` writes the table anew.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+CounterName = Literal[
+    "headrace_agent_records_total",
+    "headrace_batches_total",
+    "headrace_collector_failures_total",
+    "headrace_commit_failures_total",
+    "headrace_commits_total",
+    "headrace_dead_letters_total",
+    "headrace_fetch_rebuilds_total",
+    "headrace_intake_records_total",
+    "headrace_loop_blocked_seconds_total",
+    "headrace_loop_blocked_total",
+    "headrace_rebalances_total",
+    "headrace_records_read_total",
+    "headrace_records_written_total",
+    "headrace_retries_total",
+    "headrace_series_refused_total",
+    "headrace_sink_records_total",
+    "headrace_sink_retries_total",
+]
+GaugeName = Literal[
+    "headrace_build_info",
+    "headrace_collected_timestamp_seconds",
+    "headrace_committed_offset",
+    "headrace_healthy",
+    "headrace_lag_records",
+    "headrace_ledger_messages",
+    "headrace_partitions_assigned",
+    "headrace_partitions_stopped",
+    "headrace_ready",
+    "headrace_sink_state",
+    "headrace_watermark_delay_seconds",
+]
+HistogramName = Literal[
+    "headrace_agent_batch_seconds",
+    "headrace_commit_seconds",
+    "headrace_intake_append_seconds",
+    "headrace_restore_seconds",
+    "headrace_sink_write_seconds",
+]
+MetricName = CounterName | GaugeName | HistogramName
+
+Kind = Literal["counter", "gauge", "histogram"]
+Label = Literal[
+    "agent", "collector", "group", "loop", "metric", "partition", "reason", "sink", "state", "term", "topic", "version"
+]
+
+
+class Metric(NamedTuple):
+    """What a metric is.
+
+    Args:
+        kind: counters only grow; gauges go up and down; histograms count into `BUCKETS`.
+        meaning: one sentence, with the unit.
+        labels: in the order in which they are shown.
+    """
+
+    kind: Kind
+    meaning: str
+    labels: tuple[Label, ...] = ()
+
+
+#: Upper bounds of the buckets of every histogram, seconds.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+#: What the labels mean, and every value of those that have few.
+LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
+    "agent": ("name of an agent, or of the sink that refused a record", ()),
+    "collector": ("what reads gauges at intervals", ("lag", "ledger")),
+    "group": ("consumer group", ()),
+    "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),
+    "metric": ("name of a metric", (*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName))),
+    "partition": ("number of a partition", ()),
+    "reason": (
+        "`bad_record`: it can never be processed; `agent_error`: its agent raised on it; `refused`: by the other side; "
+        "`failed`: anything else",
+        ("bad_record", "agent_error", "refused", "failed"),
+    ),
+    "sink": ("name of a sink", ()),
+    "state": ("of a sink", ("connecting", "running", "retrying")),
+    "term": ("of the ledger", ("accepted", "stored", "duplicate", "conflict", "dead_lettered", "in_flight")),
+    "topic": ("name of a topic", ()),
+    "version": ("of headrace", ()),
+}
+
+METRICS: Mapping[MetricName, Metric] = {
+    # What goes in
+    "headrace_intake_records_total": Metric("counter", "Messages appended to `telemetry.raw` by sources here."),
+    "headrace_intake_append_seconds": Metric("histogram", "Seconds until an append was durable."),
+    # Agents
+    "headrace_records_read_total": Metric(
+        "counter", "Records given to agents, once however many agents read them.", ("topic", "partition")
+    ),
+    "headrace_batches_total": Metric("counter", "Batches given to agents, likewise.", ("topic", "partition")),
+    "headrace_agent_records_total": Metric("counter", "Records that an agent is done with.", ("agent",)),
+    "headrace_agent_batch_seconds": Metric(
+        "histogram", "Seconds from giving an agent a batch until it asked for the next, or raised.", ("agent",)
+    ),
+    "headrace_retries_total": Metric("counter", "Batches offered again to an agent that raised.", ("agent",)),
+    "headrace_dead_letters_total": Metric("counter", "Records sent to `telemetry.dlq`.", ("agent", "reason")),
+    "headrace_watermark_delay_seconds": Metric(
+        "gauge",
+        "Seconds from the agent's watermark (event time) to the append time of the newest record it is done with.",
+        ("agent", "partition"),
+    ),
+    # Commits
+    "headrace_commits_total": Metric("counter", "Transactions that became visible.", ("group",)),
+    "headrace_commit_seconds": Metric("histogram", "Seconds that a transaction took.", ("group",)),
+    "headrace_commit_failures_total": Metric(
+        "counter",
+        "Transactions without effect; `refused`: the group had moved on.",
+        ("group", "reason"),
+    ),
+    "headrace_records_written_total": Metric("counter", "Records appended by transactions.", ("topic",)),
+    # Partitions
+    "headrace_partitions_assigned": Metric("gauge", "Partitions that this worker has.", ("group",)),
+    "headrace_partitions_stopped": Metric(
+        "gauge", "Partitions here that do not advance until the worker is started again.", ("group",)
+    ),
+    "headrace_rebalances_total": Metric("counter", "Assignments of partitions to this worker.", ("group",)),
+    "headrace_restore_seconds": Metric(
+        "histogram", "Seconds from an assignment until the tables of its partitions were restored.", ("group",)
+    ),
+    "headrace_fetch_rebuilds_total": Metric(
+        "counter", "Times that fetching was rebuilt because it stood still while there was lag.", ("group",)
+    ),
+    "headrace_lag_records": Metric(
+        "gauge", "Offsets between the committed position and the end of the log.", ("group", "topic", "partition")
+    ),
+    "headrace_committed_offset": Metric("gauge", "Committed position.", ("group", "topic", "partition")),
+    # Sinks
+    "headrace_sink_state": Metric("gauge", "1 for the state that the sink is in, 0 for the others.", ("sink", "state")),
+    "headrace_sink_records_total": Metric("counter", "Records that the sink stored.", ("sink",)),
+    "headrace_sink_write_seconds": Metric("histogram", "Seconds that a write to the sink took.", ("sink",)),
+    "headrace_sink_retries_total": Metric("counter", "Writes and connections that failed.", ("sink",)),
+    # The ledger
+    "headrace_ledger_messages": Metric(
+        "gauge", "Messages since the log began, by what became of them; `accepted` is the sum of the others.", ("term",)
+    ),
+    # The process
+    "headrace_healthy": Metric("gauge", "1 while `/health` answers 200, else 0."),
+    "headrace_ready": Metric("gauge", "1 while `/ready` answers 200, else 0."),
+    "headrace_loop_blocked_total": Metric(
+        "counter", "Times that an event loop ran nothing else for half a second or longer.", ("loop",)
+    ),
+    "headrace_loop_blocked_seconds_total": Metric("counter", "Seconds of these.", ("loop",)),
+    "headrace_collected_timestamp_seconds": Metric(
+        "gauge", "When a collector last succeeded, seconds since 1970 UTC; what it reads is as old.", ("collector",)
+    ),
+    "headrace_collector_failures_total": Metric(
+        "counter", "Times that a collector failed or took too long; its gauges keep their values.", ("collector",)
+    ),
+    "headrace_series_refused_total": Metric(
+        "counter", "Values not kept under their own labels because the metric has too many of them.", ("metric",)
+    ),
+    "headrace_build_info": Metric("gauge", "1, with the version of headrace.", ("version",)),
+}
+
+_BEGIN, _END = "<!-- begin: made from headrace/engine/metric_names.py -->", "<!-- end -->"
+
+
+def with_tables(page: str) -> str:
+    """`page` of documentation with the tables between its two marks made anew."""
+    before, rest = page.split(_BEGIN)
+    _, after = rest.split(_END)
+    return f"{before}{_BEGIN}\n{_tables()}{_END}{after}"
+
+
+def _tables() -> str:
+    rows = ["| Metric | Kind | Labels | |", "|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        rows.append(f"| `{name}` | {metric.kind} | {', '.join(metric.labels)} | {metric.meaning} |")
+    rows += ["", "| Label | | Values |", "|---|---|---|"]
+    for label, (meaning, values) in LABELS.items():
+        shown = "" if label == "metric" else ", ".join(f"`{value}`" for value in values)
+        rows.append(f"| `{label}` | {meaning} | {shown} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    path = Path("docs/metrics.md")
+    path.write_text(with_tables(path.read_text()))
