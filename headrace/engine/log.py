@@ -118,6 +118,24 @@ class Fetched(NamedTuple):
         return Fetched(self.target, self.offset(start), next_offset, self.records.slice(start, stop), offsets)
 
 
+    @staticmethod
+    def joined(pieces: Sequence["Fetched"]) -> "Fetched":
+        """Pieces that follow each other, at least one, as one."""
+        if len(pieces) == 1:
+            return pieces[0]
+        full = [piece for piece in pieces if len(piece.records)]
+        if not full:
+            return pieces[-1]
+        offsets = [piece.offset(index) for piece in full for index in range(len(piece.records))]
+        return Fetched(
+            full[0].target,
+            offsets[0],
+            pieces[-1].next_offset,
+            Records.concat([piece.records for piece in full]),
+            offsets if offsets[-1] - offsets[0] != len(offsets) - 1 else None,
+        )
+
+
 class Reader(Protocol):
     """Reads partitions from given offsets on. Each reader is on its own: two never take each other's records."""
 

@@ -58,10 +58,12 @@ class Batches:
 
     async def __anext__(self) -> Batch:
         self._finish()
-        if not self._parts:
+        self._forget_dropped()
+        while not self._parts:
             self._delivery = await self._queue.get()
             self._sends = []
             self._parts.append(_Part(0, len(self._delivery.fetched.records)))
+            self._forget_dropped()
         self._part = self._parts.popleft()
         self._batch = self._view(self._part)
         current_batch.set(self._batch)
@@ -74,6 +76,8 @@ class Batches:
         self._batch = self._part = None
         if part is None or delivery is None:
             raise error  # raised outside any batch: nothing to offer again
+        if delivery.dropped:
+            return
         if isinstance(error, BadRecord) and 0 <= error.index < part.stop - part.start:
             self._isolate(delivery, part, part.start + error.index, error.reason)
         elif part.tries < MAX_TRIES - 1:
@@ -98,6 +102,8 @@ class Batches:
             return
         batch, self._batch, self._part = self._batch, None, None
         current_batch.set(None)
+        if self._delivery.dropped:
+            return
         for apply in batch.finishers:
             apply()
         self._sends += batch.sends
@@ -107,6 +113,11 @@ class Batches:
         if not self._parts:
             self._delivery.finished(self._agent, self._sends)
             self._delivery = None
+
+    def _forget_dropped(self) -> None:
+        if self._delivery is not None and self._delivery.dropped:
+            self._delivery = None
+            self._parts.clear()
 
     def _isolate(self, delivery: Delivery, part: _Part, index: int, reason: str) -> None:
         """Dead-letter record `index` alone and offer what is around it."""

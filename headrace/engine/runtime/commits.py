@@ -1,12 +1,17 @@
 """Collects what finished batches want to happen, and commits it in one step."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from headrace.engine.batch import Send
-from headrace.engine.log import Append, Changes, Log, Tally, TopicPartition, Transaction
+from headrace.engine.errors import CommitRefused
+from headrace.engine.log import Append, Changes, Log, Member, Tally, TopicPartition, Transaction
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
+
+#: Records that may be finished and not yet committed: while the log is slow, or down, agents wait.
+MOST_UNCOMMITTED = 100_000
 
 #: Gives the table changes of finished batches of one input partition.
 CollectChanges = Callable[[TopicPartition], Sequence[Changes]]
@@ -18,6 +23,7 @@ class _Finished:
 
     position: int
     sends: list[Send] = field(default_factory=list)
+    count: int = 0
 
 
 class Commits:
@@ -33,49 +39,104 @@ class Commits:
         self._collect = collect
         self._finished: dict[TopicPartition, _Finished] = {}
         self._busy: set[TopicPartition] = set()
+        self._refused: set[TopicPartition] = set()
         self._partitioners: dict[str, Partitioner] = {}
+        self._writing = asyncio.Lock()
+        self._uncommitted = 0
+        self._something_finished = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
         self.committed: dict[TopicPartition, int] = {}
 
     def begin(self, target: TopicPartition) -> None:
         """A batch of `target` is given to its agents: from now on its tables may be half-way."""
         self._busy.add(target)
 
-    def finish(self, target: TopicPartition, position: int, sends: Sequence[Send]) -> None:
-        """Every agent is done with the records before `position`.
+    def finish(self, target: TopicPartition, position: int, sends: Sequence[Send], count: int) -> None:
+        """Every agent is done with the `count` records before `position`.
 
         Without this call after `begin` nothing more of the partition is committed.
         """
         finished = self._finished.setdefault(target, _Finished(position))
         finished.position = position
         finished.sends += sends
+        finished.count += count
         self._busy.discard(target)
+        self._add_uncommitted(count)
+        self._something_finished.set()
+
+    def move(self, target: TopicPartition, position: int) -> None:
+        """There is nothing to do before `position`: Kafka's own markers. Committed too, or lag would never reach 0."""
+        self.finish(target, position, [], 0)
 
     @property
     def busy(self) -> bool:
         """Whether a partition is inside a batch."""
         return bool(self._busy)
 
-    def cut(self) -> Transaction | None:
-        """Everything that is finished, taken out at one instant; None when there is nothing. Pass it to `write`."""
+    async def wait_finished(self) -> None:
+        """Wait until there is something to commit."""
+        await self._something_finished.wait()
+
+    async def wait_room(self) -> None:
+        """Wait while more than `MOST_UNCOMMITTED` records are finished and not committed."""
+        await self._room.wait()
+
+    async def commit(self, member: Member, on_cut: Callable[[], None] = lambda: None) -> None:
+        """Take everything that is finished at one instant, and make it durable and visible.
+
+        Args:
+            member: as whom the partitions were read.
+            on_cut: called when batches may run again, before anything is written.
+        Raises:
+            CommitRefused: nothing of it is visible; the partitions in it are not committed any more, until `forget`.
+            LogError: nothing of it is visible, and the log is no good.
+        """
+        async with self._writing:
+            self._something_finished.clear()
+            transaction, count = self._cut(member)
+            on_cut()
+            if transaction is None:
+                return
+            try:
+                await self._log.commit(transaction)
+            except CommitRefused:
+                self._refused |= transaction.positions.keys()
+                raise
+            finally:
+                self._add_uncommitted(-count)
+            self.committed.update(transaction.positions)
+
+    def forget(self) -> set[TopicPartition]:
+        """Start anew with all partitions. Those whose tables changed without a commit."""
+        ahead = self._refused | {target for target, finished in self._finished.items() if finished.count}
+        self._add_uncommitted(-sum(finished.count for finished in self._finished.values()))
+        self._finished.clear()
+        self._busy.clear()
+        self._refused = set()
+        return ahead
+
+    def _add_uncommitted(self, count: int) -> None:
+        self._uncommitted += count
+        if self._uncommitted > MOST_UNCOMMITTED:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    def _cut(self, member: Member) -> tuple[Transaction | None, int]:
         sends: list[Send] = []
         changes: list[Changes] = []
         positions: dict[TopicPartition, int] = {}
-        for target in [target for target in self._finished if target not in self._busy]:
+        count = 0
+        for target in [target for target in self._finished if target not in self._busy | self._refused]:
             finished = self._finished.pop(target)
             sends += finished.sends
             changes += self._collect(target)
             positions[target] = finished.position
-        return Transaction(self._appends(sends), changes, self._group, positions) if positions else None
-
-    async def write(self, transaction: Transaction | None) -> None:
-        """Make a cut durable and visible. Cuts must be written in the order in which they were taken.
-
-        Raises:
-            LogError: nothing of it is.
-        """
-        if transaction is not None:
-            await self._log.commit(transaction)
-            self.committed.update(transaction.positions)
+            count += finished.count
+        if not positions:
+            return None, 0
+        return Transaction(self._appends(sends), changes, self._group, positions, member), count
 
     def _appends(self, sends: Sequence[Send]) -> list[Append]:
         parts: dict[TopicPartition, list[Records]] = {}

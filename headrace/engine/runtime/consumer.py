@@ -1,8 +1,7 @@
-"""Faust's consumer on a `Log`: one pump per partition, one batch of it in flight, commits in between."""
+"""Faust's consumer on a `Log`: shares partitions with its group, reads them in batches, commits what is finished."""
 
 import asyncio
-import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, cast
 
 import structlog
@@ -10,27 +9,26 @@ from faust.transport.consumer import Consumer
 from faust.types.tuples import TP, ConsumerMessage
 
 from headrace.engine.clock import Clock
-from headrace.engine.errors import AgentStopped, first
-from headrace.engine.log import Fetched, Log, TopicPartition
+from headrace.engine.errors import CommitRefused, first
+from headrace.engine.log import Log, Member, Membership, TopicPartition
 from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
+from headrace.engine.runtime.pumps import Pumps
 from headrace.engine.runtime.settings import RuntimeSettings
-
-#: Seconds that a commit waits for batches in hand; a partition whose agent takes longer comes with a later commit.
-MAX_GATE_WAIT = 0.25
 
 log_ = structlog.get_logger()
 
 
 class BatchConsumer(Consumer):
-    """Reads every assigned partition in batches and commits what is finished.
+    """Member of the app's consumer group.
 
     Faust commits offsets that its ack bookkeeping found, and it acknowledges cancelled work and an agent's failure too.
     Here a position is what `Commits` says: the offset after the last batch that every agent finished.
-    """
 
-    _assigned: frozenset[TopicPartition] = frozenset()
-    _commits: Commits
+    When partitions are given out anew, work is suspended and committed, not torn down: tables of partitions that come
+    back are kept. A commit that was refused leaves tables ahead of their changelog; those are restored
+    (see `test_tables_are_restored_after_a_refused_commit`).
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,105 +37,118 @@ class BatchConsumer(Consumer):
         self._clock: Clock = app.clock
         self._settings: RuntimeSettings = app.runtime
         self._commits = Commits(self._headrace_log, app.conf.id, app.tables.changes)
-        self._draining = asyncio.Event()
-        self._something_finished = asyncio.Event()
-        self._nothing_busy = asyncio.Event()
-        self._gate = asyncio.Event()
-        self._gate.set()
-        self._pumps_done: asyncio.Future[None] | None = None
+        reader = self._headrace_log.reader()
+        self._pumps = Pumps(reader, self._commits, self._settings, self._clock, self._stop_partition)
+        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._member = Member()
+        self._membership: Membership | None = None
+        self._taking_over: asyncio.Future[Any] | None = None
+        self._drained = asyncio.Event()
+        self.rebalances = 0
         self.stopped_partitions: dict[TopicPartition, str] = {}
 
     # -- assignment
 
     async def subscribe(self, topics: Iterable[str]) -> None:
-        targets = frozenset(
-            TopicPartition(topic, number) for topic in topics for number in range(self._headrace_log.partitions(topic))
-        )
-        # Not awaited here: the assignment handler waits for something that happens only after subscribe returned.
-        self.add_future(self._assign(targets))
+        if self._membership is not None:
+            await self._membership.leave()
+        app = cast(Any, self.app)
+        self._membership = await self._headrace_log.join(app.conf.id, topics, self, assignor=app.assignor)
 
-    async def _assign(self, targets: frozenset[TopicPartition]) -> None:
+    async def on_assigned(self, targets: Set[TopicPartition], member: Member) -> None:
+        """The group gave out partitions. Takes them over in the background: the group waits for this to return."""
+        self.rebalances += 1
+        self._begin_take_over(frozenset(targets), member)
+
+    async def on_revoked(self) -> None:
+        """Finish and commit what is in hand; what takes too long is dropped, and left to whoever is next."""
+        await self._cancel_take_over()
+        await self._suspend(self._settings.drain_timeout)
+        await cast(Any, self.app).on_partitions_revoked.send(self.assignment())
+
+    def _begin_take_over(self, targets: frozenset[TopicPartition], member: Member) -> None:
+        # Not awaited: Faust's assignment handler waits for something that happens only after subscribe returned.
+        if not self._drained.is_set():
+            self._taking_over = self.add_future(self._take_over(targets, member))
+
+    async def _cancel_take_over(self) -> None:
+        if self._taking_over is not None and not self._taking_over.done():
+            self._taking_over.cancel()
+            await asyncio.wait([self._taking_over])
+
+    async def _take_over(self, targets: frozenset[TopicPartition], member: Member) -> None:
         app = cast(Any, self.app)
         app.on_rebalance_start()
         app.consumer_generation_id += 1
-        self._assigned = targets
+        self._assigned, self._member = targets, member
+        # Positions first: they wait for the last transaction of whoever had the partitions. Tables are restored to an
+        # end that is looked up afterwards, so they contain it too.
+        positions = await self._positions(targets)
         await self.on_partitions_assigned({TP(*target) for target in targets}, app.consumer_generation_id)
         app.on_rebalance_end()
+        self.stopped_partitions = {t: why for t, why in self.stopped_partitions.items() if t in targets}
+        for target in sorted(targets):
+            problem = app.tables.problem(target)
+            if problem is not None:
+                self._stop_partition(target, problem)
+            elif target not in self.stopped_partitions:
+                self._pumps.start(target, positions[target])
+
+    async def _positions(self, targets: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        group = cast(Any, self.app).conf.id
+        positions: dict[TopicPartition, int] = {}
+        for topic in {target.topic for target in targets}:
+            positions |= await self._headrace_log.positions(group, topic)
+        return positions
+
+    async def _suspend(self, timeout: float) -> None:
+        """Stop all partitions, commit what they finished. Tables that are ahead of the log then are dropped."""
+        unfinished = await self._pumps.stop(timeout)
+        try:
+            await self._commits.commit(self._member)
+        except CommitRefused as refused:
+            log_.warning("commit_refused", error=str(refused))
+        cast(Any, self.app).tables.drop(unfinished | self._commits.forget())
+
+    async def _start_over(self) -> None:
+        """Take over anew what we have, after a commit was refused. Unless the group is about to give it out anew."""
+        if self._taking_over is None or self._taking_over.done():
+            await self._suspend(0)
+            self._begin_take_over(self._assigned, self._member)
+
+    def _stop_partition(self, target: TopicPartition, reason: str) -> None:
+        self.stopped_partitions[target] = reason
+        log_.error("partition stopped", topic=target.topic, partition=target.partition, error=reason)
 
     def assignment(self) -> set[TP]:
         return {TP(*target) for target in self._assigned}
 
-    # -- reading and delivering
+    # -- reading, delivering, committing
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        self._pumps_done = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as group:
+                self._pumps.open(group, cast(BatchConductor, self.app.topics))
                 committer = group.create_task(self._commit_when_finished())
-                pumps = [group.create_task(self._pump(target)) for target in sorted(self._assigned)]
-                await asyncio.gather(*pumps)
+                await self._drained.wait()
                 committer.cancel()
         except ExceptionGroup as errors:
             raise first(errors) from None
-        finally:
-            if not self._pumps_done.done():
-                self._pumps_done.set_result(None)
-
-    async def _pump(self, target: TopicPartition) -> None:
-        """Give the partition's records to its agents, batch after batch, until told to drain."""
-        position = (await self._headrace_log.positions(cast(Any, self.app).conf.id, target.topic))[target]
-        conductor = cast(BatchConductor, self.app.topics)
-        while not self._draining.is_set():
-            fetched = await self._fetch(target, position)
-            await self._gate.wait()
-            if fetched is None or self._draining.is_set():
-                continue
-            self._commits.begin(target)
-            try:
-                sends = await conductor.deliver(fetched).wait_finished()
-            except AgentStopped as stopped:
-                self.stopped_partitions[target] = str(stopped)
-                log_.error("partition stopped", topic=target.topic, partition=target.partition, error=str(stopped))
-                return
-            position = fetched.next_offset
-            self._commits.finish(target, position, sends)
-            self._something_finished.set()
-            if not self._commits.busy:
-                self._nothing_busy.set()
-            await self._clock.sleep(0)  # a saturated partition must not keep the others from running
-
-    async def _fetch(self, target: TopicPartition, position: int) -> Fetched | None:
-        settings, log = self._settings, self._headrace_log
-        fetched = await log.read(target, position, settings.max_batch_records)
-        if fetched is None:
-            await log.wait({target: position}, settings.poll_timeout)
-            fetched = await log.read(target, position, settings.max_batch_records)
-        if fetched is not None and len(fetched.records) < settings.linger_records:
-            await self._clock.sleep(settings.linger)
-            fetched = await log.read(target, position, settings.max_batch_records)
-        return fetched
-
-    # -- committing
 
     async def _commit_when_finished(self) -> None:
-        """Close the gate, let batches in hand finish, cut, open the gate, and write while the next batches run."""
         while True:
-            await self._something_finished.wait()
+            await self._commits.wait_finished()
             await self._clock.sleep(self._settings.commit_interval)
-            self._something_finished.clear()
-            self._gate.clear()
-            if self._commits.busy:
-                self._nothing_busy.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(MAX_GATE_WAIT):
-                        await self._nothing_busy.wait()
-            cut = self._commits.cut()
-            self._gate.set()
-            await self._commits.write(cut)
+            await self._pumps.pause()
+            try:
+                await self._commits.commit(self._member, self._pumps.resume)
+            except CommitRefused as refused:
+                log_.warning("commit_refused", error=str(refused))
+                await self._start_over()
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Commit what is finished (Faust's name for it)."""
-        await self._commits.write(self._commits.cut())
+        await self._commits.commit(self._member)
         return True
 
     @property
@@ -147,10 +158,13 @@ class BatchConsumer(Consumer):
 
     async def drain(self) -> None:
         """Take no new batch, let running ones finish within `drain_timeout`, commit. The rest stays in the log."""
-        self._draining.set()
-        if self._pumps_done is not None:
-            await asyncio.wait([self._pumps_done], timeout=self._settings.drain_timeout)
-        await self.commit()
+        if not self._drained.is_set():
+            self._drained.set()
+            await self._cancel_take_over()
+            await self._suspend(self._settings.drain_timeout)
+            if self._membership is not None:
+                await self._membership.leave()
+            await self._pumps.close()
 
     async def on_stop(self) -> None:
         """Everything was committed by `drain`; what was not finished must not be."""
@@ -172,11 +186,7 @@ class BatchConsumer(Consumer):
         return await self.commit()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        found: dict[TP, int] = {}
-        for topic in {target.topic for target in self._assigned}:
-            positions = await self._headrace_log.positions(cast(Any, self.app).conf.id, topic)
-            found.update({TP(*target): offset for target, offset in positions.items()})
-        return found
+        return {TP(*target): offset for target, offset in (await self._positions(self._assigned)).items()}
 
     async def _seek(self, partition: TP, offset: int) -> None:
         raise NotImplementedError("batches are read from the committed position")

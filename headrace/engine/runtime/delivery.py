@@ -16,6 +16,7 @@ class Delivery:
     def __init__(self, fetched: Fetched, agents: Sequence[str]) -> None:
         self.fetched = fetched
         self.shared = Shared(fetched)
+        self.dropped = False
         self._sends: dict[str, list[Send]] = {agent: [] for agent in agents}
         self._working = set(agents)
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -33,6 +34,10 @@ class Delivery:
         """An agent gives up on this fetch."""
         if not self._done.done():
             self._done.set_exception(error)
+
+    def drop(self) -> None:
+        """The partition goes to another worker, or is restored: whatever agents still do with it has no effect."""
+        self.dropped = True
 
     async def wait_finished(self) -> list[Send]:
         """Everything the agents sent.

@@ -26,6 +26,8 @@ class BatchTableManager(TableManager):
     def __init__(self, app: Any, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self._states: dict[str, list[State]] = {}
+        self._restored_partitions: set[TopicPartition] = set()
+        self._problems: dict[str, str] = {}
         self._restored = asyncio.Event()
 
     def register(self, topic: str, states: Iterable[State]) -> None:
@@ -50,6 +52,17 @@ class BatchTableManager(TableManager):
                 found.append(Changes(TopicPartition(changelog, target.partition), entries))
         return found
 
+    def drop(self, targets: Iterable[TopicPartition]) -> None:
+        """State of these partitions is not what the log says: the next assignment restores it."""
+        for target in targets:
+            self._restored_partitions.discard(target)
+            for state in self._states.get(target.topic, ()):
+                state.forget(target.partition)
+
+    def problem(self, target: TopicPartition) -> str | None:
+        """Why the tables of a partition cannot be kept, or None."""
+        return self._problems.get(target.topic)
+
     async def on_start(self) -> None:
         self._tables_finalized.set()
         self._tables_registered.set()
@@ -60,20 +73,40 @@ class BatchTableManager(TableManager):
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
-        log: Log = cast(Any, self.app).record_log
-        for tp in revoked:
-            for state in self._states.get(tp.topic, ()):
-                state.forget(tp.partition)
-        for tp in sorted(newly_assigned):
-            for state in self._states.get(tp.topic, ()):
-                target = TopicPartition(changelog_topic(self.app.conf.id, state.name), tp.partition)
-                async for entries in log.restore(target):
-                    state.restore(tp.partition, entries)
-                state.restored(tp.partition)
+        targets = {TopicPartition(*tp) for tp in assigned}
+        self.drop(self._restored_partitions - targets)
+        self._problems = {topic: why for topic in {t.topic for t in targets} if (why := self._mismatch(topic))}
+        for target in sorted(targets - self._restored_partitions):
+            if target.topic not in self._problems:
+                await self._restore(target)
         self._restored.set()
         app = cast(Any, self.app)
         app.flow_control.resume()
         await app._fetcher.maybe_start()
+
+    async def _restore(self, target: TopicPartition) -> None:
+        """All tables of one partition; interrupted half-way, they are restored from scratch the next time."""
+        log: Log = cast(Any, self.app).record_log
+        self.drop([target])
+        for state in self._states.get(target.topic, ()):
+            changelog = TopicPartition(changelog_topic(self.app.conf.id, state.name), target.partition)
+            async for entries in log.restore(changelog):
+                state.restore(target.partition, entries)
+            state.restored(target.partition)
+        self._restored_partitions.add(target)
+
+    def _mismatch(self, topic: str) -> str | None:
+        """A table is partitioned like its topic: with another number of partitions its keys are elsewhere."""
+        log: Log = cast(Any, self.app).record_log
+        group, partitions = self.app.conf.id, log.partitions(topic)
+        for state in self._states.get(topic, ()):
+            kept = log.partitions(changelog_topic(group, state.name))
+            if kept != partitions:
+                return (
+                    f"topic {topic} has {partitions} partitions, but table {state.name} of its agents was kept for {kept}: "
+                    f"keys have moved. `headrace topics reset {topic} --group {group}` starts the tables over"
+                )
+        return None
 
     def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Nothing to suspend: state is dropped when the next assignment says so."""

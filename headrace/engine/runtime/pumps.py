@@ -1,0 +1,147 @@
+"""One pump per partition: read a batch, give it to its agents, wait until they are done, and again."""
+
+import asyncio
+from collections.abc import Callable
+
+from headrace.engine.clock import Clock
+from headrace.engine.errors import AgentStopped, TopicChanged
+from headrace.engine.log import Fetched, Reader, TopicPartition
+from headrace.engine.runtime.commits import Commits
+from headrace.engine.runtime.conductor import BatchConductor
+from headrace.engine.runtime.delivery import Delivery
+from headrace.engine.runtime.settings import RuntimeSettings
+
+#: Seconds that a commit waits for batches in hand; a partition whose agent takes longer comes with a later commit.
+MAX_PAUSE = 0.25
+
+#: Told which partition stopped, and why.
+OnStopped = Callable[[TopicPartition, str], None]
+
+
+class Pumps:
+    """Keeps every started partition moving, one batch of each in flight.
+
+    Args:
+        commits: told what begins and what is finished; a pump waits while too much is finished and not committed.
+        on_stopped: called when a partition can go no further.
+    """
+
+    def __init__(
+        self, reader: Reader, commits: Commits, settings: RuntimeSettings, clock: Clock, on_stopped: OnStopped
+    ) -> None:
+        self._reader = reader
+        self._commits = commits
+        self._settings = settings
+        self._clock = clock
+        self._on_stopped = on_stopped
+        self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._deliveries: dict[TopicPartition, Delivery] = {}
+        self._nothing_busy = asyncio.Event()
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._group: asyncio.TaskGroup | None = None
+        self._conductor: BatchConductor | None = None
+        self._early: dict[TopicPartition, int] = {}
+
+    def open(self, group: asyncio.TaskGroup, conductor: BatchConductor) -> None:
+        """Run pumps in `group` from now on; an error that is not about a batch ends the group."""
+        self._group, self._conductor = group, conductor
+        early, self._early = self._early, {}
+        for target, position in early.items():
+            self.start(target, position)
+
+    def start(self, target: TopicPartition, position: int) -> None:
+        """Read `target` from `position` on."""
+        if self._group is None:
+            self._early[target] = position
+        else:
+            self._tasks[target] = self._group.create_task(self._pump(target, position))
+
+    async def pause(self) -> None:
+        """Begin no new batch; return when those in hand are finished, or after `MAX_PAUSE`."""
+        self._gate.clear()
+        await self._wait_not_busy(MAX_PAUSE)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._gate.set()
+
+    async def stop(self, timeout: float) -> set[TopicPartition]:
+        """End all pumps; batches in hand get `timeout` seconds. The partitions whose batch was dropped."""
+        self._early.clear()
+        self._gate.clear()
+        await self._wait_not_busy(timeout)
+        unfinished = set(self._deliveries)
+        for delivery in self._deliveries.values():
+            delivery.drop()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._tasks.clear()
+        self._deliveries.clear()
+        self._gate.set()
+        return unfinished
+
+    async def close(self) -> None:
+        """Stop reading ahead."""
+        await self._reader.close()
+
+    async def _wait_not_busy(self, timeout: float) -> None:
+        if not self._commits.busy:
+            return
+        self._nothing_busy.clear()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._nothing_busy.wait()
+        except TimeoutError:
+            pass
+
+    async def _pump(self, target: TopicPartition, position: int) -> None:
+        while True:
+            try:
+                fetched = await self._fetch(target, position)
+            except TopicChanged as error:
+                self._on_stopped(target, str(error))
+                return
+            await self._gate.wait()
+            await self._commits.wait_room()
+            if fetched is None:
+                continue
+            position = fetched.next_offset
+            if not len(fetched.records):
+                self._commits.move(target, position)
+            elif not await self._deliver(target, fetched):
+                return
+            await self._clock.sleep(0)  # a saturated partition must not keep the others from running
+
+    async def _deliver(self, target: TopicPartition, fetched: Fetched) -> bool:
+        """Give a fetch to its agents; whether the partition can go on."""
+        assert self._conductor is not None
+        self._commits.begin(target)
+        delivery = self._deliveries[target] = self._conductor.deliver(fetched)
+        try:
+            sends = await delivery.wait_finished()
+        except AgentStopped as error:
+            self._on_stopped(target, str(error))
+            return False
+        del self._deliveries[target]
+        self._commits.finish(target, fetched.next_offset, sends, len(fetched.records))
+        if not self._commits.busy:
+            self._nothing_busy.set()
+        return True
+
+    async def _fetch(self, target: TopicPartition, position: int) -> Fetched | None:
+        settings, reader = self._settings, self._reader
+        fetched = await reader.read(target, position, settings.max_batch_records)
+        if fetched is None:
+            await reader.wait({target: position}, settings.poll_timeout)
+            fetched = await reader.read(target, position, settings.max_batch_records)
+        if fetched is not None and 0 < len(fetched.records) < settings.linger_records:
+            await self._clock.sleep(settings.linger)
+            room = settings.max_batch_records - len(fetched.records)
+            more = await reader.read(target, fetched.next_offset, room)
+            if more is not None:
+                fetched = Fetched.joined([fetched, more])
+        return fetched
