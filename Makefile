@@ -20,8 +20,10 @@ endif
 .DEFAULT_GOAL := help
 # Kills per chaos test.
 KILLS ?= 50
+BROKERS ?= 1
+VERSION ?=
 
-.PHONY: help setup demo test lint format bench chaos verify-data lock clean
+.PHONY: help setup demo kafka test lint format bench chaos verify-data lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -30,6 +32,9 @@ setup: .venv/dev ## make .venv with everything that development needs
 
 demo: .venv/runtime ## watch a simulated fleet stream through (SECONDS=20 stops by itself, ARGS="--rate 500")
 	@exec $(BIN)/headrace demo $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+kafka: .venv/runtime ## a real Kafka until Ctrl-C (BROKERS=3 VERSION=3.7.2 ARGS="--port 9092 --secure")
+	@exec $(BIN)/python scripts/local_kafka --brokers $(BROKERS) $(if $(VERSION),--version $(VERSION)) $(ARGS)
 
 test: lint ## lint, then all tests (ARGS="-k window" for some)
 	@exec $(BIN)/python -m pytest $(ARGS)
@@ -61,6 +66,7 @@ lock: .venv/dev ## pin the newest versions that pyproject.toml allows
 
 clean: ## back to a fresh clone (data in .headrace stays)
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf scripts/local_kafka/target
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/runtime: requirements-build.txt requirements.txt pyproject.toml scripts/venv.sh

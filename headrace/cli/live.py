@@ -9,7 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.pipeline import GROUP, Pipeline
+from headrace.cli.agents import GROUP
+from headrace.cli.pipeline import Pipeline
 from headrace.cli.report import iso_time
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError
@@ -99,8 +100,8 @@ class LiveView:
             agents_lag=agents_lag,
             sink_lag=sink_lag,
             sink_state=pipeline.sink_runner.statistics().state,
-            watermark_ms=pipeline.rollup.watermark(),
-            open_alerts=pipeline.alert.open_alerts(),
+            watermark_ms=pipeline.agents.rollup.watermark(),
+            open_alerts=pipeline.agents.alert.open_alerts(),
             anomalies=sum(anomalies.values()),
             closed_windows=sum(windows.values()),
             note=self._note(),

@@ -10,7 +10,14 @@ import click
 from headrace import __version__
 
 #: Imported when it is run: a command pays only for what it needs.
-COMMANDS = {"bench": "headrace.cli.bench", "demo": "headrace.cli.demo", "replay": "headrace.cli.replay"}
+COMMANDS = {
+    "bench": "headrace.cli.bench",
+    "demo": "headrace.cli.demo",
+    "dlq": "headrace.cli.dlq",
+    "replay": "headrace.cli.replay",
+    "topics": "headrace.cli.topics",
+    "worker": "headrace.cli.worker",
+}
 
 
 class _Commands(click.Group):

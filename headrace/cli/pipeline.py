@@ -8,10 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from headrace.agents.ingest import Ingest
-from headrace.agents.rollup import Rollup
-from headrace.agents.three_sigma import ThreeSigma
-from headrace.agents.threshold_alert import ThresholdAlert
+from headrace.cli.agents import GROUP, build_agents
+from headrace.cli.logs import open_log, topic_specs
 from headrace.cli.report import Latency, Report
 from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
@@ -20,19 +18,15 @@ from headrace.connectors.timescale_schema import TableSpec
 from headrace.engine.app import App
 from headrace.engine.clock import Clock
 from headrace.engine.embedded.lock import WorkerLock
-from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import AgentStopped, ConfigError, first
 from headrace.engine.intake import Intake
 from headrace.engine.ledger import Ledger, lag, read_ledger
-from headrace.engine.log import TopicSpec
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.readings import Readings
 from headrace.schemas.rule import AlertRule
 
-#: Consumer group of the agents.
-GROUP = "headrace"
 #: How often a run looks whether everything has arrived, seconds.
 ARRIVED_POLL = 0.05
 
@@ -100,35 +94,14 @@ class Pipeline:
         lock = WorkerLock(self._folder)
         lock.acquire()
         self._resources.callback(lock.release)
-        self.log = EmbeddedLog(
-            self._folder, retention=settings.log.retention, retention_bytes=settings.log.retention_bytes
-        )
+        self.log = await open_log(settings, self._folder, "pipeline")
         self._resources.push_async_callback(self.log.close)
-        self._make_agents()
-        partitions = settings.log.partitions
-        specs = [
-            *Intake.topic_specs(partitions),
-            *SinkRunner.topic_specs(),
-            *(TopicSpec(name, partitions) for name in topics.OUTPUTS),
-        ]
-        await self.app.create_topics(specs, partitions=partitions)
+        self.agents = build_agents(settings, self._device_types, self._rules)
+        self.app = App(GROUP, self.log, clock=self._clock, runtime=settings.runtime)
+        self.app.add(self.agents)
+        await self.app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
         self.intake = Intake(self.log, self._clock)
         await self._open_sink()
-
-    def _make_agents(self) -> None:
-        settings, types = self._settings, self._device_types
-        self.ingest = Ingest(types, settings.ingest)
-        cadences = {name: each.cadence for name, each in types.items() if each.cadence}
-        self.rollup = Rollup(sizes=settings.rollup.windows, grace=settings.rollup.grace, cadences=cadences)
-        self.detect = ThreeSigma(
-            pane=settings.detect.pane,
-            panes=settings.detect.panes,
-            warm_up=settings.detect.warm_up,
-            sigmas=settings.detect.sigmas,
-        )
-        self.alert = ThresholdAlert(self._rules)
-        self.app = App(GROUP, self.log, clock=self._clock, runtime=settings.runtime)
-        self.app.add([self.ingest, self.rollup, self.detect, self.alert])
 
     async def _open_sink(self) -> None:
         dsn = self._settings.database.dsn
@@ -200,6 +173,6 @@ class Pipeline:
     async def ledger(self) -> Ledger:
         """The ledger of this data folder, from its first message on."""
         decided: Counter[str] = Counter()
-        for outcomes in self.ingest.counters.totals().values():
+        for outcomes in self.agents.ingest.counters.totals().values():
             decided.update(outcomes)
         return await read_ledger(self.log, GROUP, self.sink.name, decided, await self.sink.ledger())

@@ -1,15 +1,17 @@
-"""`headrace replay`: a real data set through the whole path, on a clock that follows the data."""
+"""`headrace replay`: a real data set through the whole path, on a clock that follows the data; or the log, see `replay_log`."""
 
 import asyncio
 import re
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from headrace.cli.mqtt_path import mqtt_path
 from headrace.cli.pipeline import Pipeline
+from headrace.cli.replay_log import replay_log
 from headrace.cli.report import Report, iso_time
 from headrace.cli.running import (
     DEFAULT_FOLDER,
@@ -33,6 +35,9 @@ from headrace.engine.errors import ConfigError
 
 #: Seconds between two looks at the progress, on a terminal and off it.
 INTERVAL, PLAIN_INTERVAL = 0.25, 5.0
+#: Options of either form of the command.
+_OF_FILES = ("speed", "mapping", "via")
+_OF_THE_LOG = ("agent", "from_", "to", "warm_up", "dry_run")
 
 
 class _Speed(click.ParamType):
@@ -53,28 +58,54 @@ class _Speed(click.ParamType):
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.argument("path", type=click.Path(path_type=Path, exists=True), required=False)
 @click.option("--speed", type=_Speed(), default="max", show_default=True, help="Seconds of data per real second.")
 @click.option("--mapping", help="Name of a shipped mapping, or a TOML file. Default: by the columns.")
 @click.option("--via", type=click.Choice(["log", "mqtt"]), default="log", show_default=True, help="How rows come in.")
+@click.option("--agent", metavar="NAME", help="Instead of PATH: run this agent over the log again.")
+@click.option("--from", "from_", metavar="TIME", help="With --agent: results from TIME on, ISO 8601 or as 2h (ago).")
+@click.option("--to", metavar="TIME", help="With --agent: up to TIME. Default: to where the live agents are.")
+@click.option(
+    "--warm-up",
+    metavar="DURATION",
+    help="With --agent: read so much before --from, as 2h, without sending anything. Default: all that the log keeps.",
+)
+@click.option("--dry-run", is_flag=True, help="With --agent: only say what would be read.")
 @data_option
 @config_option
 @json_option
+@click.pass_context
 def replay(
-    path: Path,
+    ctx: click.Context,
+    path: Path | None,
     speed: float | None,
     mapping: str | None,
     via: str,
+    agent: str | None,
+    from_: str | None,
+    to: str | None,
+    warm_up: str | None,
+    dry_run: bool,
     data: Path | None,
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Replay PATH, a data file or a folder of them (CSV, NDJSON, Parquet; gzip too), through the whole path.
+    """Replay a data set, or the log itself.
 
-    Files of a folder are merged by event time. A replay that was stopped goes on where it was, without doubles; totals
-    cover all of it.
+    headrace replay PATH sends PATH, a data file or a folder of them (CSV, NDJSON, Parquet; gzip too), through the whole
+    path. Files of a folder are merged by event time. A replay that was stopped goes on where it was, without doubles;
+    totals cover all of it.
+
+    headrace replay --from TIME --agent NAME reads the log again, into a new instance of one agent (rollup, detect or
+    alert), for when the agent was repaired. What it sends replaces in the database what it sent the first time; the
+    live agents go on undisturbed. Windows and baselines reach back before TIME: so everything before it that the log
+    keeps is read first, see --warm-up. See docs/guides/replay-the-log.md.
     """
-    wrong = Mistakes()
+    mistakes = _unfit(ctx, path)
+    if path is None:
+        replay_log(agent, from_, to, warm_up, dry_run, data, config, as_json, mistakes)
+        return
+    wrong = Mistakes(mistakes)
     setup = wrong.take(lambda: set_up(config))
     chosen = wrong.take(lambda: load_mapping(mapping)) if mapping else None
     wrong.check()
@@ -85,6 +116,18 @@ def replay(
         raise ConfigError(f"the mapping's device type {found.device_type} is not known; there are {known}")
     folder = data or DEFAULT_FOLDER / f"replay-{_folder_name(path)}"
     asyncio.run(Replay(setup, path, found, folder, speed, via, as_json).run())
+
+
+def _unfit(ctx: click.Context, path: Path | None) -> list[str]:
+    """The options that do not go with PATH, or not without it."""
+    names = _OF_FILES if path is None else _OF_THE_LOG
+    given = [name for name in names if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    options = ", ".join("--" + name.strip("_").replace("_", "-") for name in given)
+    if path is None and not any(ctx.params[name] for name in _OF_THE_LOG):
+        return ["name a PATH to replay, or --from and --agent to replay the log"]
+    if given:
+        return [f"{options}: only for a PATH" if path is None else f"{options}: only without a PATH"]
+    return []
 
 
 def _folder_name(path: Path) -> str:

@@ -13,8 +13,9 @@ from rich.console import Console
 from headrace.cli.settings import Settings
 from headrace.engine import logging
 from headrace.engine.config import load
-from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import ConfigError
+from headrace.engine.intake import MINUTE_MS
+from headrace.engine.log import Log
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import AlertRule
@@ -106,11 +107,6 @@ def consoles(as_json: bool) -> tuple[Console, Console]:
     return (Console(stderr=True), Console()) if as_json else (Console(), Console())
 
 
-async def newest_append_ms(log: EmbeddedLog) -> int:
-    """Append time of the newest raw record, ms; 0 on an empty log."""
-    newest = 0
-    for target, end in (await log.end_offsets(topics.RAW)).items():
-        fetched = await log.reader().read(target, end - 1, 1) if end else None
-        if fetched is not None:
-            newest = max(newest, *fetched.records.timestamps)
-    return newest
+async def newest_append_ms(log: Log) -> int:
+    """Append time that every raw record is older than, ms, to the minute; 0 on an empty log."""
+    return max((tally.minute_ms + MINUTE_MS for tally in await log.tallies(topics.RAW)), default=0)

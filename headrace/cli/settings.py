@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field
 from headrace.agents.ingest import IngestConfig
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
+from headrace.engine.monitor import MonitorSettings
 from headrace.engine.runtime.settings import RuntimeSettings
 
 
@@ -83,3 +84,4 @@ class Settings(LayeredSettings):
     detect: DetectSettings = DetectSettings()
     alert: AlertSettings = AlertSettings()
     database: DatabaseSettings = DatabaseSettings()
+    monitor: MonitorSettings = MonitorSettings()

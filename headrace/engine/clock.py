@@ -86,3 +86,21 @@ class ManualClock(SystemClock):
     def follow(self, time_ms: int) -> None:
         """Move on to `time_ms`; never back."""
         self._now_ms = max(self._now_ms, time_ms)
+
+
+class SteppedClock(ManualClock):
+    """A manual clock on which real seconds stand still too: for tests of everything that waits or gives up.
+
+    `advance` moves both; `sleep` moves on by what it is asked to wait and returns at once.
+    """
+
+    def __init__(self, start_ms: int = 0) -> None:
+        super().__init__(start_ms)
+        self._start_ms = start_ms
+
+    def monotonic(self) -> float:
+        return (self._now_ms - self._start_ms) / 1000
+
+    async def sleep(self, delay: float) -> None:
+        self.advance(round(delay * 1000))
+        await asyncio.sleep(0)

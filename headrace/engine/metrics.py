@@ -1,10 +1,10 @@
 """What is counted and measured while headrace runs, by names of one list."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from threading import Lock
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from headrace import __version__
 from headrace.engine.metric_names import BUCKETS, LABELS, METRICS, CounterName, GaugeName, HistogramName, MetricName
@@ -89,20 +89,23 @@ class Metrics:
 
     def remove(self, name: GaugeName, **labels: str | int) -> None:
         """Drop the values of a gauge that have these labels; any number of them may be given."""
-        wanted = {METRICS[name].labels.index(label): str(value) for label, value in labels.items()}  # type: ignore[arg-type]
+        wanted = [(place, str(labels[each])) for place, each in enumerate(METRICS[name].labels) if each in labels]
+        if len(wanted) != len(labels):
+            raise _wrong(name, labels)
         with self._lock:
-            self._values[name] = {
-                key: value
-                for key, value in self._values[name].items()
-                if any(key[place] != text for place, text in wanted.items())
-            }
+            series = self._values[name]
+            for key in [key for key in series if all(key[place] == value for place, value in wanted)]:
+                del series[key]
 
     def observe(self, name: HistogramName, seconds: float, **labels: str | int) -> None:
         """Add a value to a histogram."""
         key = _key(name, labels)
         with self._lock:
             series = self._histograms[name]
-            histogram = series.setdefault(self._bounded(name, series, key), _Histogram())
+            key = self._bounded(name, series, key)
+            histogram = series.get(key)
+            if histogram is None:
+                histogram = series[key] = _Histogram()
             histogram.counts[bisect_left(BUCKETS, seconds)] += 1
             histogram.total += seconds
 
@@ -160,12 +163,21 @@ def _key(name: MetricName, labels: Mapping[str, str | int]) -> _Key:
     """
     wanted = METRICS[name].labels
     if len(labels) != len(wanted) or any(label not in labels for label in wanted):
-        raise ValueError(f"{name} has the labels {', '.join(wanted) or 'none'}, not {', '.join(labels) or 'none'}")
-    key = []
-    for label in wanted:
-        value, values = str(labels[label])[:MAX_LABEL], LABELS[label][1]
-        key.append(value if not values or value in values else OTHER)
-    return tuple(key)
+        raise _wrong(name, labels)
+    return tuple(_text(str(labels[label]), LABELS[label][1]) for label in wanted)
+
+
+def _text(value: str, values: Sequence[str]) -> str:
+    """A label value as it is exported; `values` are all that there are, if any."""
+    if values:
+        return value if value in values else OTHER
+    if not value.isascii():
+        value = value.encode(errors="replace").decode()  # a lone surrogate would make the whole export fail
+    return value[:MAX_LABEL]
+
+
+def _wrong(name: MetricName, labels: Iterable[str]) -> ValueError:
+    return ValueError(f"{name} has the labels {METRICS[name].labels}, not {tuple(labels)}")
 
 
 def _buckets(counts: Sequence[int]) -> list[tuple[str, float]]:

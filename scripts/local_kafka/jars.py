@@ -1,4 +1,4 @@
-"""The jars of a Kafka broker, resolved by Maven from the pinned POM beside this file."""
+"""What brokers run on: programs, and the jars that Maven resolves from the pinned POM beside this file."""
 
 import hashlib
 import os
@@ -8,18 +8,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
-POM = HERE / "pom.xml"
-#: Class paths that were resolved before. Ignored by Git, removed by `make clean`.
-CACHE = HERE / "target"
-
-
-#: Programs that a cluster needs, and the Debian package that brings each.
-TOOLS = {"java": "openjdk-17-jre-headless", "mvn": "maven", "openssl": "openssl"}
+POM = Path(__file__).parent / "pom.xml"
+#: What earlier runs worked out. Ignored by Git, removed by `make clean`.
+CACHE = Path(__file__).parent / "target"
+#: Programs that a cluster needs (Java 17 or newer), and the Debian package that brings each.
+TOOLS = {"java": "default-jre-headless", "mvn": "maven", "openssl": "openssl"}
 
 
 class MissingTool(Exception):
-    """A program or the jars that the cluster needs are missing; the message says what to install."""
+    """A program or the jars that the cluster needs are missing; the message says what to do."""
 
 
 def missing_tools() -> dict[str, str]:
@@ -40,10 +37,10 @@ def find_tool(name: str) -> str:
 
 
 def class_path(version: str) -> str:
-    """Class path of a broker of this Kafka version. The first call downloads about 60 MB, later ones need no Maven.
+    """Class path of a broker of this Kafka version. The first call downloads 45 MB; later ones need no Maven.
 
     Raises:
-        MissingTool: no Maven, or Maven failed; the message ends with what it said.
+        MissingTool: no Maven, or it could not resolve the jars; the message ends with what it said.
     """
     key = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
     cached = CACHE / f"classpath-{version}-{key}.txt"
@@ -52,33 +49,43 @@ def class_path(version: str) -> str:
         if all(Path(jar).exists() for jar in found.split(os.pathsep)):
             return found
     found = _resolve(version)
-    _write_whole(cached, found)
+    with tempfile.NamedTemporaryFile("w") as whole:
+        whole.write(found)
+        whole.flush()
+        keep(Path(whole.name), cached)
     return found
+
+
+def class_archive(java: str, version: str, jars: str) -> Path:
+    """Where the class-data archive for this Java, Kafka version and class path belongs; others cannot use it."""
+    binary = Path(java).resolve()
+    key = hashlib.sha256(f"{binary} {binary.stat().st_mtime_ns} {jars}".encode()).hexdigest()[:12]
+    return CACHE / f"classes-{version}-{key}.jsa"
+
+
+def keep(source: Path, target: Path) -> None:
+    """Copy a file into `CACHE`; whoever reads at the same time, or writes the same, sees a whole file."""
+    CACHE.mkdir(exist_ok=True)
+    (CACHE / ".gitignore").write_text("*\n")
+    partial = target.with_name(f"{target.name}.{os.getpid()}")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
 
 
 def _resolve(version: str) -> str:
     maven = find_tool("mvn")
-    print(f"local_kafka: resolving the jars of Kafka {version} with Maven ...", file=sys.stderr, flush=True)
+    print(f"local_kafka: Maven resolves the jars of Kafka {version} ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "classpath.txt")
         goal = ["dependency:build-classpath", f"-Dkafka.version={version}", f"-Dmdep.outputFile={output}"]
         run = subprocess.run(
-            [maven, "-q", "-B", "-f", str(POM), *goal],
+            [maven, "--quiet", "--batch-mode", "--file", str(POM), *goal],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
-        if run.returncode != 0:
+        if run.returncode != 0 or not output.exists():
             raise MissingTool(f"Maven could not resolve the jars of Kafka {version}:\n{run.stdout[-2000:]}")
         return output.read_text().strip()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Two test runs may do this at once: each writes a file of its own and renames it."""
-    path.parent.mkdir(exist_ok=True)
-    (path.parent / ".gitignore").write_text("*\n")
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(text)
-    partial.replace(path)

@@ -42,6 +42,12 @@ class KafkaSettings(BaseModel):
     compression: Literal["none", "gzip", "lz4", "zstd", "snappy"] = Field(
         "lz4", description="of what is written to the log"
     )
+    retention_bytes: int = Field(
+        1 << 30,
+        ge=1 << 20,
+        description="bytes kept per partition of the topics that headrace makes. By size alone: Kafka's limit by time "
+        "goes by the records' own, and would delete a replay of old data before it is read",
+    )
     max_message_bytes: int = Field(
         4 << 20, ge=1 << 20, le=64 << 20, description="largest record batch that the topics take, bytes"
     )

@@ -1,7 +1,6 @@
 """Topics of a Kafka cluster: making, extending and listing them, on the I/O thread."""
 
 from collections.abc import Callable, Sequence
-from math import inf
 
 import aiokafka.errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
@@ -75,8 +74,9 @@ def _new_topic(spec: TopicSpec, copies: int, settings: KafkaSettings) -> NewTopi
     }
     if spec.compacted:
         config["cleanup.policy"] = "compact"
-    if spec.retention is not None:
-        config["retention.ms"] = "-1" if spec.retention == inf else str(round(spec.retention * 1000))
+    else:
+        config["retention.bytes"] = str(settings.retention_bytes)
+        config["retention.ms"] = "-1" if spec.retention is None else str(round(spec.retention * 1000))
     return NewTopic(spec.name, spec.partitions, copies, topic_configs=config)
 
 

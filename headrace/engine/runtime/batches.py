@@ -58,12 +58,12 @@ class Batches:
 
     async def __anext__(self) -> Batch:
         self._finish()
-        self._forget_dropped()
+        self._forget_over()
         while not self._parts:
             self._delivery = await self._queue.get()
             self._sends = []
             self._parts.append(_Part(0, len(self._delivery.fetched.records)))
-            self._forget_dropped()
+            self._forget_over()
         self._part = self._parts.popleft()
         self._batch = self._view(self._part)
         current_batch.set(self._batch)
@@ -76,7 +76,7 @@ class Batches:
         self._batch = self._part = None
         if part is None or delivery is None:
             raise error  # raised outside any batch: nothing to offer again
-        if delivery.dropped:
+        if delivery.over:
             return
         if isinstance(error, BadRecord) and 0 <= error.index < part.stop - part.start:
             self._isolate(delivery, part, part.start + error.index, error.reason)
@@ -102,7 +102,7 @@ class Batches:
             return
         batch, self._batch, self._part = self._batch, None, None
         current_batch.set(None)
-        if self._delivery.dropped:
+        if self._delivery.over:
             return
         for apply in batch.finishers:
             apply()
@@ -114,8 +114,8 @@ class Batches:
             self._delivery.finished(self._agent, self._sends)
             self._delivery = None
 
-    def _forget_dropped(self) -> None:
-        if self._delivery is not None and self._delivery.dropped:
+    def _forget_over(self) -> None:
+        if self._delivery is not None and self._delivery.over:
             self._delivery = None
             self._parts.clear()
 

@@ -1,7 +1,7 @@
 """One fetch on its way through every agent that reads its topic: the commit unit."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from headrace.engine.batch import Send, Shared
 from headrace.engine.log import Fetched
@@ -16,28 +16,42 @@ class Delivery:
     def __init__(self, fetched: Fetched, agents: Sequence[str]) -> None:
         self.fetched = fetched
         self.shared = Shared(fetched)
-        self.dropped = False
         self._sends: dict[str, list[Send]] = {agent: [] for agent in agents}
         self._working = set(agents)
+        self._finishers: list[Callable[[], None]] = []
+        self._over = False
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not agents:
             self._done.set_result(None)
+
+    @property
+    def over(self) -> bool:
+        """Whether it was dropped, or stopped by an agent: what is done with it now has no effect."""
+        return self._over
+
+    def on_finished(self, apply: Callable[[], None]) -> None:
+        """Run `apply` when every agent is done, before anything of it is committed. It must not raise."""
+        self._finishers.append(apply)
 
     def finished(self, agent: str, sends: list[Send]) -> None:
         """`agent` is done with every record; `sends` is what it staged."""
         self._sends[agent] = sends
         self._working.discard(agent)
         if not self._working and not self._done.done():
+            for apply in self._finishers:
+                apply()
             self._done.set_result(None)
 
     def stopped(self, error: Exception) -> None:
         """An agent gives up on this fetch."""
+        self._over = True
         if not self._done.done():
             self._done.set_exception(error)
 
     def drop(self) -> None:
-        """The partition goes to another worker, or is restored: whatever agents still do with it has no effect."""
-        self.dropped = True
+        """The partition is taken away: nothing of this fetch is committed. Whoever waits for it is cancelled."""
+        self._over = True
+        self._done.cancel()
 
     async def wait_finished(self) -> list[Send]:
         """Everything the agents sent.

@@ -103,7 +103,7 @@ class BatchTableManager(TableManager):
             kept = log.partitions(changelog_topic(group, state.name))
             if kept != partitions:
                 return (
-                    f"topic {topic} has {partitions} partitions, but table {state.name} of its agents was kept for {kept}: "
+                    f"topic {topic} has {partitions} partitions, but table {state.name} of its agents has {kept}: "
                     f"keys have moved. `headrace topics reset {topic} --group {group}` starts the tables over"
                 )
         return None

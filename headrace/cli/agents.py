@@ -1,0 +1,36 @@
+"""The agents that ship, as the settings want them."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from headrace.agents.ingest import Ingest
+from headrace.agents.rollup import Rollup
+from headrace.agents.three_sigma import ThreeSigma
+from headrace.agents.threshold_alert import ThresholdAlert
+from headrace.cli.settings import Settings
+from headrace.schemas.device_type import DeviceType
+from headrace.schemas.rule import AlertRule
+
+#: Consumer group of the agents.
+GROUP = "headrace"
+
+
+class Agents(NamedTuple):
+    """One of each, in the order in which they are registered."""
+
+    ingest: Ingest
+    rollup: Rollup
+    detect: ThreeSigma
+    alert: ThresholdAlert
+
+
+def build_agents(settings: Settings, device_types: Mapping[str, DeviceType], rules: Sequence[AlertRule]) -> Agents:
+    """New agents with empty tables."""
+    cadences = {name: each.cadence for name, each in device_types.items() if each.cadence}
+    detect = settings.detect
+    return Agents(
+        Ingest(device_types, settings.ingest),
+        Rollup(sizes=settings.rollup.windows, grace=settings.rollup.grace, cadences=cadences),
+        ThreeSigma(pane=detect.pane, panes=detect.panes, warm_up=detect.warm_up, sigmas=detect.sigmas),
+        ThresholdAlert(rules),
+    )

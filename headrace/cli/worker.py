@@ -1,0 +1,76 @@
+"""`headrace worker`: the agents, in one process or several."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from headrace.cli.agents import GROUP, build_agents
+from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.running import Setup, config_option, set_up, stop_on_signals
+from headrace.cli.workers import Workers
+from headrace.engine.app import App
+from headrace.engine.clock import SystemClock
+from headrace.engine.embedded.lock import WorkerLock
+from headrace.engine.errors import ConfigError
+from headrace.engine.kafka.instance import instance_name
+from headrace.engine.kafka.settings import SCHEME
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to run.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Data folder with the embedded log. Not needed where [log] url names a Kafka.",
+)
+@config_option
+def worker(workers: int, data: Path | None, config: Path | None) -> None:
+    """Run the agents on the log until Ctrl-C.
+
+    On Kafka, workers of all machines share the partitions. A worker that starts again within the session timeout gets
+    its partitions back without the others noticing.
+    """
+    setup = set_up(config)
+    on_kafka = setup.settings.log.url.startswith(SCHEME)
+    if workers > 1 and not on_kafka:
+        raise ConfigError("--workers: the embedded log takes one worker; name a Kafka as [log] url for more")
+    if workers > 1:
+        asyncio.run(Workers(workers, config).run())
+    elif on_kafka:
+        _work_on_kafka(setup)
+    else:
+        _work_in_folder(setup, data)
+
+
+def _work_on_kafka(setup: Setup) -> None:
+    settings = setup.settings
+    with instance_name(settings.kafka.instance, GROUP, settings.log.url) as name:
+        kafka = settings.kafka.model_copy(update={"instance": name})
+        asyncio.run(_work(setup._replace(settings=settings.model_copy(update={"kafka": kafka})), None, name))
+
+
+def _work_in_folder(setup: Setup, data: Path | None) -> None:
+    if data is None:
+        raise ConfigError("--data is missing: name the data folder, or a Kafka as [log] url in --config")
+    data.mkdir(parents=True, exist_ok=True)
+    lock = WorkerLock(data)
+    lock.acquire()
+    try:
+        asyncio.run(_work(setup, data, str(data)))
+    finally:
+        lock.release()
+
+
+async def _work(setup: Setup, data: Path | None, name: str) -> None:
+    settings = setup.settings
+    stop = stop_on_signals()
+    log = await open_log(settings, data, "worker")
+    try:
+        app = App(GROUP, log, clock=SystemClock(), runtime=settings.runtime)
+        app.add(build_agents(settings, setup.device_types, setup.rules))
+        await app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
+        click.echo(f"worker {name} on {settings.log.url}; Ctrl-C stops", err=True)
+        await app.run(stop)
+    finally:
+        await log.close()

@@ -1,0 +1,91 @@
+"""Several worker processes on one machine, and what happens when one of them ends."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+
+from headrace.cli.running import stop_on_signals
+from headrace.connectors import die_with_parent
+from headrace.engine.clock import SystemClock
+from headrace.engine.errors import ConfigError
+
+#: Seconds before a worker that failed is started again; doubles with every failure up to the longest.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+#: A worker that ran this long has recovered: its next failure counts as the first, seconds.
+STEADY = 60.0
+#: Seconds that workers get to finish once told to.
+STOP_TIMEOUT = 20.0
+MISTAKE = 2
+
+log = structlog.get_logger(__name__)
+
+
+class Workers:
+    """Runs `count` worker processes and starts those anew that fail.
+
+    Args:
+        count: processes, 1 or more.
+        config: settings file, passed on.
+    """
+
+    def __init__(self, count: int, config: Path | None) -> None:
+        self._count = count
+        command = [sys.executable, "-m", "headrace.cli.main", "worker"]
+        self._command = [sys.executable, die_with_parent.__file__, str(os.getpid()), *command]
+        if config is not None:
+            self._command += ["--config", str(config)]
+        self._clock = SystemClock()
+
+    async def run(self) -> None:
+        """Run until told to stop.
+
+        Raises:
+            ConfigError: the workers refuse to start; they have said why.
+        """
+        stop = stop_on_signals()
+        mistake = False
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(self._keep(number, stop)) for number in range(self._count)]
+            for keeper in keepers:
+                mistake |= await keeper
+        if mistake:
+            raise ConfigError("the workers did not start; see above")
+
+    async def _keep(self, number: int, stop: asyncio.Event) -> bool:
+        """Keep one worker running; whether it ended over a mistake in the configuration."""
+        pause = FIRST_PAUSE
+        while not stop.is_set():
+            began = self._clock.monotonic()
+            code = await self._run_once(stop)
+            if stop.is_set() or code == 0:
+                break
+            if code == MISTAKE:
+                stop.set()
+                return True
+            pause = FIRST_PAUSE if self._clock.monotonic() - began > STEADY else min(LONGEST_PAUSE, pause * 2)
+            log.error("worker_failed", worker=number, code=code, again_in=pause)
+            await _wait(stop, pause)
+        return False
+
+    async def _run_once(self, stop: asyncio.Event) -> int:
+        # A session of its own: Ctrl-C reaches the parent alone, which passes it on once.
+        process = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+        ended, asked = asyncio.ensure_future(process.wait()), asyncio.ensure_future(stop.wait())
+        await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not ended.done():
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait([ended], timeout=STOP_TIMEOUT)
+            if not ended.done():
+                process.kill()
+        return await ended
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    waiting = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([waiting], timeout=seconds)
+    waiting.cancel()
