@@ -1,4 +1,4 @@
-"""`headrace replay`: a real data set through the whole path, on a clock that follows the data; or the log, see `replay_log`."""
+"""`headrace replay`: a real data set through the whole path, on a clock that follows the data; or the log itself."""
 
 import asyncio
 import re
@@ -124,7 +124,7 @@ def _unfit(ctx: click.Context, path: Path | None) -> list[str]:
     given = [name for name in names if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     options = ", ".join("--" + name.strip("_").replace("_", "-") for name in given)
     if path is None and not any(ctx.params[name] for name in _OF_THE_LOG):
-        return ["name a PATH to replay, or --from and --agent to replay the log"]
+        raise ConfigError("name a PATH to replay, or give --from and --agent to replay the log")
     if given:
         return [f"{options}: only for a PATH" if path is None else f"{options}: only without a PATH"]
     return []

@@ -162,7 +162,8 @@ class ReplayLog:
     async def _replay(self, opened: OpenedLog, operator: Operator, plan: list[Stretch], screen: Console) -> AgentReplay:
         wanted = self._wanted
         async with opened.turn(f"replay-{wanted.name}", REPLAYS) as turn:
-            replay = AgentReplay(turn, self._clock, operator, wanted.name, GROUP, plan, wanted.to_ms)
+            most = self._setup.settings.runtime.max_batch_records
+            replay = AgentReplay(turn, self._clock, operator, wanted.name, GROUP, plan, wanted.to_ms, most)
             if await replay.progress():
                 screen.print("an earlier run was stopped: going on where it was", style="dim")
             showing = asyncio.create_task(self._show_progress(replay, plan, screen))

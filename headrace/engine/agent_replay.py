@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import msgspec
@@ -11,8 +10,8 @@ import msgspec
 from headrace.engine.batch import Batch, Send, Shared
 from headrace.engine.clock import Clock
 from headrace.engine.errors import AgentStopped, BadRecord
-from headrace.engine.log import Append, Fetched, Log, TopicPartition
-from headrace.engine.log_range import read_range, split
+from headrace.engine.log import Append, Fetched, Reader, TopicPartition
+from headrace.engine.log_range import read_range, reading, split
 from headrace.engine.operator import Operator
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
@@ -25,6 +24,8 @@ REPLAYS = "headrace.replays"
 #: A commit is made when so many records are to be sent, or after so many seconds.
 COMMIT_RECORDS = 5_000
 COMMIT_INTERVAL = 1.0
+#: How often the live agents are followed to where they went on to meanwhile.
+MAX_FOLLOWS = 100
 #: Failures that are kept to be shown.
 MAX_SHOWN = 10
 
@@ -73,6 +74,11 @@ class AgentReplay:
     Records that the agent fails on are left out and counted. The live agent, its tables and its positions are not
     touched.
 
+    Where newest counts (an alert's state), a live agent's later record must not be followed by an earlier one of the
+    replay's. So it goes on until it has passed, without sending anything, all that the live agent did in the meantime:
+    then whatever that sends from now on is behind the replay's last record
+    (see `test_it_follows_the_live_agent_until_nothing_was_missed`).
+
     Args:
         turn: in the topic `REPLAYS`.
         clock: for the interval of commits.
@@ -81,6 +87,7 @@ class AgentReplay:
         group: of the live agents.
         plan: from `stretches`.
         to_ms: as given to `stretches`; None follows the live agents to where they are at the end.
+        max_batch_records: about how many records the agent gets at once, count.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class AgentReplay:
         group: str,
         plan: Sequence[Stretch],
         to_ms: int | None,
+        max_batch_records: int = 5_000,
     ) -> None:
         self._turn = turn
         self._log = turn.log
@@ -101,6 +109,7 @@ class AgentReplay:
         self._group = group
         self._plan = plan
         self._follow = to_ms is None
+        self._max_batch_records = max_batch_records
         self._partitioners: dict[str, Partitioner] = {}
         self._failures_in_a_row = 0
         self.outcome = Outcome()
@@ -114,11 +123,12 @@ class AgentReplay:
             LogError: the log failed.
         """
         before = await self.progress()
-        for stretch in self._plan:
-            known = before.get(stretch.target.partition, Progress(0))
-            if not known.finished and not await self._replay(stretch, max(stretch.first, known.next_offset), stop):
-                return
-        await self._turn.commit([], {self._key(stretch.target): None for stretch in self._plan})
+        async with reading(self._log) as reader:
+            for stretch in self._plan:
+                known = before.get(stretch.target.partition, Progress(0))
+                if not known.finished and not await self._replay(reader, stretch, known.next_offset, stop):
+                    return
+        await self._turn.commit([], {self._key(partition): None for partition in await self.progress()})
         self.outcome.finished = True
 
     async def progress(self) -> dict[int, Progress]:
@@ -131,35 +141,47 @@ class AgentReplay:
                     found[int(partition)] = _decode(value)
         return found
 
-    async def _replay(self, stretch: Stretch, first: int, stop: asyncio.Event) -> bool:
+    async def _replay(self, reader: Reader, stretch: Stretch, known: int, stop: asyncio.Event) -> bool:
         """Replay one partition; whether it was done to its end."""
         target, position, end = stretch.target, stretch.warm_up, stretch.end
-        sends: list[Send] = []
-        committed_at = self._clock.monotonic()
-        while position < end:
-            async with aclosing(read_range(self._log, target, position, end)) as parts:
-                async for fetched in parts:
-                    warm_up, rest = split(fetched, first)
-                    self._process(warm_up)
-                    sends += self._process(rest, count=True)
-                    position = fetched.next_offset
-                    self.outcome.read += len(fetched.records)
-                    if stop.is_set():
-                        break
-                    late = self._clock.monotonic() - committed_at > COMMIT_INTERVAL
-                    if position > first and (late or sum(len(send.records) for send in sends) >= COMMIT_RECORDS):
-                        await self._commit(target, sends, Progress(position))
-                        sends, committed_at = [], self._clock.monotonic()
-                    await self._clock.sleep(0)  # others of the loop want to run, too
+        first = max(stretch.first, known)
+        for _ in range(MAX_FOLLOWS if self._follow else 1):
+            sent = self.outcome.sent.total()
+            position = await self._read_to(reader, target, position, first, end, stop)
             if stop.is_set():
-                await self._commit(target, sends, Progress(max(position, first)))
                 return False
-            if self._follow:
-                end = max(end, (await self._log.positions(self._group, target.topic))[target])
-        await self._commit(target, sends, Progress(position, finished=True))
+            if position > stretch.end and self.outcome.sent.total() == sent:
+                break
+            end = max(end, (await self._log.positions(self._group, target.topic))[target])
+            if position >= end:
+                break
+        await self._commit(target, [], Progress(position, finished=True))
         for table in self._operator.tables:
             table.forget(target.partition)
         return True
+
+    async def _read_to(
+        self, reader: Reader, target: TopicPartition, position: int, first: int, end: int, stop: asyncio.Event
+    ) -> int:
+        """Work from `position` to `end`, sending what comes of records from `first` on; where it came to."""
+        sends: list[Send] = []
+        committed_at = self._clock.monotonic()
+        async for fetched in read_range(reader, target, position, end, self._max_batch_records):
+            warm_up, rest = split(fetched, first)
+            self._process(warm_up)
+            sends += self._process(rest, count=True)
+            position = fetched.next_offset
+            self.outcome.read += len(fetched.records)
+            if stop.is_set():
+                break
+            late = self._clock.monotonic() - committed_at > COMMIT_INTERVAL
+            if position > first and (late or sum(len(send.records) for send in sends) >= COMMIT_RECORDS):
+                await self._commit(target, sends, Progress(position))
+                sends, committed_at = [], self._clock.monotonic()
+            await self._clock.sleep(0)  # others of the loop want to run, too
+        if position > first:
+            await self._commit(target, sends, Progress(position))
+        return position
 
     def _process(self, fetched: Fetched, *, count: bool = False) -> list[Send]:
         """Give records to the agent; what it sends. Leaves out those it fails on, and counts them if told to."""
@@ -193,8 +215,8 @@ class AgentReplay:
             if self._failures_in_a_row >= MAX_CONSECUTIVE_FAILURES:
                 raise AgentStopped(
                     f"agent {self._operator.name} failed on {self._failures_in_a_row} records in a row of "
-                    f"{fetched.target.topic}/{fetched.target.partition}, last with {error!r}. Repair the agent and start "
-                    "again: what was sent before stays"
+                    f"{fetched.target.topic}/{fetched.target.partition}, last with {error!r}. Repair the agent and "
+                    "start again: what was sent before stays"
                 ) from error
             self._failed(fetched.offset(0), f"{type(error).__name__}: {error}", count)
             return []
@@ -207,7 +229,7 @@ class AgentReplay:
                 self.outcome.failures.append(f"{self._operator.topic}@{offset}: {reason}")
 
     async def _commit(self, target: TopicPartition, sends: Sequence[Send], progress: Progress) -> None:
-        await self._turn.commit(self._appends(sends), {self._key(target): _encode(progress)})
+        await self._turn.commit(self._appends(sends), {self._key(target.partition): _encode(progress)})
         for send in sends:
             self.outcome.sent[send.topic] += len(send.records)
 
@@ -227,5 +249,5 @@ class AgentReplay:
         rows: Mapping[int, Sequence[int]] = partitioner.split([key or b"" for key in send.records.keys])
         return [(partition, send.records.take(indices)) for partition, indices in rows.items()]
 
-    def _key(self, target: TopicPartition) -> bytes:
-        return f"{self._name}/{target.partition}".encode()
+    def _key(self, partition: int) -> bytes:
+        return f"{self._name}/{partition}".encode()

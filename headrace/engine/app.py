@@ -2,16 +2,25 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, cast
 
 import faust
+from faust.types.tuples import TP
 
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.log import Log, TopicSpec
 from headrace.engine.operator import Operator
-from headrace.engine.runtime.agent import BatchAgent, BatchFunction, BatchTopic
+from headrace.engine.runtime.agent import AgentFunction, BatchAgent, BatchTopic
 from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.consumer import BatchConsumer
+from headrace.engine.runtime.event_stream import EventStream
+from headrace.engine.runtime.event_table_manager import EventTableManager
+from headrace.engine.runtime.event_tables import EventTable
+from headrace.engine.runtime.event_topic import EventTopic
+from headrace.engine.runtime.garbage import rare_collections
+from headrace.engine.runtime.replies import LogReplies
+from headrace.engine.runtime.routing import LocalRouter
 from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.runtime.tables import BatchTableManager
 from headrace.engine.runtime.transport import LogTransport
@@ -46,24 +55,30 @@ class App(faust.App):
         self.record_log = log
         self.clock = clock or SystemClock()
         self.runtime = runtime or RuntimeSettings()
-        super().__init__(
-            group,
-            broker="log://",
-            Agent=BatchAgent,
-            TableManager=BatchTableManager,
-            web_enabled=False,
-            stream_wait_empty=False,
-            topic_disable_leader=True,
-            **settings,
-        )
+        fixed: dict[str, Any] = {
+            "broker": "log://",
+            "Agent": BatchAgent,
+            "Router": LocalRouter,
+            "Stream": EventStream,
+            "Table": EventTable,
+            "TableManager": EventTableManager,
+            "Topic": EventTopic,
+            "stream_publish_on_commit": False,  # everything is
+            "stream_wait_empty": False,
+            "topic_disable_leader": True,
+        }
+        super().__init__(group, **{"web_enabled": False, "web_bind": "127.0.0.1", **settings, **fixed})
 
     def batches(self, *topics: str) -> BatchTopic:
         """A topic whose agents loop over `Batch` objects."""
         return BatchTopic(self, topics=topics)
 
-    def agent(self, channel: Any = None, **options: Any) -> Callable[[BatchFunction], BatchAgent]:  # type: ignore[override]
-        """Decorate an `async def` that loops over the batches of `channel`, a topic made by `batches`."""
-        return cast(Callable[[BatchFunction], BatchAgent], super().agent(channel, **options))
+    def agent(self, channel: Any = None, **options: Any) -> Callable[[AgentFunction], BatchAgent]:
+        """Decorate an `async def` that loops over the batches of `channel`, a topic made by `batches`.
+
+        On a topic made by `topic`, or a channel, it loops over Faust's events.
+        """
+        return cast(Callable[[AgentFunction], BatchAgent], super().agent(channel, **options))
 
     def add(self, operators: Iterable[Operator]) -> None:
         """Run each operator as an agent of its own, and keep its tables in changelogs."""
@@ -82,6 +97,12 @@ class App(faust.App):
         Raises:
             LogError, ConfigError: whatever the app crashed on.
         """
+        with rare_collections(self.runtime.collect_after):
+            await self._run(stop)
+        if self.crash_reason is not None:
+            raise self.crash_reason
+
+    async def _run(self, stop: asyncio.Event) -> None:
         ended = asyncio.create_task(self.wait_until_stopped())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -91,13 +112,20 @@ class App(faust.App):
             stopping.cancel()
             await self.stop()
             await ended
-        if self.crash_reason is not None:
-            raise self.crash_reason
 
     @property
     def stopped_partitions(self) -> dict[Any, str]:
         """Partitions whose agent failed too often, with why."""
         return cast(BatchConsumer, self.consumer).stopped_partitions
+
+    def is_leader(self) -> bool:
+        """Whether `on_leader=True` timers run here: on the worker that has partition 0 of the first topic."""
+        topics = sorted({topic for channel in self.topics for topic in channel.topics})
+        return not topics or TP(topics[0], 0) in self.consumer.assignment()
+
+    @cached_property
+    def _reply_consumer(self) -> LogReplies:
+        return LogReplies(self, loop=self.loop, beacon=self.beacon)
 
     def _create_directories(self) -> None:
         """Faust would make a data folder in the current one; nothing of ours lies there."""

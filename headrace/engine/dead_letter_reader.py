@@ -2,18 +2,17 @@
 
 import re
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from headrace.engine.dead_letters import AGENT, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TOPIC, REASON
 from headrace.engine.errors import ConfigError
-from headrace.engine.log import Log, TopicPartition
-from headrace.engine.log_range import first_offsets, read_range
+from headrace.engine.log import Log, Reader, TopicPartition
+from headrace.engine.log_range import first_offsets, read_range, reading
 from headrace.engine.records import Record
 from headrace.schemas import topics
 
-_ID = re.compile(r"(\d{1,9})-(\d{1,18})")
+_ID = re.compile(r"([0-9]{1,9})-([0-9]{1,18})")
 
 
 class LetterId(NamedTuple):
@@ -107,6 +106,8 @@ class Selection:
 async def find(log: Log, selection: Selection) -> AsyncGenerator[DeadLetter, None]:
     """The letters that there are now and fit, partition by partition, each in log order. Reads all of the topic.
 
+    Close the iterator when leaving early.
+
     Raises:
         ConfigError: there is no such topic.
     """
@@ -114,9 +115,9 @@ async def find(log: Log, selection: Selection) -> AsyncGenerator[DeadLetter, Non
     ends = await log.end_offsets(topics.DEAD_LETTERS)
     # Append times are those of the refused records, in no order; but before this offset all are older.
     starts = await log.offsets_at(topics.DEAD_LETTERS, selection.since_ms or 0)
-    for target, end in sorted(ends.items()):
-        async with aclosing(read_range(log, target, starts[target], end)) as parts:
-            async for fetched in parts:
+    async with reading(log) as reader:
+        for target, end in sorted(ends.items()):
+            async for fetched in read_range(reader, target, starts[target], end):
                 for place, record in enumerate(fetched.records):
                     letter = letter_of(LetterId(target.partition, fetched.offset(place)), record)
                     if selection.fits(letter):
@@ -140,10 +141,11 @@ async def fetch(log: Log, ids: Iterable[LetterId]) -> dict[LetterId, Record]:
         else:
             missing.append(each)
     found: dict[LetterId, Record] = {}
-    for target, offsets in wanted.items():
-        records = await _records_at(log, target, offsets)
-        found |= {LetterId(target.partition, offset): record for offset, record in records.items()}
-        missing += [LetterId(target.partition, offset) for offset in offsets if offset not in records]
+    async with reading(log) as reader:
+        for target, offsets in wanted.items():
+            records = await _records_at(reader, target, offsets)
+            found |= {LetterId(target.partition, offset): record for offset, record in records.items()}
+            missing += [LetterId(target.partition, offset) for offset in offsets if offset not in records]
     if missing:
         raise ConfigError(*(f"there is no dead letter {each}, or the log keeps it no more" for each in missing))
     return found
@@ -154,15 +156,14 @@ async def _check(log: Log) -> None:
         raise ConfigError(f"the log has no topic {topics.DEAD_LETTERS}: no worker has run on it yet")
 
 
-async def _records_at(log: Log, target: TopicPartition, offsets: Sequence[int]) -> dict[int, Record]:
+async def _records_at(reader: Reader, target: TopicPartition, offsets: Sequence[int]) -> dict[int, Record]:
     """The records at these offsets, ascending, that are there."""
     found: dict[int, Record] = {}
-    async with aclosing(read_range(log, target, offsets[0], offsets[-1] + 1)) as parts:
-        wanted = set(offsets)
-        async for fetched in parts:
-            for place in range(len(fetched.records)):
-                if fetched.offset(place) in wanted:
-                    found[fetched.offset(place)] = fetched.records[place]
+    wanted = set(offsets)
+    async for fetched in read_range(reader, target, offsets[0], offsets[-1] + 1):
+        for place in range(len(fetched.records)):
+            if fetched.offset(place) in wanted:
+                found[fetched.offset(place)] = fetched.records[place]
     return found
 
 

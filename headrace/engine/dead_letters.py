@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+import orjson
 import structlog
 
 from headrace.engine.batch import Batch, Send
@@ -86,7 +87,24 @@ def dead_letter_records(
             )
     tallies: dict[Tally, int] = {}
     if counted:
-        for stamp, device_type in zip(records.timestamps, records.header(topics.DEVICE_TYPE), strict=True):
-            for key, count in tally([stamp], (device_type or b"unknown").decode(errors="replace")).items():
+        for stamp, device_type in zip(records.timestamps, _device_types(topic, records), strict=True):
+            for key, count in tally([stamp], device_type).items():
                 tallies[key] = tallies.get(key, 0) + count
     return Send(topics.DEAD_LETTERS, Records(records.keys, records.values, records.timestamps, headers), None, tallies)
+
+
+def _device_types(topic: str, records: Records) -> list[str]:
+    """Device type per record: a reading says it in its value, what comes from a source in a header."""
+    if topic == topics.READINGS:
+        return [said("device_type", value) or "unknown" for value in records.values]
+    return [(name or b"unknown").decode(errors="replace") for name in records.header(topics.DEVICE_TYPE)]
+
+
+def said(field: str, value: bytes | None) -> str | None:
+    """A text field of a JSON document, if it is one and has it."""
+    try:
+        document = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return None
+    text = document.get(field) if isinstance(document, dict) else None
+    return text if isinstance(text, str) else None

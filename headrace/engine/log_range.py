@@ -1,10 +1,11 @@
 """Reads a stretch of a partition, beside whoever else reads it, and comes to an end."""
 
 from bisect import bisect_left
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from headrace.engine.errors import LogError
-from headrace.engine.log import Fetched, Log, TopicPartition
+from headrace.engine.log import Fetched, Log, Reader, TopicPartition
 
 #: A reader fetches ahead in its own time: look again after this many seconds, and give up after so many looks.
 WAIT = 0.5
@@ -16,12 +17,22 @@ async def first_offsets(log: Log, topic: str) -> dict[TopicPartition, int]:
     return await log.offsets_at(topic, 0)
 
 
+@asynccontextmanager
+async def reading(log: Log) -> AsyncIterator[Reader]:
+    """A reader, closed at the end."""
+    reader = log.reader()
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
 async def read_range(
-    log: Log, target: TopicPartition, start: int, end: int, max_records: int = 5_000
-) -> AsyncGenerator[Fetched, None]:
+    reader: Reader, target: TopicPartition, start: int, end: int, max_records: int = 5_000
+) -> AsyncIterator[Fetched]:
     """The records at `start` and later, before `end`, in order, about `max_records` at a time.
 
-    The last part may hold no record, where the end is nothing but a gap. Close the iterator when leaving early.
+    The last part may hold no record, where the end is nothing but a gap.
 
     Args:
         start: at or behind the oldest offset that is kept, see `first_offsets`.
@@ -29,25 +40,21 @@ async def read_range(
     Raises:
         LogError: nothing comes, for about 30 s.
     """
-    reader = log.reader()
     waits = 0
-    try:
-        while start < end:
-            fetched = await reader.read(target, start, max_records)
-            if fetched is None:
-                waits += 1
-                if waits > MAX_WAITS:
-                    raise LogError(
-                        f"nothing could be read from {target.topic}[{target.partition}] at {start}, before its end "
-                        f"at {end}; a broker may be down, or the records were dropped meanwhile. Try again"
-                    )
-                await reader.wait({target: start}, WAIT)
-                continue
-            waits = 0
-            start = fetched.next_offset
-            yield before(fetched, end)
-    finally:
-        await reader.close()
+    while start < end:
+        fetched = await reader.read(target, start, max_records)
+        if fetched is None:
+            waits += 1
+            if waits > MAX_WAITS:
+                raise LogError(
+                    f"nothing could be read from {target.topic}/{target.partition} at {start}, before its end, {end}; "
+                    "a broker may be down, or the records were dropped meanwhile. Try again"
+                )
+            await reader.wait({target: start}, WAIT)
+            continue
+        waits = 0
+        start = fetched.next_offset
+        yield before(fetched, end)
 
 
 def before(fetched: Fetched, end: int) -> Fetched:

@@ -1,10 +1,9 @@
 """Which stretch of the log a replay reads: what warms the agent up, and what it sends the results of."""
 
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from headrace.engine.log import Log, TopicPartition
-from headrace.engine.log_range import first_offsets, read_range
+from headrace.engine.log_range import first_offsets, read_range, reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +58,12 @@ async def cut_short(log: Log, plan: list[Stretch], from_ms: int, needs_ms: int) 
         needs_ms: how far back the agent's results depend on what was there.
     """
     earliest = None
-    for stretch in plan:
-        if stretch.kept == 0:
-            continue  # nothing was dropped: before its first record there was nothing to know
-        async with aclosing(read_range(log, stretch.target, stretch.kept, stretch.kept + 1, 1)) as parts:
-            async for fetched in parts:
-                if len(fetched.records) and fetched.records.timestamps[0] > from_ms - needs_ms:
-                    earliest = max(earliest or 0, fetched.records.timestamps[0] + needs_ms)
+    async with reading(log) as reader:
+        # Of a partition that still has its very first record nothing was dropped.
+        for stretch in (each for each in plan if each.kept > 0):
+            async for fetched in read_range(reader, stretch.target, stretch.kept, stretch.end, 1):
+                if len(fetched.records):
+                    if fetched.records.timestamps[0] > from_ms - needs_ms:
+                        earliest = max(earliest or 0, fetched.records.timestamps[0] + needs_ms)
+                    break
     return earliest

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import structlog
 
 from headrace.engine.clock import Clock
-from headrace.engine.dead_letters import dead_letter
+from headrace.engine.dead_letters import dead_letter, said
 from headrace.engine.errors import ConfigError, Disconnected, HeadraceError, RetryLater
 from headrace.engine.log import Append, Changes, Fetched, Log, TopicPartition, TopicSpec, Transaction
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 from headrace.engine.sink import Refused, Sink, SinkState, SinkStatistics, halves, record_count
-from headrace.schemas import topics
 
 #: Compacted topic in which runners keep, per sink and partition, the offset after the last record that was refused.
 SINK_REFUSALS = "headrace.sinks"
@@ -230,7 +229,7 @@ class SinkRunner:
             topic=target.topic,
             partition=target.partition,
             offset=offset,
-            message_id=(records.header(topics.MESSAGE_ID)[0] or b"").decode(errors="replace"),
+            message_id=said("message_id", records.values[0]) or "",
             reason=str(error),
         )
         return Fetched(target, offset, next_offset, Records([], [], []))

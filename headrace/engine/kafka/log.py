@@ -1,8 +1,7 @@
 """The log on Kafka: `headrace.engine.log.Log` for many workers."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import aiokafka.errors as kafka_errors

@@ -24,7 +24,7 @@ from headrace.engine.log import Member, TopicPartition
 NO_TAGS: dict[int, bytes] = {}
 
 
-class TxnOffsetCommitResponse_v3(Response):  # noqa: N801 - named as aiokafka names its own
+class TxnOffsetCommitResponse_v3(Response):
     """Error code per partition."""
 
     API_KEY = 28
@@ -46,7 +46,7 @@ class TxnOffsetCommitResponse_v3(Response):  # noqa: N801 - named as aiokafka na
     )
 
 
-class TxnOffsetCommitStruct_v3(RequestStruct):  # noqa: N801
+class TxnOffsetCommitStruct_v3(RequestStruct):
     """Positions of a group in a transaction, with the member that read them: the first version that is fenced."""
 
     API_KEY = 28
@@ -113,7 +113,7 @@ class FencedOffsetCommit(Request[TxnOffsetCommitStruct_v3]):
         return request_struct_class(*self._head, member.generation, member.id, member.instance, topics, NO_TAGS)
 
 
-class OffsetFetchResponse_v7(Response):  # noqa: N801
+class OffsetFetchResponse_v7(Response):
     """Committed offset per partition, -1 where there is none."""
 
     API_KEY = 9
@@ -143,7 +143,7 @@ class OffsetFetchResponse_v7(Response):  # noqa: N801
     )
 
 
-class OffsetFetchStruct_v7(RequestStruct):  # noqa: N801
+class OffsetFetchStruct_v7(RequestStruct):
     """Committed offsets of a group; with `require_stable` an open transaction's answer is an error, not the past."""
 
     API_KEY = 9

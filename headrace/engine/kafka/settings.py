@@ -40,7 +40,7 @@ class KafkaSettings(BaseModel):
         None, ge=1, le=32, description="copies of the topics that headrace makes; 3, or fewer on a smaller cluster"
     )
     compression: Literal["none", "gzip", "lz4", "zstd", "snappy"] = Field(
-        "lz4", description="of what is written to the log"
+        "zstd", description="of what is written to the log"
     )
     retention_bytes: int = Field(
         1 << 30,

@@ -16,7 +16,7 @@ from headrace.engine.clock import Clock
 from headrace.engine.errors import CommitRefused, LogError
 from headrace.engine.kafka.codec import encode
 from headrace.engine.kafka.protocol import FencedOffsetCommit
-from headrace.engine.log import Member, Transaction, TopicPartition
+from headrace.engine.log import Member, TopicPartition, Transaction
 from headrace.engine.records import Records
 
 #: Error codes of a commit that comes too late, the group gave the partitions out anew: illegal generation, unknown

@@ -11,21 +11,25 @@ from faust.agents.actor import AwaitableActor
 from faust.types import StreamT
 from faust.types.agents import ActorRefT
 from faust.types.tuples import TP
+from mode.utils.types.trees import NodeT
 
 from headrace.engine.errors import ConfigError
 from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.delivery import Delivery
+from headrace.engine.runtime.event_agent import EventAgent
 
 #: An agent's function: loops over batches until cancelled.
 BatchFunction = Callable[[Batches], Awaitable[None]]
+#: That, or one of Faust's: loops over the events of a stream, with or without `yield`.
+AgentFunction = Callable[[Any], Any]
 
 
 class BatchTopic(faust.Topic):
     """A topic that is read in batches; made by `App.batches`."""
 
 
-class BatchAgent(faust.Agent):
-    """A Faust agent whose function gets `Batch` objects.
+class BatchAgent(EventAgent):
+    """A Faust agent. On a `BatchTopic` its function gets `Batch` objects, on anything else events.
 
     Faust's supervisor restarts a crashed actor up to 5 s later and drops the event it had. Here the actor task itself
     catches what the function raises and offers the batch again (`Batches`), so the supervisor never sees it.
@@ -43,6 +47,15 @@ class BatchAgent(faust.Agent):
             self._batches = Batches(self.name, cast(Any, self.app).clock)
         return self._batches
 
+    @property
+    def on_batches(self) -> bool:
+        """Whether the function loops over batches."""
+        return isinstance(self.channel, BatchTopic)
+
+    @property
+    def began(self) -> bool:
+        return self.on_batches or super().began
+
     def actor_from_stream(
         self,
         stream: StreamT[Any] | None,
@@ -51,11 +64,8 @@ class BatchAgent(faust.Agent):
         active_partitions: set[TP] | None = None,
         channel: Any = None,
     ) -> ActorRefT:
-        if not isinstance(self.channel, BatchTopic):
-            raise ConfigError(
-                f"agent {self.name} reads {self.channel} event by event; "
-                f"write @app.agent(app.batches({str(self.channel)!r})) and loop over batches"
-            )
+        if not self.on_batches:
+            return super().actor_from_stream(stream, index=index, active_partitions=active_partitions, channel=channel)
         if self.concurrency != 1:
             raise ConfigError(f"agent {self.name}: concurrency is the number of partitions here; leave it out")
         actual = stream or self.stream(channel=channel, concurrency_index=index, active_partitions=active_partitions)
@@ -69,6 +79,11 @@ class BatchAgent(faust.Agent):
             beacon=self.beacon,
         )
         return cast(ActorRefT, actor)
+
+    async def _prepare_actor(self, aref: ActorRefT, beacon: NodeT[Any]) -> ActorRefT:
+        if not self.on_batches:
+            return await super()._prepare_actor(aref, beacon)
+        return await faust.Agent._prepare_actor(self, aref, beacon)
 
     async def _run(self) -> None:
         function = cast(BatchFunction, self.fun)

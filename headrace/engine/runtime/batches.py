@@ -121,9 +121,7 @@ class Batches:
 
     def _isolate(self, delivery: Delivery, part: _Part, index: int, reason: str) -> None:
         """Dead-letter record `index` alone and offer what is around it."""
-        log.warning(
-            "record dead-lettered", agent=self._agent, offset=delivery.fetched.offset(index), reason=reason
-        )
+        log.warning("record dead-lettered", agent=self._agent, offset=delivery.fetched.offset(index), reason=reason)
         culprit = self._view(_Part(index, index + 1))
         culprit.dead_letter(0, reason)
         self._sends += dead_letters(culprit, self._agent)

@@ -1,25 +1,102 @@
 """Faust's conductor: hands a fetch to every agent that reads its topic."""
 
-from typing import cast
+import asyncio
+from collections.abc import Iterable
+from typing import Any, cast
 
 from faust.transport.conductor import Conductor
+from mode.utils.futures import notify
 
 from headrace.engine.log import Fetched
-from headrace.engine.runtime.agent import BatchAgent
+from headrace.engine.runtime.agent import BatchAgent, BatchTopic
 from headrace.engine.runtime.delivery import Delivery
+from headrace.engine.runtime.event_feed import EventFeed
+from headrace.engine.runtime.event_table_manager import EventTableManager
+from headrace.engine.runtime.event_topic import EventTopic
+
+#: Seconds that agents get at the start to say what they read (`stream.group_by` inside an agent adds a topic).
+AGENTS_BEGIN = 1.0
+#: Seconds from a topic that is added later to the new subscription: others may follow.
+RESUBSCRIBE_AFTER = 0.5
+#: Seconds that the events given to an agent at once are to take, about.
+PIECE_SECONDS = 0.1
 
 
 class BatchConductor(Conductor):
-    """Agents on the same topic share one fetch and, through `Shared`, one decode."""
+    """Agents on the same topic share one fetch and, through `Shared`, one decode.
+
+    Agents on batches get it whole; streams of events get it through their `EventFeed`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._topics_changed = asyncio.Event()
 
     def deliver(self, fetched: Fetched) -> Delivery:
         """Give `fetched` to its agents; the returned delivery knows when all are done."""
+        topic = fetched.target.topic
         agents = [
             cast(BatchAgent, agent)
             for agent in self.app.agents.values()
-            if fetched.target.topic in agent.get_topic_names()
+            if isinstance(agent.channel, BatchTopic) and topic in agent.channel.topics
         ]
-        delivery = Delivery(fetched, [agent.name for agent in agents])
+        feeds = self._feeds(topic)
+        delivery = Delivery(fetched, [*(agent.name for agent in agents), *(feed.name for feed in feeds)])
         for agent in agents:
             agent.deliver(delivery)
+        for feed in feeds:
+            feed.put(delivery)
         return delivery
+
+    def _feeds(self, topic: str) -> list[EventFeed]:
+        channels = [channel for channel in self._event_topics() if topic in channel.topics]
+        return sorted((channel.feed for channel in channels), key=lambda feed: feed.name)
+
+    def _event_topics(self) -> list[EventTopic]:
+        return [channel for channel in self._topics if isinstance(channel, EventTopic)]
+
+    # -- what is read
+
+    @Conductor.task
+    async def _subscriber(self) -> None:
+        """Faust's waits 45 s before it takes up a topic that was added late, and forgets it during a rebalance."""
+        app = cast(Any, self.app)
+        if app.client_only or app.producer_only:
+            notify(self._subscription_done)
+            return
+        await app.agents.wait_until_agents_started()
+        await app.tables.wait_until_tables_registered()
+        await self._wait_agents_begin()
+        subscribed: set[str] = set()
+        while not self.should_stop:
+            self._topics_changed.clear()
+            topics = set(await self._update_indices())
+            if topics - subscribed:
+                subscribed = topics
+                await app.consumer.subscribe(topics)
+            notify(self._subscription_done)
+            await self._topics_changed.wait()
+            await app.clock.sleep(RESUBSCRIBE_AFTER)
+
+    async def _wait_agents_begin(self) -> None:
+        clock = cast(Any, self.app).clock
+        until = clock.monotonic() + AGENTS_BEGIN
+        while clock.monotonic() < until and not all(
+            agent.began for agent in cast(Iterable[BatchAgent], self.app.agents.values())
+        ):
+            await clock.sleep(0.001)
+
+    async def _update_indices(self) -> Iterable[str]:
+        # Brokers make a topic when somebody asks for it.
+        for channel in self._event_topics():
+            await channel.maybe_declare()
+        read = {topic for channel in self._event_topics() for topic in channel.topics}
+        await cast(EventTableManager, self.app.tables).prepare(read)
+        return await super()._update_indices()
+
+    def _update_callback_map(self) -> None:
+        """There are no callbacks per record."""
+
+    def _flag_changes(self) -> None:
+        super()._flag_changes()
+        self._topics_changed.set()

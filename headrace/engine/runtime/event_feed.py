@@ -30,9 +30,9 @@ log_ = structlog.get_logger()
 class EventFeed:
     """The records that one reader of a topic gets, as units.
 
-    A record that cannot be decoded is dead-lettered. One that the agent raises on is offered 3 times, then dead-lettered;
-    a `take` is first cut in halves, until the culprit stands alone. A hundred such in a row stop the partition. Where
-    `telemetry.dlq` does not exist, dead letters are logged and counted only.
+    A record that cannot be decoded is dead-lettered. One that the agent raises on is offered 3 times, then
+    dead-lettered; a `take` is first cut in halves, until the culprit stands alone. A hundred such in a row stop the
+    partition. Where `telemetry.dlq` does not exist, dead letters are logged and counted only.
 
     Args:
         name: of the reader; unique in the app.
@@ -94,8 +94,10 @@ class EventFeed:
         unit.drop()
         if unit.delivery.over:
             return
-        if isinstance(error, BadRecord):
-            self._isolate(part, error.index if 0 <= error.index < len(part.rows) else 0, error.reason)
+        if isinstance(error, BadRecord) and len(part.rows) == 1:
+            self._isolate(part, 0, error.reason)
+        elif isinstance(error, BadRecord) and 0 <= error.index < len(part.rows) == len(unit.events):
+            self._isolate(part, error.index, error.reason)
         elif part.tries < MAX_TRIES - 1:
             part.tries += 1
             self.retries += 1
@@ -221,9 +223,10 @@ class EventFeed:
         topic, partition = fetched.target
         offset = fetched.offset(row)
         kept = self._keeps_dead_letters()
-        records = fetched.records.take([row])
-        counted = topic == topics.RAW
-        sends = [dead_letter_records(topic, partition, [offset], records, [reason], self.agent, counted)] if kept else []
+        sends = []
+        if kept:
+            records, counted = fetched.records.take([row]), topic == topics.RAW
+            sends.append(dead_letter_records(topic, partition, [offset], records, [reason], self.agent, counted))
         self.dead_letters += 1
         log_.warning(
             "record dead-lettered" if kept else "record given up: there is no topic for dead letters",

@@ -1,68 +1,25 @@
-"""Faust's stream and topic, fed from deliveries: an event counts as done when the agent asks for the next."""
+"""Faust's stream, fed from deliveries: an event counts as done when the agent asks for the next."""
 
-import asyncio
-import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, cast
 
 import faust
 from faust.exceptions import Skip
 from faust.types import EventT, StreamT
-from faust.types.tuples import RecordMetadata
 from mode import Seconds, want_seconds
 from mode.utils.futures import maybe_async
 
 from headrace.engine.runtime.event_feed import EventFeed
-from headrace.engine.runtime.events import LogUnit, Unit, current_unit
+from headrace.engine.runtime.event_topic import EventTopic
+from headrace.engine.runtime.events import Unit, current_unit
 from headrace.engine.runtime.local_feed import LocalFeed
-
-_numbers = itertools.count()
-
-
-class EventTopic(faust.Topic):
-    """A topic that is read event by event; what `App.topic` makes."""
-
-    _feed: EventFeed | None = None
-    #: Which agent reads; what is read outside of any is named after its topic.
-    reader: str | None = None
-
-    @property
-    def feed(self) -> EventFeed:
-        """The records for whoever iterates over this."""
-        if self._feed is None:
-            app = cast(Any, self.app)
-            agent = self.reader or str(self)
-            self._feed = EventFeed(f"{agent}#{next(_numbers):06}", agent, self, app.record_log, app.clock)
-        return self._feed
-
-    async def send(self, *, force: bool = False, **options: Any) -> Awaitable[RecordMetadata]:
-        """Send a record; staged with the event that the agent has in hand, unless `force` says at once."""
-        if not force:
-            return await super().send(**options)
-        in_hand = current_unit.set(None)
-        try:
-            return await super().send(force=True, **options)
-        finally:
-            current_unit.reset(in_hand)
-
-    async def __anext__(self) -> EventT[Any]:
-        """The next event, to be acknowledged by hand: `async with event` or `event.ack()`."""
-        unit = await self.feed.next()
-        unit.leave(acknowledge=False)
-        return unit.events[0]
-
-    async def throw(self, exc: BaseException) -> None:
-        self._throw(exc)
-
-    def _throw(self, exc: BaseException) -> None:
-        self.feed.throw(exc)
 
 
 class EventStream(faust.Stream):  # type: ignore[type-arg]
     """A stream whose events are done when the next is asked for.
 
-    Faust's own counts cancelled work, and an event on which its agent raised, as done. Processors (`filter`, `group_by`,
-    `through`, `echo`) run as part of the event: one that raises has it offered again.
+    Faust's own counts cancelled work, and an event on which its agent raised, as done. Processors (`filter`,
+    `group_by`, `through`, `echo`) run as part of the event: one that raises has it offered again.
     """
 
     def __init__(self, channel: AsyncIterator[Any], **options: Any) -> None:
@@ -72,7 +29,7 @@ class EventStream(faust.Stream):  # type: ignore[type-arg]
         #: StopAsyncIteration came: the agent is to end.
         self.ended = False
         self._unit: Unit | None = None
-        self._states: list[Any] = []
+        self._timed: list[tuple[EventT[Any], Any]] = []
         self._repeated = False
         self._first_processors = list(self._processors)
         if isinstance(channel, EventTopic):
@@ -159,6 +116,9 @@ class EventStream(faust.Stream):  # type: ignore[type-arg]
         if not (self._repeated and self._next is not None):
             super().add_processor(processor)
 
+    def noack(self) -> StreamT[Any]:
+        return self._next if self._repeated and self._next is not None else super().noack()
+
     def through(self, channel: Any) -> StreamT[Any]:
         return self._next if self._repeated and self._next is not None else super().through(channel)
 
@@ -225,16 +185,16 @@ class EventStream(faust.Stream):  # type: ignore[type-arg]
             self.events_total += len(unit.values)
             return
         values, events = [], []
-        for place, value in enumerate(unit.values):
+        for place, original in enumerate(unit.values):
             event = unit.events[place] if unit.events else None
             self._set_current_event(event)
+            value = original
             try:
                 for processor in self._processors:
                     value = await maybe_async(processor(value))
-                value = await self.on_merge(value)
+                values.append(await self.on_merge(value))
             except Skip:
                 continue
-            values.append(value)
             if event is not None:
                 events.append(event)
         unit.values, unit.events = values, events or unit.events
@@ -244,16 +204,15 @@ class EventStream(faust.Stream):  # type: ignore[type-arg]
         self._unit = unit
         current_unit.set(unit)
         self._set_current_event(unit.events[-1] if unit.events else None)
-        self._states = [
-            self._on_stream_event_in(event.message.tp, event.message.offset, self, event) for event in unit.events
-        ]
+        begin = self._on_stream_event_in
+        self._timed = [(event, begin(event.message.tp, event.message.offset, self, event)) for event in unit.events]
 
     def _take_out(self) -> Unit | None:
         unit, self._unit = self._unit, None
         current_unit.set(None)
         if unit is not None:
             self.current_event = None
-            for event, state in zip(unit.events, self._states, strict=False):
+            for event, state in self._timed:
                 self._on_stream_event_out(event.message.tp, event.message.offset, self, event, state)
         return unit
 

@@ -174,12 +174,12 @@ class EventMessage(Message):
     """Faust's message of one record. `event.ack()` ends up here."""
 
     __slots__ = ("unit",)
+    unit: LogUnit
 
     def ack(self, consumer: Any, n: int = 1) -> bool:
         """Note that the event is done; what follows from it is up to the unit."""
-        unit: LogUnit = self.unit
         self.acked = True
-        return unit.acknowledged()
+        return self.unit.acknowledged()
 
 
 #: The unit that the running task has in hand.

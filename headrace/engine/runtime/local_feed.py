@@ -24,8 +24,8 @@ class _Offered(Unit):
 class LocalFeed:
     """Values that are in no log, as units.
 
-    What such a unit sends is sent at once. A unit that the agent raises on is offered 3 times like any other; then it is
-    logged and gone: there is nothing to read it from again.
+    What such a unit sends is sent at once. A unit that the agent raises on is offered 3 times like any other; then it
+    is logged and gone: there is nothing to read it from again.
 
     Args:
         source: an iterated channel, or an async iterator.

@@ -15,6 +15,12 @@ class RuntimeSettings(BaseModel):
     linger: float = Field(0.02, ge=0, le=5, description="seconds to wait for more records")
     commit_interval: float = Field(0.05, ge=0, le=60, description="seconds from the first finished batch to its commit")
     poll_timeout: float = Field(0.5, gt=0, le=60, description="seconds an idle partition waits before it looks around")
+    collect_after: int = Field(
+        50_000,
+        ge=700,
+        le=10_000_000,
+        description="objects made and not freed before Python's cyclic garbage collector runs; its own default is 700",
+    )
     drain_timeout: float = Field(
         3.0, gt=0, le=300, description="seconds that running batches get when the worker stops"
     )

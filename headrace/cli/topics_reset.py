@@ -1,0 +1,159 @@
+"""`headrace topics reset`: the plan, the question, the result."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+
+from headrace.cli.agents import GROUP, build_agents
+from headrace.cli.listing import listing, show_listing
+from headrace.cli.moments import moment
+from headrace.cli.opened_log import OpenedLog, opened_log
+from headrace.cli.running import consoles
+from headrace.cli.settings import Settings
+from headrace.engine.clock import SystemClock
+from headrace.engine.errors import ConfigError, LogInUse
+from headrace.engine.runtime.tables import changelog_topic
+from headrace.engine.topic_reset import Reset, Where, carry_out, plan_reset
+
+
+def where_of(text: str) -> Where:
+    """What `--to` says.
+
+    Raises:
+        ConfigError: it says nothing that there is.
+    """
+    for word in ("current", "earliest", "latest"):
+        if text == word:
+            return word
+    return moment("--to", text, SystemClock().now_ms())
+
+
+class TopicsReset:
+    """One run of the command.
+
+    Args:
+        tables: to empty, for a group that is not headrace's own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: Path | None,
+        topic: str,
+        group: str,
+        where: Where,
+        tables: tuple[str, ...],
+        as_json: bool,
+    ) -> None:
+        self._settings = settings
+        self._data = data
+        self._topic = topic
+        self._group = group
+        self._where = where
+        self._tables = tables
+        self._as_json = as_json
+
+    async def run(self, *, dry_run: bool, ask: bool) -> None:
+        """Plan, ask, reset, report.
+
+        Raises:
+            ConfigError: there is nothing of that name, or tables that nobody may decide about but the user.
+            LogInUse: a worker of the group runs.
+        """
+        screen, result = consoles(self._as_json)
+        async with opened_log(self._settings, self._data) as opened:
+            if dry_run:
+                self._show(await self._plan(opened), None, result)
+                return
+            async with opened.no_worker(self._group):
+                plan = await self._plan(opened)
+                if ask:
+                    self._show_plan(plan, screen)
+                    if not click.confirm("reset", err=self._as_json):
+                        return
+                emptied = await carry_out(opened.log, plan)
+            await self._check_nobody_came(opened)
+        self._show(plan, emptied, result)
+
+    async def _plan(self, opened: OpenedLog) -> Reset:
+        found = {spec.name: spec for spec in await opened.log.topics()}
+        if self._topic not in found:
+            raise ConfigError(f"there is no topic {self._topic}; `headrace topics` lists them")
+        if found[self._topic].compacted:
+            raise ConfigError(f"{self._topic} is compacted: no group reads it from a position")
+        if self._group == GROUP:
+            agents = build_agents(self._settings, {}, ())
+            tables = {table.name for agent in agents for table in agent.tables if agent.topic == self._topic}
+            # The ledger adds the counts up over all partitions: they stay true wherever a key is.
+            sums = tables & {agents.ingest.counters.name}
+            return await plan_reset(opened.log, self._group, self._topic, self._where, sorted(tables - sums), sums)
+        self._check_tables(set(found))
+        return await plan_reset(opened.log, self._group, self._topic, self._where, self._tables)
+
+    def _check_tables(self, topics: set[str]) -> None:
+        """A group of the user's own: which tables belong to the topic, only the user knows."""
+        prefix, suffix = changelog_topic(self._group, "|").split("|")
+        known = sorted(
+            name.removeprefix(prefix).removesuffix(suffix)
+            for name in topics
+            if name.startswith(prefix) and name.endswith(suffix)
+        )
+        missing = [name for name in self._tables if name not in known]
+        if missing:
+            raise ConfigError(
+                *(
+                    f"--table: group {self._group} has no table {name}; it has {', '.join(known) or 'none'}"
+                    for name in missing
+                )
+            )
+        if known and not self._tables:
+            raise ConfigError(
+                f"group {self._group} has the tables {', '.join(known)}: name those whose agents read {self._topic} "
+                "with --table"
+            )
+
+    async def _check_nobody_came(self, opened: OpenedLog) -> None:
+        """On Kafka nothing keeps a worker from starting meanwhile; its next commit would undo half of this."""
+        if opened.folder is None and await opened.log.owners(self._group):
+            raise LogInUse(f"a worker of group {self._group} started meanwhile; stop it and run this again")
+
+    # -- showing
+
+    def _show(self, plan: Reset, emptied: int | None, console: Console) -> None:
+        if self._as_json:
+            click.echo(orjson.dumps(self._document(plan, emptied)).decode())
+        elif emptied is None:
+            self._show_plan(plan, console)
+        else:
+            tables = f", {emptied:,} entries of tables deleted" if plan.tables else ""
+            console.print(f"group {self._group} starts over on {self._topic}{tables}", highlight=False)
+
+    def _show_plan(self, plan: Reset, console: Console) -> None:
+        table = listing("partition", "position", "will be", "", right=("partition", "position", "will be"))
+        for move in plan.moves:
+            what = (
+                f"{-move.skipped:,} again" if move.skipped < 0 else f"{move.skipped:,} skipped" if move.skipped else ""
+            )
+            table.add_row(str(move.target.partition), f"{move.before:,}", f"{move.after:,}", what)
+        show_listing(table)
+        for each in plan.tables:
+            before, after = each.partitions
+            grows = f" gets {after} partitions instead of {before}" if before < after else ""
+            emptied = " is emptied" if each.emptied else " stays as it is" if not grows else ""
+            console.print(f"{each.topic}{grows}{' and' if grows and emptied else ''}{emptied}", highlight=False)
+
+    def _document(self, plan: Reset, emptied: int | None) -> dict[str, Any]:
+        return {
+            "group": self._group,
+            "topic": self._topic,
+            "positions": [
+                {"partition": move.target.partition, "before": move.before, "after": move.after} for move in plan.moves
+            ],
+            "tables": [asdict(each) for each in plan.tables],
+            "entries_deleted": emptied,
+            "dry_run": emptied is None,
+        }

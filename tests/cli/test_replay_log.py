@@ -1,0 +1,300 @@
+"""`headrace replay --from TIME --agent NAME`, on data folders that a real pipeline made."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from headrace.cli.agents import GROUP
+from headrace.cli.moments import iso_ms
+from headrace.cli.pipeline import Pipeline
+from headrace.cli.settings import AlertSettings, DetectSettings, RollupSettings, Settings
+from headrace.engine.agent_replay import REPLAYS
+from headrace.engine.clock import ManualClock
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.testkit import readings_log
+from headrace.schemas import topics
+from headrace.tables.device_types import load_device_types
+from headrace.tables.rules import load_rules
+from tests.cli.conftest import Done, Headrace
+
+START = 1_750_003_200_000  # on the hour
+MINUTE = 60_000
+MIDDLE = START + 60 * MINUTE
+CONFIG = """
+[rollup]
+windows = [60, 600]
+[detect]
+pane = 60
+warm_up = 10
+"""
+SETTINGS = Settings(rollup=RollupSettings(windows=(60, 600)), detect=DetectSettings(pane=60, warm_up=10))
+TABLES = {
+    "rollups": "SELECT device_id, window_seconds, start, revision, measures::text FROM rollups ORDER BY 1, 2, 3",
+    "anomalies": "SELECT device_id, metric, time, document::text FROM anomalies ORDER BY 1, 2, 3",
+    "alerts": "SELECT alert_id, status, document::text FROM alerts ORDER BY 1",
+}
+
+
+def document(done: Done) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+async def run_pipeline(folder: Path, settings: Settings, minutes: Iterable[int] = ()) -> dict[str, list[Any]]:
+    """Take in a message of six devices for each minute, work through everything; what is stored."""
+
+    async def feed(stop: asyncio.Event) -> None:
+        for minute in minutes:
+            time = START + minute * MINUTE
+            clock.follow(time)
+            # Hot for a quarter of an hour, twice; the spikes are anomalies.
+            temperature = 70 if minute % 60 in range(20, 35) else 21 + minute % 3 / 10
+            payload = orjson.dumps({"timestamp": time, "temp": 80 if minute == 90 else temperature, "humidity": 40})
+            devices = [b"device-%d" % number for number in range(6)]
+            await pipeline.intake.append(
+                devices, [payload] * 6, device_type="environmental", profile="test", sources=b"test"
+            )
+
+    clock = ManualClock(START)
+    async with Pipeline(folder, settings, load_device_types(), load_rules(settings.alert.rules), clock) as pipeline:
+        await pipeline.run(feed, asyncio.Event())
+        connection = await asyncpg.connect(**pipeline.database)
+        stored = {name: [tuple(row) for row in await connection.fetch(query)] for name, query in TABLES.items()}
+        await connection.close()
+    return stored
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The settings of the worker, as a file."""
+    path = tmp_path / "headrace.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.mark.integration
+async def test_replayed_the_database_stays_as_it_is(headrace_process: Headrace, tmp_path: Path, config: Path) -> None:
+    """Every agent sends again what it sent; the sink knows all of it. The live agents' positions do not move."""
+    data = tmp_path / "data"
+    before = await run_pipeline(data, SETTINGS, range(120))
+    assert all(before.values())
+    options = ("--from", iso_ms(MIDDLE), "--data", data, "--config", config, "--json")
+
+    sent = {
+        name: document(headrace_process("replay", "--agent", name, *options)) for name in ("rollup", "detect", "alert")
+    }
+    log = EmbeddedLog(data)
+    again = {topic: sum((await log.end_offsets(topic)).values()) for topic in (topics.ROLLUPS, topics.ANOMALIES)}
+    positions = [await log.positions(GROUP, topics.READINGS), await log.end_offsets(topics.READINGS)]
+    await log.close()
+    after = await run_pipeline(data, SETTINGS)
+
+    assert sent["rollup"]["sent"][topics.ROLLUPS] > 6 * 50
+    assert sent["detect"]["sent"][topics.ANOMALIES] > 0
+    assert sent["alert"]["sent"][topics.ALERTS] > 0
+    assert all(each["finished"] and not each["failed"] for each in sent.values())
+    assert again[topics.ROLLUPS] == len(before["rollups"]) + sent["rollup"]["sent"][topics.ROLLUPS]
+    assert positions[0] == positions[1]
+    assert after == before
+
+
+@pytest.mark.integration
+async def test_a_repaired_agent_makes_good_what_was_missing(headrace_process: Headrace, tmp_path: Path) -> None:
+    """A rule that was wrong, and a window that was missing: corrected for the past, from the time given on."""
+    data, config, rules = tmp_path / "data", tmp_path / "headrace.toml", tmp_path / "rules.toml"
+    rule = '[[rule]]\nrule_id = "hot"\nname = "Hot"\ndescription = "Too hot."\nseverity = "warning"\n'
+    rule += '[rule.condition]\nmetric = "temperature"\noperator = ">"\nduration = 300\nthreshold = '
+    rules.write_text(rule + "500")
+    wrong = Settings(rollup=RollupSettings(windows=(600,)), alert=AlertSettings(rules=rules))
+    before = await run_pipeline(data, wrong, range(120))
+    assert not before["alerts"]
+    rules.write_text(rule + "60")
+    config.write_text(f'[rollup]\nwindows = [60, 600]\n[alert]\nrules = "{rules}"\n')
+
+    for name in ("rollup", "alert"):
+        headrace_process("replay", "--agent", name, "--from", iso_ms(MIDDLE), "--data", data, "--config", config)
+    after = await run_pipeline(data, wrong)
+
+    assert len(after["alerts"]) == 6
+    assert {row[1] for row in after["alerts"]} == {"resolved"}
+    added = [row for row in after["rollups"] if row not in before["rollups"]]
+    assert [row for row in before["rollups"] if row not in after["rollups"]] == []
+    assert {row[1] for row in added} == {60.0}
+    # A window is sent when it closes: with the first reading behind it.
+    assert min(row[2] for row in added).timestamp() * 1000 == MIDDLE - MINUTE
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder with readings that the agents have worked through, without a database."""
+    rows = [("cellar", "environmental", START + minute * MINUTE, {"temperature": 20.0}) for minute in range(600)]
+
+    async def make() -> None:
+        log = EmbeddedLog(tmp_path / "data")
+        names = (topics.READINGS, topics.ROLLUPS, topics.LATE, topics.DEAD_LETTERS)
+        await log.create_topics([TopicSpec(name, 1) for name in names])
+        records = readings_log(rows)
+        records.timestamps[:] = [time for _, _, time, _ in rows]
+        target = TopicPartition(topics.READINGS, 0)
+        await log.commit(Transaction([Append(target, records)], group=GROUP, positions={target: len(rows)}))
+        await log.close()
+
+    asyncio.run(make())
+    return tmp_path / "data"
+
+
+def rollups_in(folder: Path) -> list[bytes | None]:
+    async def read() -> list[bytes | None]:
+        log = EmbeddedLog(folder)
+        await log.topics()
+        fetched = await log.read(TopicPartition(topics.ROLLUPS, 0), 0, 100_000)
+        await log.close()
+        return fetched.records.values if fetched else []
+
+    return asyncio.run(read())
+
+
+def test_dry_run_writes_nothing(headrace: Headrace, folder: Path) -> None:
+    """It says what would be read."""
+    done = document(
+        headrace("replay", "--agent", "rollup", "--from", iso_ms(MIDDLE), "--data", folder, "--dry-run", "--json")
+    )
+
+    assert done["partitions"] == [{"partition": 0, "warm_up": 0, "first": 60, "end": 600}]
+    assert rollups_in(folder) == []
+    table = headrace("replay", "--agent", "rollup", "--from", iso_ms(MIDDLE), "--data", folder, "--dry-run").stdout
+    assert table.decode().splitlines()[1].split() == ["telemetry.readings/0", "0", "60", "600", "600"]
+
+
+def test_warm_up_makes_the_first_windows_whole(headrace: Headrace, folder: Path) -> None:
+    """Without one the hour that TIME is in would have half of its readings."""
+    half = ("replay", "--agent", "rollup", "--from", iso_ms(MIDDLE + 30 * MINUTE), "--data", folder, "--json")
+
+    headrace(*half)
+    whole = rollups_in(folder)
+    headrace(*half, "--warm-up", "0s")
+    partial = rollups_in(folder)[len(whole) :]
+
+    def first_hour(values: list[bytes | None]) -> int:
+        found = [orjson.loads(value or b"") for value in values]
+        hours = [each for each in found if each["window_seconds"] == 3600]
+        count: int = hours[0]["measures"]["temperature"]["count"]
+        return count
+
+    assert (first_hour(whole), first_hour(partial)) == (60, 30)
+
+
+def test_interrupted_it_goes_on_and_sends_nothing_twice(headrace: Headrace, folder: Path) -> None:
+    """Ctrl-C half-way, then the same command."""
+    options = ["replay", "--agent", "rollup", "--from", iso_ms(START), "--data", str(folder)]
+    slowly = {**os.environ, "HEADRACE_RUNTIME__MAX_BATCH_RECORDS": "1"}
+    # The embedded log reads whole rows: one row each makes batches of one.
+    command = [sys.executable, "-m", "headrace.cli.main", *options]
+    asyncio.run(in_single_rows(folder, 20_000))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=slowly) as process:
+        while not asyncio.run(notes(folder)):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr.decode()
+    assert "stopped; to go on: headrace replay --agent rollup" in stdout.decode()
+    sent = len(rollups_in(folder))
+
+    done = document(headrace(*options, "--json"))
+
+    assert done["finished"]
+    values = rollups_in(folder)
+    assert len(values) == len(set(values)) == sent + done["sent"][topics.ROLLUPS]
+    assert 0 < sent < len(values)
+    assert not asyncio.run(notes(folder))
+
+
+async def in_single_rows(folder: Path, count: int) -> None:
+    """Append readings, each in an append of its own."""
+    log = EmbeddedLog(folder)
+    await log.topics()
+    target = TopicPartition(topics.READINGS, 0)
+    first = (await log.end_offsets(topics.READINGS))[target]
+    times = [START + (first + number) * MINUTE for number in range(count)]
+    records = readings_log((("cellar", "environmental", time, {"temperature": 20.0}) for time in times))
+    records.timestamps[:] = times
+    await asyncio.gather(
+        *(log.commit(Transaction([Append(target, records.slice(row, row + 1))])) for row in range(count))
+    )
+    await log.commit(Transaction(group=GROUP, positions={target: first + count}))
+    await log.close()
+
+
+async def notes(folder: Path) -> int:
+    """How many partitions of replays are under way."""
+    log = EmbeddedLog(folder)
+    found = {spec.name for spec in await log.topics()}
+    count = 0
+    if REPLAYS in found:
+        count = sum([len(entries) async for entries in log.restore(TopicPartition(REPLAYS, 0))])
+    await log.close()
+    return count
+
+
+def test_too_little_before_is_refused(headrace: Headrace, folder: Path) -> None:
+    """Where retention dropped what a window needs, a partial one would replace the whole one in the database."""
+
+    async def drop_first_hour() -> None:
+        log = EmbeddedLog(folder, retention=1)
+        await log.topics()
+        target = TopicPartition(topics.READINGS, 0)
+        await in_single_rows(folder, 60)
+        await log.apply_retention()
+        assert (await log.offsets_at(topics.READINGS, 0))[target] == 659
+        await in_single_rows(folder, 120)
+        await log.close()
+
+    asyncio.run(drop_first_hour())
+    options = ("replay", "--agent", "rollup", "--data", folder, "--json", "--from")
+    oldest = START + 659 * MINUTE
+
+    refused = headrace(*options, iso_ms(oldest), code=2)
+    assert f"Give --from {iso_ms(oldest + 60 * MINUTE)} or later" in refused.stderr
+    assert document(headrace(*options, iso_ms(oldest + 60 * MINUTE)))["finished"]
+    assert document(headrace(*options, iso_ms(oldest), "--warm-up", "10m"))["finished"]
+
+
+def test_nothing_to_do_is_said(headrace: Headrace, folder: Path) -> None:
+    """A time behind everything that the agents have done."""
+    options = ("replay", "--agent", "rollup", "--from", iso_ms(START + 10_000 * MINUTE), "--data", folder)
+
+    assert b"nothing to do" in headrace(*options).stdout
+    assert document(headrace(*options, "--json"))["finished"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], ["name a PATH"]),
+        (["--from", "soon", "--agent", "me"], ["'soon'", "no agent 'me'; there are rollup, detect, alert", "--data"]),
+        (["--agent", "ingest"], ["--from is missing", "headrace dlq replay"]),
+        (["--from", "1d", "--speed", "2", "--via", "log"], ["--speed, --via: only for a PATH", "--agent is missing"]),
+        (["--from", "1d", "--agent", "rollup", "--to", "2d", "--warm-up", "x"], ["'x' is not a duration"]),
+        (["--from", "1d", "--agent", "rollup", "--to", "2d"], ["is not before --to"]),
+        (["--from", "2d", "--agent", "alert", "--to", "1d"], ["set them back"]),
+        ([__file__, "--agent", "rollup", "--dry-run"], ["--agent, --dry-run: only without a PATH"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_every_mistake_at_once(headrace: Headrace, options: list[str], said: list[str]) -> None:
+    """Whatever is wrong about options, settings and folder is said together."""
+    done = headrace("replay", *options, code=2)
+
+    for part in said:
+        assert part in done.stderr
