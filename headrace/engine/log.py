@@ -151,6 +151,10 @@ class Reader(Protocol):
         """Wait until one of the partitions has something to read at its position; False after `timeout` seconds."""
         ...
 
+    def forget(self, targets: Iterable[TopicPartition]) -> None:
+        """Fetch these no more: somebody else reads them now."""
+        ...
+
     async def close(self) -> None:
         """Stop fetching."""
         ...

@@ -33,18 +33,17 @@ Pieces = Mapping[TopicPartition, Sequence[Fetched]]
 async def read_topic(log: KafkaLog, topic: str) -> dict[TopicPartition, list[Fetched]]:
     """Everything committed in a topic."""
     reader = log.reader()
-    found: dict[TopicPartition, list[Fetched]] = {}
-    for target, end in (await log.end_offsets(topic)).items():
-        pieces = found.setdefault(target, [])
-        position = 0
-        while position < end:
+    ends = await log.end_offsets(topic)
+    found: dict[TopicPartition, list[Fetched]] = {target: [] for target in ends}
+    left = dict.fromkeys(ends, 0)
+    while left := {target: position for target, position in left.items() if position < ends[target]}:
+        assert await reader.wait(left, WAIT), f"{topic} cannot be read beyond {left}"
+        for target, position in left.items():
             piece = await reader.read(target, position, READ_AT_ONCE)
-            if piece is None:
-                assert await reader.wait({target: position}, WAIT), f"{target} stops at {position} of {end}"
-                continue
-            assert piece.base_offset >= position
-            position = piece.next_offset
-            pieces.append(piece)
+            if piece is not None:
+                assert piece.base_offset >= position
+                left[target] = piece.next_offset
+                found[target].append(piece)
     await reader.close()
     return found
 

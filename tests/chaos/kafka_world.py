@@ -1,5 +1,6 @@
 """A Kafka of its own, workers on it and load: what the chaos tests on Kafka break."""
 
+import asyncio
 import os
 import random
 import signal
@@ -30,6 +31,10 @@ DRAIN_TIMEOUT = 120.0
 STOP_TIMEOUT = 30
 #: Seconds; as short as the tests' Kafka allows, so that a worker that was killed is given up soon.
 SHORT_SESSION = {"session_timeout": 3.0, "heartbeat_interval": 1.0}
+#: As in production.
+LONG_SESSION: dict[str, float] = {}
+#: From this many seconds of load on the tests take their long form.
+LONG = 60.0
 
 clock = SystemClock()
 
@@ -86,9 +91,13 @@ class Worker:
         """Its exit code, once it has ended."""
         return self._process.wait(STOP_TIMEOUT)
 
+    def everything_said(self) -> str:
+        """All its output."""
+        return self.output.read_text(errors="replace")
+
     def end_of_output(self) -> str:
         """The last it said."""
-        return self.output.read_text(errors="replace")[-3000:]
+        return self.everything_said()[-3000:]
 
 
 class World:
@@ -126,7 +135,31 @@ class World:
 
     async def wait_working(self) -> None:
         """Wait until every partition has an owner, and every worker has some."""
-        await self._wait(self._all_work, "not every worker got partitions")
+        await self.wait_owned_by(len(self.workers))
+
+    async def wait_owned_by(self, count: int) -> None:
+        """Wait until `count` workers have all partitions."""
+
+        async def owned() -> bool:
+            owners = await self.log.owners(GROUP)
+            return len(owners) == 2 * PARTITIONS and len(set(owners.values())) == count
+
+        await self._wait(owned, f"the partitions are not shared by {count}")
+
+    async def wait_progress(self) -> None:
+        """Wait until messages that are sent from now on have been ingested."""
+        ends = await self.log.end_offsets(topics.RAW)
+
+        async def passed() -> bool:
+            committed = await self.log.positions(GROUP, topics.RAW)
+            return all(committed[target] > end for target, end in ends.items())
+
+        await self._wait(passed, "no progress")
+
+    async def restart_broker(self, broker: int) -> None:
+        """Start a broker again, and wait until it has caught up; the load goes on meanwhile."""
+        await asyncio.to_thread(self.cluster.restart, broker)
+        await asyncio.to_thread(self.cluster.wait_in_sync)
 
     async def wait_drained(self) -> float:
         """Wait until every record was read and committed; seconds that it took."""
@@ -143,10 +176,6 @@ class World:
             self.retire_worker(worker)
         terms = await check_log(self.log, self._setup, self.load.truth, self.load.appended)
         return {**terms, "drained_seconds": round(drained, 1), "longest_append": round(self.load.longest_append, 1)}
-
-    async def _all_work(self) -> bool:
-        owners = await self.log.owners(GROUP)
-        return len(owners) == 2 * PARTITIONS and len(set(owners.values())) == len(self.workers)
 
     async def _drained(self) -> bool:
         return not (await lag(self.log, GROUP, topics.RAW) or await lag(self.log, GROUP, topics.READINGS))

@@ -1,15 +1,13 @@
-"""Workers on a real Kafka are killed, or sleep through a rebalance; the log holds exactly what it accepted."""
+"""Workers on a real Kafka are killed, or sleep through a rebalance: the log holds exactly what follows from its input."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.kafka_world import SHORT_SESSION, clock, running_world
+from tests.chaos.kafka_world import LONG, LONG_SESSION, SHORT_SESSION, clock, running_world
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(900)]
-#: From this many seconds of load on, the tests take what is set in production.
-LONG = 60.0
 
 
 async def test_killed_workers_leave_exact_counts(
@@ -26,3 +24,25 @@ async def test_killed_workers_leave_exact_counts(
         report = await world.finish()
 
     print(report)
+
+
+async def test_paused_worker_has_no_effect_when_it_wakes(
+    tmp_path: Path, chaos_size: Any, chaos_seed: int, kafka_tools: None
+) -> None:
+    """An owner stands still until others have its partitions; what it commits on waking is refused, and it goes on."""
+    long = chaos_size.seconds >= LONG
+    async with running_world(tmp_path, chaos_seed, kafka=LONG_SESSION if long else SHORT_SESSION) as world:
+        paused = world.rng.choice(world.workers)
+        async with world.load.running():
+            await clock.sleep(world.rng.uniform(1.0, 3.0))
+            paused.pause()
+            await clock.sleep(45.0 if long else 1.0)
+            await world.wait_owned_by(1)
+            paused.resume()
+            await world.wait_working()
+            await clock.sleep(2.0)
+
+        report = await world.finish()
+
+    print(report)
+    assert "commit_refused" in paused.everything_said()

@@ -292,29 +292,29 @@ async def run_pipeline(
 
 
 @pytest.mark.integration
-async def test_repaired_and_replayed_the_ledger_balances(headrace_process: Headrace, tmp_path: Path) -> None:
+def test_repaired_and_replayed_the_ledger_balances(headrace: Headrace, tmp_path: Path) -> None:
     """Hot readings are refused; the device type is widened, they are replayed, and each is stored, once."""
     data = tmp_path / "data"
     hot = [(b"oven-%d" % n, orjson.dumps({"timestamp": NOW + n, "temp": 200 + n})) for n in range(20)]
     broken = [(b"broken", b"{"), (b"broken", b"{")]
     good = [(b"hall", orjson.dumps({"timestamp": NOW, "temp": 20}))]
-    ledger, rows = await run_pipeline(data, [*hot, *broken, *good])
+    ledger, rows = asyncio.run(run_pipeline(data, [*hot, *broken, *good]))
     assert ledger == Ledger(accepted=23, stored=1, duplicate=0, conflict=0, dead_lettered=22, in_flight=0)
     wide = (TYPES / "environmental.toml").read_text().replace("max = 85", "max = 1000")
     (tmp_path / "types").mkdir()
     (tmp_path / "types" / "environmental.toml").write_text(wide)
 
-    done = lines(headrace_process("dlq", "replay", "--data", data, "--yes", "--json"))[0]
+    done = lines(headrace("dlq", "replay", "--data", data, "--yes", "--json"))[0]
     assert done["sent"] == 22
-    ledger, rows = await run_pipeline(data, [], tmp_path / "types")
+    ledger, rows = asyncio.run(run_pipeline(data, [], tmp_path / "types"))
 
     assert ledger == Ledger(accepted=45, stored=21, duplicate=0, conflict=0, dead_lettered=24, in_flight=0)
     assert ledger.difference == 0
     assert rows == sorted([("hall", 20.0), *((f"oven-{n}", 200.0 + n) for n in range(20))])
     # What was refused again is a letter of its own, and knows where it comes from.
-    again = lines(headrace_process("dlq", "list", "--data", data, "--json", "--device", "broken"))
+    again = lines(headrace("dlq", "list", "--data", data, "--json", "--device", "broken"))
     assert [letter["replayed"] is not None for letter in again] == [True, True, False, False]
-    (newest,) = lines(headrace_process("dlq", "show", again[-1]["id"], "--data", data, "--json"))
+    (newest,) = lines(headrace("dlq", "show", again[-1]["id"], "--data", data, "--json"))
     assert newest["headers"]["redriven-from"]["text"] in {again[0]["id"], again[1]["id"]}
 
 

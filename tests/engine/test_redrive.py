@@ -13,7 +13,7 @@ from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import LogError
 from headrace.engine.log import Append, Tally, TopicPartition, TopicSpec, Transaction
 from headrace.engine.partitioner import Partitioner
-from headrace.engine.records import Record, Records
+from headrace.engine.records import Header, Record, Records
 from headrace.engine.redrive import CHUNK_RECORDS, REDRIVES, Plan, Redrive, plan, redriven
 from headrace.engine.turn import Turn, take_turn
 from headrace.schemas import topics
@@ -44,7 +44,10 @@ async def refuse(
     agent: str = "ingest",
 ) -> None:
     """Dead letters about records of `topic` at these offsets, with what a source gave them."""
-    headers = {topics.DEVICE_TYPE: b"environmental", topics.MESSAGE_ID: [b"m-%d" % offset for offset in offsets]}
+    headers: dict[str, Header] = {
+        topics.DEVICE_TYPE: b"environmental",
+        topics.MESSAGE_ID: [b"m-%d" % offset for offset in offsets],
+    }
     refused = Records([key] * len(values), list(values), [NOW + offset for offset in offsets], headers)
     send = dead_letter_records(topic, partition, offsets, refused, ["why"] * len(values), agent, counted=True)
     append = Append(TopicPartition(topics.DEAD_LETTERS, partition), send.records, send.tallies)

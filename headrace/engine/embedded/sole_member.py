@@ -1,6 +1,6 @@
 """Reader and group membership on the embedded log, where one worker has everything."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from headrace.engine.log import Fetched, TopicPartition
@@ -20,6 +20,9 @@ class SharedReader:
     def __init__(self, log: Readable) -> None:
         self.read = log.read
         self.wait = log.wait
+
+    def forget(self, targets: Iterable[TopicPartition]) -> None:
+        """Nothing was fetched ahead."""
 
     async def close(self) -> None:
         """Nothing to stop."""

@@ -22,6 +22,7 @@ from headrace.engine.kafka.reader import KafkaReader
 from headrace.engine.kafka.restore import CompactedView
 from headrace.engine.kafka.settings import SCHEME, KafkaSettings
 from headrace.engine.kafka.transactions import Transactions
+from headrace.engine.kafka.watchdog import Watchdog
 from headrace.engine.log import Listener, Reader, Tally, TopicPartition, TopicSpec, Transaction
 
 #: Entries of a compacted partition handed over at once when it is restored.
@@ -95,7 +96,9 @@ class KafkaLog:
         async def make(deliver: Deliver) -> Fetcher:
             return Fetcher(await self._new_client(), SystemClock(), deliver)
 
-        reader = KafkaReader(self._thread, make)
+        timeouts = self._settings.stall_timeout, self._settings.request_timeout
+        watchdog = Watchdog(self._known, SystemClock(), *timeouts)
+        reader = KafkaReader(self._thread, make, watchdog, SystemClock())
         self._readers.append(reader)
         return reader
 

@@ -3,17 +3,27 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import structlog
+
+from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError
 from headrace.engine.kafka.fetcher import Arrival, Deliver, Fetcher
 from headrace.engine.kafka.loop_thread import LoopThread
+from headrace.engine.kafka.watchdog import Watchdog
 from headrace.engine.log import Fetched, TopicPartition
 from headrace.engine.records import Records
 
+#: Seconds that a stalled fetcher gets to close.
+CLOSE_TIMEOUT = 3.0
+
+log = structlog.get_logger(__name__)
+
 #: Makes a fetcher on the I/O thread.
-MakeFetcher = Callable[[Deliver], Awaitable[Fetcher]]
+MakeFetcher = Callable[[Deliver], Coroutine[Any, Any, Fetcher]]
 
 
 @dataclass(slots=True)
@@ -31,10 +41,12 @@ class KafkaReader:
 
     Args:
         thread: where fetching runs.
-        make_fetcher: called there, once.
+        make_fetcher: called there, again whenever fetching has stalled.
+        watchdog: says that it has.
+        clock: waits.
     """
 
-    def __init__(self, thread: LoopThread, make_fetcher: MakeFetcher) -> None:
+    def __init__(self, thread: LoopThread, make_fetcher: MakeFetcher, watchdog: Watchdog, clock: Clock) -> None:
         self._thread = thread
         self._make_fetcher = make_fetcher
         self._fetcher: Fetcher | None = None
@@ -43,7 +55,10 @@ class KafkaReader:
         self._buffers: dict[TopicPartition, _Buffer] = {}
         self._waiters: set[asyncio.Event] = set()
         self._seeks = 0
-        self._closed = False
+        self._watchdog = watchdog
+        self._clock = clock
+        self._watching: asyncio.Task[None] | None = None
+        self.rebuilds = 0
 
     async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
         fetcher = await self._open()
@@ -76,13 +91,15 @@ class KafkaReader:
         finally:
             self._waiters.discard(arrived)
 
-    def forget(self, target: TopicPartition) -> None:
-        """Fetch this partition no more; it is read by another worker now."""
-        if self._buffers.pop(target, None) is not None and self._fetcher is not None:
-            self._thread.call(self._fetcher.forget, [target])
+    def forget(self, targets: Iterable[TopicPartition]) -> None:
+        known = [target for target in targets if self._buffers.pop(target, None) is not None]
+        if known and self._fetcher is not None:
+            self._thread.call(self._fetcher.forget, known)
 
     async def close(self) -> None:
-        self._closed = True
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         fetcher, self._fetcher = self._fetcher, None
         self._buffers.clear()
         if fetcher is not None:
@@ -96,11 +113,29 @@ class KafkaReader:
         if self._fetcher is None:
             async with self._opening:
                 if self._fetcher is None:
-                    self._fetcher = await self._thread.run(self._start())
+                    self._fetcher = await self._thread.run(self._make_fetcher(self._deliver))
+                    self._watching = asyncio.create_task(self._watch())
         return self._fetcher
 
-    async def _start(self) -> Fetcher:
-        return await self._make_fetcher(self._deliver)
+    async def _watch(self) -> None:
+        while True:
+            await self._clock.sleep(self._watchdog.interval)
+            assert self._fetcher is not None
+            stalled = await self._thread.run(self._watchdog.stalled(self._fetcher))
+            if stalled:
+                self.rebuilds += 1
+                log.error("fetching_rebuilt", partitions=[f"{t.topic}/{t.partition}" for t in stalled])
+                self._fetcher = await self._thread.run(self._replace(self._fetcher))
+
+    async def _replace(self, stalled: Fetcher) -> Fetcher:
+        """A new fetcher, on new connections, that goes on where the stalled one stands. On the I/O thread."""
+        fetcher = await self._make_fetcher(self._deliver)
+        for target, (position, number) in stalled.positions().items():
+            fetcher.seek(target, position, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await stalled.close()
+        return fetcher
 
     def _deliver(self, arrivals: list[Arrival]) -> None:
         """On the I/O thread."""

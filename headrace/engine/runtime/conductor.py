@@ -7,7 +7,7 @@ from typing import Any, cast
 from faust.transport.conductor import Conductor
 from mode.utils.futures import notify
 
-from headrace.engine.log import Fetched
+from headrace.engine.log import Fetched, Member
 from headrace.engine.runtime.agent import BatchAgent, BatchTopic
 from headrace.engine.runtime.delivery import Delivery
 from headrace.engine.runtime.event_feed import EventFeed
@@ -68,6 +68,8 @@ class BatchConductor(Conductor):
         await app.tables.wait_until_tables_registered()
         await self._wait_agents_begin()
         subscribed: set[str] = set()
+        if not self._topics:
+            await app.consumer.on_assigned(frozenset(), Member())  # nothing to join the group for, yet
         while not self.should_stop:
             self._topics_changed.clear()
             topics = set(await self._update_indices())

@@ -80,6 +80,7 @@ class BatchConsumer(Consumer):
         app = cast(Any, self.app)
         app.on_rebalance_start()
         app.consumer_generation_id += 1
+        self._pumps.forget(self._assigned - targets)
         self._assigned, self._member = targets, member
         # Positions first: they wait for the last transaction of whoever had the partitions. Tables are restored to an
         # end that is looked up afterwards, so they contain it too.

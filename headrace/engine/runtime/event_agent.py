@@ -31,7 +31,7 @@ class EventAgent(faust.Agent):
         return all(self._has_begun(actor) for actor in self._actors)
 
     def _has_begun(self, actor: Any) -> bool:
-        return bool(actor.stream._finalized or (actor.actor_task is not None and actor.actor_task.done()))
+        return bool(_active(actor.stream)._finalized or (actor.actor_task is not None and actor.actor_task.done()))
 
     async def on_start(self) -> None:
         if self.isolated_partitions:
@@ -40,6 +40,7 @@ class EventAgent(faust.Agent):
 
     async def _prepare_actor(self, aref: ActorRefT, beacon: NodeT[Any]) -> ActorRefT:
         if isinstance(aref, Awaitable) and self._sinks:
+            cast(Any, aref).it.close()
             raise ImproperlyConfigured("Agent must yield to use sinks")
         task = self.loop.create_task(self._execute_actor(self._supervise(aref), aref))
         task._beacon = beacon  # type: ignore[attr-defined]
@@ -100,6 +101,7 @@ class EventAgent(faust.Agent):
         if reply_to is None:
             raise TypeError("Missing reply_to argument")
         reply_to = self._get_strtopic(reply_to)
+        await app.maybe_start_client()
         promise = ReplyPromise(reply_to, correlation_id or str(uuid4()))
         await app._reply_consumer.add(promise.correlation_id, promise)
         headers = options.pop("headers", None)

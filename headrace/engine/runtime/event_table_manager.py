@@ -28,7 +28,8 @@ class EventTableManager(BatchTableManager):
             raise ConfigError(f"table {table.name}: there is no {type(table).__name__} here, only Table")
         if table.use_partitioner:
             raise ConfigError(f"table {table.name}: use_partitioner has no effect here; group_by the key first")
-        if (table._store or self.app.conf.store).scheme != "memory":
+        store = table._store if table._store is not None else self.app.conf.store
+        if store.scheme != "memory":
             raise ConfigError(f"table {table.name}: tables are kept in memory and in their changelog; leave out store")
         if table.changelog_topic_name != changelog_topic(self.app.conf.id, table.name):
             raise ConfigError(f"table {table.name}: the changelog has a name of its own; leave out changelog_topic")
@@ -74,6 +75,8 @@ class EventTableManager(BatchTableManager):
             await table.stop()
 
     async def wait_until_recovery_completed(self) -> bool:
+        if self.app.client_only or self.app.producer_only:
+            return False
         return await self.wait_for_stopped(cast(Any, self._recovered))
 
     def _spec(self, table: EventTable, counts: set[int]) -> TopicSpec:

@@ -1,7 +1,7 @@
 """One pump per partition: read a batch, give it to its agents, wait until they are done, and again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import AgentStopped, TopicChanged
@@ -83,6 +83,10 @@ class Pumps:
         self._deliveries.clear()
         self._gate.set()
         return unfinished
+
+    def forget(self, targets: Iterable[TopicPartition]) -> None:
+        """These went to another worker: read ahead no more."""
+        self._reader.forget(targets)
 
     async def close(self) -> None:
         """Stop reading ahead."""
