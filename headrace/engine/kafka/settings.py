@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from headrace.engine.config import resolve_secret
+from headrace.engine.errors import ConfigError
 
 SCHEME = "kafka://"
 
@@ -76,6 +77,9 @@ class KafkaSettings(BaseModel):
             raise ValueError(f"security {self.security} needs sasl_username and sasl_password")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key come together")
+        for name, path in [("ca", self.tls_ca), ("certificate", self.tls_certificate), ("key", self.tls_key)]:
+            if path is not None and not path.is_file():
+                raise ValueError(f"tls_{name}: there is no file {path}")
         if self.heartbeat_interval * 2 > self.session_timeout:
             raise ValueError("heartbeat_interval must be at most half of session_timeout")
         return self
@@ -84,7 +88,7 @@ class KafkaSettings(BaseModel):
         """Arguments for aiokafka's clients.
 
         Raises:
-            OSError, ssl.SSLError: a certificate file cannot be read.
+            ConfigError: a certificate file cannot be used.
         """
         options: dict[str, Any] = {
             "request_timeout_ms": round(self.request_timeout * 1000),
@@ -97,14 +101,20 @@ class KafkaSettings(BaseModel):
             }[self.security],
         }
         if self.security.endswith("tls"):
-            context = ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
-            context.check_hostname = self.tls_check_hostname
-            if self.tls_certificate is not None and self.tls_key is not None:
-                context.load_cert_chain(self.tls_certificate, self.tls_key)
-            options["ssl_context"] = context
+            options["ssl_context"] = self._tls()
         if self.security.startswith("sasl"):
             assert self.sasl_password is not None
             options["sasl_mechanism"] = self.sasl_mechanism
             options["sasl_plain_username"] = self.sasl_username
             options["sasl_plain_password"] = self.sasl_password.get_secret_value()
         return options
+
+    def _tls(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
+            context.check_hostname = self.tls_check_hostname
+            if self.tls_certificate is not None and self.tls_key is not None:
+                context.load_cert_chain(self.tls_certificate, self.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"[kafka] tls_ca, tls_certificate or tls_key cannot be used: {error}") from error
+        return context
