@@ -46,8 +46,7 @@ class HttpThread:
     ) -> None:
         self._answer = answer
         self._patience = patience
-        #: Open connections, count.
-        self.clients = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._socket = socket.create_server(address[:2], family=family)
         #: The port that it listens on.
@@ -56,6 +55,11 @@ class HttpThread:
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-http", daemon=True)
         self._thread.start()
+
+    @property
+    def clients(self) -> int:
+        """Open connections, count."""
+        return len(self._writers)
 
     def stop(self) -> None:
         """Stop listening, close what is open, end the thread."""
@@ -69,17 +73,22 @@ class HttpThread:
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._client, sock=self._socket, limit=MAX_HEAD_BYTES)
         await self._stop.wait()
-        server.close()  # what is still open is cancelled when the loop ends
+        server.close()
+        # Not cancelled: a connection that is only just being taken would stay open, with nobody to close it.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.wait(others, timeout=0.01)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.clients += 1
+        self._writers.add(writer)
         try:
             if self.clients <= MAX_CLIENTS:
                 with contextlib.suppress(OSError, TimeoutError):
                     async with asyncio.timeout(self._patience):
                         await self._talk(reader, writer)
         finally:
-            self.clients -= 1
+            self._writers.discard(writer)
             writer.transport.abort()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

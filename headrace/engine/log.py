@@ -93,10 +93,10 @@ class Transaction:
 
 
 class Fetched(NamedTuple):
-    """Records read from one partition; `next_offset` is where the next read starts.
+    """What one read of a partition brought: everything from `base_offset` up to `next_offset`, where the next starts.
 
-    Offsets grow by one per record unless `offsets` says otherwise: Kafka gives some to its transaction markers. Without
-    records it says that only the position moved on.
+    Record `i` has offset `base_offset + i` unless `offsets` says otherwise: Kafka gives some to transaction markers.
+    Without records only the position moves on.
     """
 
     target: TopicPartition
@@ -113,10 +113,10 @@ class Fetched(NamedTuple):
         """Records `start` to `stop` (not included)."""
         if start == 0 and stop == len(self.records):
             return self
+        base_offset = self.base_offset if start == 0 else self.offset(start - 1) + 1
         next_offset = self.next_offset if stop == len(self.records) else self.offset(stop - 1) + 1
         offsets = None if self.offsets is None else self.offsets[start:stop]
-        return Fetched(self.target, self.offset(start), next_offset, self.records.slice(start, stop), offsets)
-
+        return Fetched(self.target, base_offset, next_offset, self.records.slice(start, stop), offsets)
 
     @staticmethod
     def joined(pieces: Sequence["Fetched"]) -> "Fetched":
@@ -124,16 +124,21 @@ class Fetched(NamedTuple):
         if len(pieces) == 1:
             return pieces[0]
         full = [piece for piece in pieces if len(piece.records)]
-        if not full:
-            return pieces[-1]
-        offsets = [piece.offset(index) for piece in full for index in range(len(piece.records))]
+        records = Records.concat([piece.records for piece in full]) if full else pieces[0].records
+        base_offset = pieces[0].base_offset
+        offsets: list[int] = []
+        for piece in full:
+            first = piece.base_offset
+            offsets += range(first, first + len(piece.records)) if piece.offsets is None else piece.offsets
         return Fetched(
-            full[0].target,
-            offsets[0],
-            pieces[-1].next_offset,
-            Records.concat([piece.records for piece in full]),
-            offsets if offsets[-1] - offsets[0] != len(offsets) - 1 else None,
+            pieces[0].target, base_offset, pieces[-1].next_offset, records, given_offsets(base_offset, offsets)
         )
+
+
+def given_offsets(base_offset: int, offsets: Sequence[int]) -> Sequence[int] | None:
+    """`Fetched.offsets` for records with these offsets, ascending: None where they follow from the base."""
+    gapless = not offsets or offsets[-1] - base_offset == len(offsets) - 1
+    return None if gapless else offsets
 
 
 class Reader(Protocol):
@@ -164,7 +169,7 @@ class Listener(Protocol):
     """What a member of a consumer group does when its partitions change."""
 
     async def on_assigned(self, targets: Set[TopicPartition], member: Member) -> None:
-        """These partitions, and no others, are the member's from now on. Called between revocations; returns quickly."""
+        """These partitions, and no others, are the member's from now on. Returns quickly."""
         ...
 
     async def on_revoked(self) -> None:
@@ -192,6 +197,13 @@ class Log(Protocol):
 
     async def create_topics(self, topics: Iterable[TopicSpec]) -> None:
         """Make the topics that do not exist yet. A topic that exists keeps its partitions."""
+        ...
+
+    async def extend_topic(self, name: str, partitions: int) -> None:
+        """Give a topic more partitions, `partitions` in all. Keys go elsewhere from then on.
+
+        Writers that run already keep to the number they know.
+        """
         ...
 
     def partitions(self, topic: str) -> int:

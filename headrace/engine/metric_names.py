@@ -130,7 +130,7 @@ METRICS: Mapping[MetricName, Metric] = {
         "histogram", "Seconds from an assignment until the tables of its partitions were restored.", ("group",)
     ),
     "headrace_fetch_rebuilds_total": Metric(
-        "counter", "Times that fetching was rebuilt because it stood still while there was lag.", ("group",)
+        "counter", "Times that fetching was rebuilt because it stood still while there was lag."
     ),
     "headrace_lag_records": Metric(
         "gauge", "Offsets between the committed position and the end of the log.", ("group", "topic", "partition")

@@ -159,7 +159,7 @@ def test_a_conflict_is_kept_aside_whole() -> None:
     assert len(readings(driven)) == 1
     (record,) = driven.sent[topics.CONFLICTS]
     conflict = decode_conflict(record.value or b"")
-    assert (record.key, orjson.loads(record.value)["message_id"], record.timestamp) == (b"d1", "m1", T0 + 1000)
+    assert (record.key, conflict.message_id, record.timestamp) == (b"d1", "m1", T0 + 1000)
     assert (conflict.message_id, conflict.device_id, conflict.device_type) == ("m1", "d1", "environmental")
     assert conflict.time == T0
     assert conflict.measures == {"temperature": 26.0, "humidity": 50.0}

@@ -66,7 +66,7 @@ async def nothing(stop: asyncio.Event) -> None:
 async def records(pipeline: Pipeline, topic: str) -> list[Record]:
     found: list[Record] = []
     for partition in range(pipeline.log.partitions(topic)):
-        fetched = await pipeline.log.read(TopicPartition(topic, partition), 0, 100_000)
+        fetched = await pipeline.log.reader().read(TopicPartition(topic, partition), 0, 100_000)
         found += list(fetched.records) if fetched else []
     return found
 

@@ -207,6 +207,18 @@ def test_stop_closes_everything() -> None:
     assert "headrace-http" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_stop_closes_what_is_only_just_connecting() -> None:
+    """A connection in whatever state is closed, not left to hang."""
+    for _ in range(50):
+        server = HttpThread("127.0.0.1", 0, hello)
+        with ExitStack() as stack:
+            clients = [stack.enter_context(connect(server)) for _ in range(4)]
+
+            server.stop()
+
+            assert [rest(client) for client in clients] == [b""] * 4
+
+
 def test_listens_on_the_given_address_only(serve: Serve) -> None:
     """Another address of the same machine does not reach it."""
     server = serve()

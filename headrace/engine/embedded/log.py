@@ -69,6 +69,10 @@ class EmbeddedLog:
         await self._write(lambda connection: operations.create_topics(connection, specs))
         await self._load()
 
+    async def extend_topic(self, name: str, partitions: int) -> None:
+        await self._write(lambda connection: operations.extend_topic(connection, name, partitions))
+        await self._load()
+
     def partitions(self, topic: str) -> int:
         count = sum(1 for target in self._partitions if target.topic == topic)
         if not count:

@@ -42,6 +42,17 @@ def create_topics(connection: sqlite3.Connection, topics: Sequence[TopicSpec]) -
         )
 
 
+def extend_topic(connection: sqlite3.Connection, name: str, partitions: int) -> None:
+    """Add partitions to a topic that exists, up to `partitions` in all."""
+    connection.execute(
+        "WITH RECURSIVE numbers(n) AS (SELECT max(partition) + 1 FROM partitions WHERE topic = ?1"
+        " UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)"
+        " INSERT INTO partitions (topic, partition, compacted, retention)"
+        " SELECT topic, n, compacted, retention FROM numbers, partitions WHERE topic = ?1 AND partition = 0 AND n < ?2",
+        (name, partitions),
+    )
+
+
 def partitions(connection: sqlite3.Connection) -> list[Partition]:
     """Every partition there is."""
     rows = connection.execute("SELECT id, topic, partition, compacted, next_offset FROM partitions")

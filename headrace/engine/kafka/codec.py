@@ -7,7 +7,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
 
-from headrace.engine.log import Fetched, TopicPartition
+from headrace.engine.log import Fetched, TopicPartition, given_offsets
 from headrace.engine.records import Header, Records
 
 #: Bytes of records, before compression, that one record batch takes.
@@ -119,11 +119,9 @@ class _Columns:
 
     def piece(self) -> Fetched:
         """Everything collected."""
-        offsets = self.offsets
-        base = offsets[0] if offsets else self.position
-        gaps = bool(offsets) and offsets[-1] - base != len(offsets) - 1
         records = Records(self._keys, self._values, self._timestamps, _header_columns(self._headers))
-        return Fetched(self.target, base, self.position, records, offsets if gaps else None)
+        offsets = given_offsets(self.start, self.offsets)
+        return Fetched(self.target, self.start, self.position, records, offsets)
 
 
 def _header_columns(rows: Sequence[list[tuple[str, bytes | None]]]) -> dict[str, Header]:

@@ -115,9 +115,7 @@ def _size(transaction: Transaction) -> int:
     return sum(len(append.records) for append in transaction.appends)
 
 
-def _by_partition(
-    appends: list[Append], changes: list[Changes], now_ms: int
-) -> dict[TopicPartition, Records]:
+def _by_partition(appends: list[Append], changes: list[Changes], now_ms: int) -> dict[TopicPartition, Records]:
     parts: dict[TopicPartition, list[Records]] = {}
     for append in appends:
         if len(append.records):

@@ -15,12 +15,13 @@ from headrace.engine.errors import HeadraceError, LogError, TopicChanged
 from headrace.engine.kafka.codec import decode
 from headrace.engine.kafka.offsets import EARLIEST, LATEST, list_offsets
 from headrace.engine.log import Fetched, TopicPartition
+from headrace.engine.records import Records
 
 #: Bytes fetched and not yet read, over all partitions of a reader; shared out among them.
 BUFFER_BYTES = 32 << 20
 LEAST_PARTITION_BYTES = 128 << 10
 MOST_PARTITION_BYTES = 1 << 20
-#: Longest that a broker holds a request that it has nothing for, ms; shorter when a full partition waits to be asked for.
+#: Longest that a broker holds a request that it has nothing for, ms; shorter while a full partition is left out of it.
 MAX_WAIT_MS = 500
 FULL_WAIT_MS = 20
 #: Records per piece handed over.
@@ -194,6 +195,7 @@ class Fetcher:
 
     async def _failed(self, target: TopicPartition, cursor: _Cursor, error: type[Exception]) -> list[Arrival]:
         """Repair what can be repaired; what cannot goes to the reader."""
+        position = cursor.position
         if error is kafka_errors.OffsetOutOfRangeError:
             problem = await self._out_of_range(target, cursor)
         elif issubclass(error, kafka_errors.TopicAuthorizationFailedError):
@@ -204,16 +206,22 @@ class Fetcher:
             await self._clock.sleep(RETRY_PAUSE)
             problem = None
         if problem is None:
-            return []
+            return self._skipped(target, cursor, position)
         cursor.failed = True
         return [Arrival(target, cursor.seek, [], 0, problem)]
+
+    @staticmethod
+    def _skipped(target: TopicPartition, cursor: _Cursor, position: int) -> list[Arrival]:
+        if cursor.position == position:
+            return []
+        return [Arrival(target, cursor.seek, [Fetched(target, position, cursor.position, Records([], [], []))], 0)]
 
     async def _out_of_range(self, target: TopicPartition, cursor: _Cursor) -> HeadraceError | None:
         first = (await list_offsets(self._client, [target], EARLIEST))[target]
         end = (await list_offsets(self._client, [target], LATEST))[target]
         if cursor.position > end:
             return TopicChanged(
-                f"{target.topic}/{target.partition} ends at {end}, but records up to {cursor.position} were read of it: "
+                f"{target.topic}/{target.partition} ends at {end}, but was read up to {cursor.position}: "
                 f"the topic was deleted and made anew. `headrace topics reset {target.topic}` starts it over"
             )
         log.error(

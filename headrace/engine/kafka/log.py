@@ -44,7 +44,9 @@ class KafkaLog:
             a process that starts again ends what its predecessor left open.
     """
 
-    def __init__(self, url: str, settings: KafkaSettings, clock: Clock | None = None, *, role: str = "headrace") -> None:
+    def __init__(
+        self, url: str, settings: KafkaSettings, clock: Clock | None = None, *, role: str = "headrace"
+    ) -> None:
         self._servers = url.removeprefix(SCHEME)
         self._settings = settings
         self._clock = clock or SystemClock()

@@ -23,11 +23,12 @@ _clock = SystemClock()
 async def list_offsets(
     client: AIOKafkaClient, targets: Iterable[TopicPartition], time_ms: int, isolation: int = READ_COMMITTED
 ) -> dict[TopicPartition, int]:
-    """Per partition the offset of the first record at `time_ms` or later, -1 where there is none; or `LATEST`, `EARLIEST`.
+    """Per partition the offset of the first record at `time_ms` or later, -1 where there is none.
 
     Tries until the leaders answer.
 
     Args:
+        time_ms: ms since 1970 UTC, or `LATEST` or `EARLIEST`.
         isolation: whether `LATEST` is what a reader of committed records can reach, or what was written.
     """
     found: dict[TopicPartition, int] = {}

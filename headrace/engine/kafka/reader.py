@@ -15,7 +15,6 @@ from headrace.engine.kafka.fetcher import Arrival, Deliver, Fetcher
 from headrace.engine.kafka.loop_thread import LoopThread
 from headrace.engine.kafka.watchdog import Watchdog
 from headrace.engine.log import Fetched, TopicPartition
-from headrace.engine.records import Records
 
 #: Seconds that a stalled fetcher gets to close.
 CLOSE_TIMEOUT = 3.0
@@ -178,21 +177,4 @@ class KafkaReader:
         if released:
             self._thread.call(fetcher.release, target, buffer.number, released)
         buffer.position = taken[-1].next_offset
-        return _joined(taken)
-
-
-def _joined(pieces: list[Fetched]) -> Fetched:
-    """Pieces that follow each other as one."""
-    if len(pieces) == 1:
-        return pieces[0]
-    full = [piece for piece in pieces if len(piece.records)]
-    if not full:
-        return pieces[-1]
-    offsets = [piece.offset(index) for piece in full for index in range(len(piece.records))]
-    return Fetched(
-        pieces[0].target,
-        offsets[0],
-        pieces[-1].next_offset,
-        Records.concat([piece.records for piece in full]),
-        offsets if offsets[-1] - offsets[0] != len(offsets) - 1 else None,
-    )
+        return Fetched.joined(taken)

@@ -145,8 +145,8 @@ class Transactions:
     async def _discard(self, producer: AIOKafkaProducer) -> None:
         """Let go without sending what is left; the next producer's start aborts it.
 
-        Not `abort_transaction`: after an error aiokafka forgets what it wrote and does not tell the cluster, which would
-        commit it with the next transaction (see `test_refused_commit_is_not_committed_with_the_next`).
+        Not `abort_transaction`: after an error aiokafka forgets what it wrote and does not tell the cluster, which
+        would commit it with the next transaction (see `test_refused_commit_is_not_committed_with_the_next`).
         """
         self._producer = None
         producer._closed = True

@@ -1,7 +1,7 @@
 """Faust's conductor: hands a fetch to every agent that reads its topic."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from faust.transport.conductor import Conductor
@@ -18,8 +18,11 @@ from headrace.engine.runtime.event_topic import EventTopic
 AGENTS_BEGIN = 1.0
 #: Seconds from a topic that is added later to the new subscription: others may follow.
 RESUBSCRIBE_AFTER = 0.5
-#: Seconds that the events given to an agent at once are to take, about.
+#: Seconds that a delivery of events is to take, about: what is in hand is done anew after a rebalance, and what agents
+#: send becomes visible at its end.
 PIECE_SECONDS = 0.1
+#: Records of the first delivery, when nobody knows yet how long an agent takes.
+FIRST_PIECE = 100
 
 
 class BatchConductor(Conductor):
@@ -47,6 +50,19 @@ class BatchConductor(Conductor):
         for feed in feeds:
             feed.put(delivery)
         return delivery
+
+    def pieces(self, fetched: Fetched) -> Iterator[Fetched]:
+        """What to deliver one after the other: all of it to agents on batches, parts of it where events are read."""
+        start, count = 0, len(fetched.records)
+        while start < count:
+            stop = min(count, start + self._piece(fetched.target.topic, count))
+            yield fetched.part(start, stop)
+            start = stop
+
+    def _piece(self, topic: str, count: int) -> int:
+        feeds = self._feeds(topic)
+        sizes = [max(feed.most, int(PIECE_SECONDS / feed.pace) if feed.pace else FIRST_PIECE, 1) for feed in feeds]
+        return min(sizes, default=count)
 
     def _feeds(self, topic: str) -> list[EventFeed]:
         channels = [channel for channel in self._event_topics() if topic in channel.topics]

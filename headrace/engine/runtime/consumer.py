@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Set
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import structlog
 from faust.transport.consumer import Consumer
@@ -17,6 +17,13 @@ from headrace.engine.runtime.pumps import Pumps
 from headrace.engine.runtime.settings import RuntimeSettings
 
 log_ = structlog.get_logger()
+
+
+class _Assignment(NamedTuple):
+    """Partitions, and as whom we have them."""
+
+    targets: frozenset[TopicPartition]
+    member: Member
 
 
 class BatchConsumer(Consumer):
@@ -39,10 +46,14 @@ class BatchConsumer(Consumer):
         self._commits = Commits(self._headrace_log, app.conf.id, app.tables.changes)
         reader = self._headrace_log.reader()
         self._pumps = Pumps(reader, self._commits, self._settings, self._clock, self._stop_partition)
+        #: What the group gave us last; None while it gives out anew.
+        self._assignment: _Assignment | None = None
+        #: What we took over last, and as whom.
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._member = Member()
         self._membership: Membership | None = None
         self._taking_over: asyncio.Future[Any] | None = None
+        self._suspending: asyncio.Future[Any] | None = None
         self._drained = asyncio.Event()
         self.rebalances = 0
         self.stopped_partitions: dict[TopicPartition, str] = {}
@@ -58,30 +69,33 @@ class BatchConsumer(Consumer):
     async def on_assigned(self, targets: Set[TopicPartition], member: Member) -> None:
         """The group gave out partitions. Takes them over in the background: the group waits for this to return."""
         self.rebalances += 1
-        self._begin_take_over(frozenset(targets), member)
+        self._assignment = _Assignment(frozenset(targets), member)
+        self._begin_take_over(self._assignment)
 
     async def on_revoked(self) -> None:
         """Finish and commit what is in hand; what takes too long is dropped, and left to whoever is next."""
+        self._assignment = None
         await self._cancel_take_over()
         await self._suspend(self._settings.drain_timeout)
         await cast(Any, self.app).on_partitions_revoked.send(self.assignment())
 
-    def _begin_take_over(self, targets: frozenset[TopicPartition], member: Member) -> None:
+    def _begin_take_over(self, assignment: "_Assignment") -> None:
         # Not awaited: Faust's assignment handler waits for something that happens only after subscribe returned.
         if not self._drained.is_set():
-            self._taking_over = self.add_future(self._take_over(targets, member))
+            self._taking_over = self.add_future(self._take_over(assignment, self._taking_over))
 
     async def _cancel_take_over(self) -> None:
-        if self._taking_over is not None and not self._taking_over.done():
-            self._taking_over.cancel()
-            await asyncio.wait([self._taking_over])
+        await _cancel(self._taking_over)
 
-    async def _take_over(self, targets: frozenset[TopicPartition], member: Member) -> None:
+    async def _take_over(self, assignment: "_Assignment", before: asyncio.Future[Any] | None) -> None:
+        await _cancel(before)
+        # There is something to suspend only if the group had forgotten us: then nobody asked for the partitions back.
+        await self._suspend(0)
         app = cast(Any, self.app)
         app.on_rebalance_start()
         app.consumer_generation_id += 1
-        self._pumps.forget(self._assigned - targets)
-        self._assigned, self._member = targets, member
+        targets = self._assigned = assignment.targets
+        self._member = assignment.member
         # Positions first: they wait for the last transaction of whoever had the partitions. Tables are restored to an
         # end that is looked up afterwards, so they contain it too.
         positions = await self._positions(targets)
@@ -103,7 +117,17 @@ class BatchConsumer(Consumer):
         return positions
 
     async def _suspend(self, timeout: float) -> None:
-        """Stop all partitions, commit what they finished. Tables that are ahead of the log then are dropped."""
+        """Stop all partitions, commit what they finished. Tables that are ahead of the log then are dropped.
+
+        Goes on when its caller is cancelled: half suspended, state could neither be kept nor dropped. One at a time;
+        a second one finds nothing left to do.
+        """
+        self._suspending = self.add_future(self._suspend_after(self._suspending, timeout))
+        await asyncio.shield(self._suspending)
+
+    async def _suspend_after(self, before: asyncio.Future[Any] | None, timeout: float) -> None:
+        if before is not None:
+            await asyncio.wait([before])
         unfinished = await self._pumps.stop(timeout)
         try:
             await self._commits.commit(self._member)
@@ -112,10 +136,14 @@ class BatchConsumer(Consumer):
         cast(Any, self.app).tables.drop(unfinished | self._commits.forget())
 
     async def _start_over(self) -> None:
-        """Take over anew what we have, after a commit was refused. Unless the group is about to give it out anew."""
-        if self._taking_over is None or self._taking_over.done():
+        """Take over anew what we have, after a commit was refused; unless the group gives it out anew meanwhile."""
+        assignment = self._assignment
+        if assignment is not None and (self._taking_over is None or self._taking_over.done()):
             await self._suspend(0)
-            self._begin_take_over(self._assigned, self._member)
+            # With a stale member and partitions of others, whoever owns them now would get our records besides its own
+            # (see `test_paused_worker_has_no_effect_when_it_wakes`).
+            if self._assignment is assignment:
+                self._begin_take_over(assignment)
 
     def _stop_partition(self, target: TopicPartition, reason: str) -> None:
         self.stopped_partitions[target] = reason
@@ -161,6 +189,7 @@ class BatchConsumer(Consumer):
         """Take no new batch, let running ones finish within `drain_timeout`, commit. The rest stays in the log."""
         if not self._drained.is_set():
             self._drained.set()
+            self._assignment = None
             await self._cancel_take_over()
             await self._suspend(self._settings.drain_timeout)
             if self._membership is not None:
@@ -228,3 +257,10 @@ class BatchConsumer(Consumer):
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         raise NotImplementedError("records are read by the pumps")
+
+
+async def _cancel(future: asyncio.Future[Any] | None) -> None:
+    """Cancel it, and wait until it has ended."""
+    if future is not None and not future.done():
+        future.cancel()
+        await asyncio.wait([future])

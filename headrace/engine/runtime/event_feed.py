@@ -45,6 +45,10 @@ class EventFeed:
         self.agent = agent
         self.retries = 0
         self.dead_letters = 0
+        #: Seconds from handing over a delivery to its end, per record, averaged; 0 before the first.
+        self.pace = 0.0
+        #: Most events that were asked for at once.
+        self.most = 1
         self._channel = channel
         self._log = log
         self._clock = clock
@@ -57,7 +61,9 @@ class EventFeed:
 
     def put(self, delivery: Delivery) -> None:
         """Queue a delivery."""
-        self._deliveries.append(Flattened(delivery, self.name, self._clock.monotonic()))
+        began, count = self._clock.monotonic(), len(delivery.fetched.records)
+        self._deliveries.append(Flattened(delivery, self.name, began))
+        delivery.on_finished(lambda: self._note_pace((self._clock.monotonic() - began) / count))
         self._changed.set()
 
     def throw(self, error: BaseException) -> None:
@@ -76,6 +82,7 @@ class EventFeed:
         more. A partition hands out nothing new before everything it handed out is finished, so waiting longer is of no
         use.
         """
+        self.most = max(self.most, most)
         self._handed_out += 1
         if self._handed_out % BREATHER == 0:
             await self._clock.sleep(0)
@@ -204,6 +211,9 @@ class EventFeed:
         )
         message.unit = unit
         return message
+
+    def _note_pace(self, seconds: float) -> None:
+        self.pace = 0.7 * self.pace + 0.3 * seconds if self.pace else seconds
 
     # -- what becomes of it
 

@@ -13,7 +13,7 @@ def rare_collections(new_objects: int) -> Iterator[None]:
     """Let the collector run only after `new_objects` more containers were made than freed.
 
     Records live for a batch and die by reference count. At Python's default of 700 the collector walks each of them
-    several times first, which made decoding Kafka's records three to four times as slow (`docs/decisions/0011`). What
+    several times first, which made decoding Kafka's records three to four times as slow (`docs/decisions/0010`). What
     exists already, modules above all, is not walked any more either.
     """
     before = gc.get_threshold()

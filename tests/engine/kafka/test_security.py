@@ -61,7 +61,7 @@ async def use(log: KafkaLog) -> bytes | None:
     while (fetched := await reader.read(target, 0, 10)) is None:
         assert await reader.wait({target: 0}, 30)
     while target not in listener.targets:
-        await log._clock.sleep(0.05)  # type: ignore[attr-defined]
+        await log._clock.sleep(0.05)
     return fetched.records.values[0]
 
 
