@@ -16,8 +16,10 @@ from headrace.cli.running import consoles
 from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError, LogInUse
+from headrace.engine.log import Log
 from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.topic_reset import Reset, Where, carry_out, plan_reset
+from headrace.schemas import topics as names
 
 
 def where_of(text: str) -> Where:
@@ -30,6 +32,13 @@ def where_of(text: str) -> Where:
         if text == word:
             return word
     return moment("--to", text, SystemClock().now_ms())
+
+
+#: Where the agents on a topic send to from the same partition: partitioned like it.
+OUTPUTS = {
+    names.RAW: (names.READINGS, names.CONFLICTS),
+    names.READINGS: (names.ROLLUPS, names.LATE, names.ANOMALIES, names.ALERTS),
+}
 
 
 class TopicsReset:
@@ -86,13 +95,24 @@ class TopicsReset:
         if found[self._topic].compacted:
             raise ConfigError(f"{self._topic} is compacted: no group reads it from a position")
         if self._group == GROUP:
-            agents = build_agents(self._settings, {}, ())
-            tables = {table.name for agent in agents for table in agent.tables if agent.topic == self._topic}
-            # The ledger adds the counts up over all partitions: they stay true wherever a key is.
-            sums = tables & {agents.ingest.counters.name}
-            return await plan_reset(opened.log, self._group, self._topic, self._where, sorted(tables - sums), sums)
+            return await self._plan_of_agents(opened.log, self._topic, self._where)
         self._check_tables(set(found))
         return await plan_reset(opened.log, self._group, self._topic, self._where, self._tables)
+
+    async def _plan_of_agents(self, log: Log, topic: str, where: Where, partitions: int | None = None) -> Reset:
+        """Of the agents that ship. What they send to grows, too; if one of them reads that, it starts over as well."""
+        agents = build_agents(self._settings, {}, ())
+        tables = {table.name for agent in agents for table in agent.tables if agent.topic == topic}
+        # The ledger adds the counts up over all partitions: they stay true wherever a key is.
+        sums = tables & {agents.ingest.counters.name}
+        outputs = OUTPUTS[topic]
+        plan = await plan_reset(
+            log, self._group, topic, where, sorted(tables - sums), sums, outputs=outputs, partitions=partitions
+        )
+        for growth in plan.grown:
+            if growth.topic in OUTPUTS:
+                plan = plan.and_also(await self._plan_of_agents(log, growth.topic, "current", growth.after))
+        return plan
 
     def _check_tables(self, topics: set[str]) -> None:
         """A group of the user's own: which tables belong to the topic, only the user knows."""
@@ -129,31 +149,28 @@ class TopicsReset:
         elif emptied is None:
             self._show_plan(plan, console)
         else:
-            tables = f", {emptied:,} entries of tables deleted" if plan.tables else ""
+            tables = f", {emptied:,} entries of tables deleted" if plan.emptied else ""
             console.print(f"group {self._group} starts over on {self._topic}{tables}", highlight=False)
 
     def _show_plan(self, plan: Reset, console: Console) -> None:
-        table = listing("partition", "position", "will be", "", right=("partition", "position", "will be"))
+        table = listing("partition", "position", "will be", "", right=("position", "will be"))
         for move in plan.moves:
-            what = (
-                f"{-move.skipped:,} again" if move.skipped < 0 else f"{move.skipped:,} skipped" if move.skipped else ""
-            )
-            table.add_row(str(move.target.partition), f"{move.before:,}", f"{move.after:,}", what)
+            what = f"{abs(move.skipped):,} {'again' if move.skipped < 0 else 'skipped'}" if move.skipped else ""
+            name = f"{move.target.topic}/{move.target.partition}"
+            table.add_row(name, f"{move.before:,}", f"{move.after:,}", what)
         show_listing(table)
-        for each in plan.tables:
-            before, after = each.partitions
-            grows = f" gets {after} partitions instead of {before}" if before < after else ""
-            emptied = " is emptied" if each.emptied else " stays as it is" if not grows else ""
-            console.print(f"{each.topic}{grows}{' and' if grows and emptied else ''}{emptied}", highlight=False)
+        for growth in plan.grown:
+            console.print(f"{growth.topic} gets {growth.after} partitions instead of {growth.before}", highlight=False)
+        for name in plan.emptied:
+            console.print(f"{name} is emptied", highlight=False)
 
     def _document(self, plan: Reset, emptied: int | None) -> dict[str, Any]:
         return {
             "group": self._group,
             "topic": self._topic,
-            "positions": [
-                {"partition": move.target.partition, "before": move.before, "after": move.after} for move in plan.moves
-            ],
-            "tables": [asdict(each) for each in plan.tables],
+            "positions": [{**move.target._asdict(), "before": move.before, "after": move.after} for move in plan.moves],
+            "grown": [asdict(growth) for growth in plan.grown],
+            "emptied": list(plan.emptied),
             "entries_deleted": emptied,
             "dry_run": emptied is None,
         }

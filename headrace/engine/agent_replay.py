@@ -241,11 +241,12 @@ class AgentReplay:
         return [Append(target, Records.concat(records)) for target, records in parts.items()]
 
     def _split(self, send: Send) -> list[tuple[int, Records]]:
-        if send.partition is not None:
+        total = self._log.partitions(send.topic)
+        if send.partition is not None and total == self._log.partitions(self._operator.topic):
             return [(send.partition, send.records)]
         partitioner = self._partitioners.get(send.topic)
         if partitioner is None:
-            partitioner = self._partitioners[send.topic] = Partitioner(self._log.partitions(send.topic))
+            partitioner = self._partitioners[send.topic] = Partitioner(total)
         rows: Mapping[int, Sequence[int]] = partitioner.split([key or b"" for key in send.records.keys])
         return [(partition, send.records.take(indices)) for partition, indices in rows.items()]
 

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ MAX_HEAD_BYTES = 8192
 PATIENCE = 5.0
 #: Connections at a time; more are closed at once.
 MAX_CLIENTS = 32
+#: Seconds without taking connections when there is no room for another in the process.
+PAUSE = 1.0
 #: Seconds that a client gets to close its side, so that what it still sends does not undo the answer.
 LINGER = 0.5
 
@@ -31,7 +34,9 @@ class Answer(NamedTuple):
 
 
 class HttpThread:
-    """Listens from its making to `stop`. One request per connection, without a body.
+    """Listens from its making to `stop`. One request per connection; a body is not read.
+
+    Plain sockets: asyncio's own server leaks connections that it takes while it closes (3.11).
 
     Args:
         host, port: where to listen; port 0 is any free one.
@@ -46,9 +51,10 @@ class HttpThread:
     ) -> None:
         self._answer = answer
         self._patience = patience
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.Task[None]] = set()
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._socket = socket.create_server(address[:2], family=family)
+        self._socket.setblocking(False)
         #: The port that it listens on.
         self.port: int = self._socket.getsockname()[1]
         self._loop = asyncio.new_event_loop()
@@ -59,7 +65,7 @@ class HttpThread:
     @property
     def clients(self) -> int:
         """Open connections, count."""
-        return len(self._writers)
+        return len(self._clients)
 
     def stop(self) -> None:
         """Stop listening, close what is open, end the thread."""
@@ -71,45 +77,66 @@ class HttpThread:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._client, sock=self._socket, limit=MAX_HEAD_BYTES)
-        await self._stop.wait()
-        server.close()
-        # Not cancelled: a connection that is only just being taken would stay open, with nobody to close it.
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            for writer in self._writers:
-                writer.transport.abort()
-            await asyncio.wait(others, timeout=0.01)
+        async with asyncio.TaskGroup() as group:
+            self._loop.add_reader(self._socket, self._accept, group)
+            await self._stop.wait()
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            for client in self._clients:
+                client.cancel()
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+    def _accept(self, group: asyncio.TaskGroup) -> None:
         try:
-            if self.clients <= MAX_CLIENTS:
-                with contextlib.suppress(OSError, TimeoutError):
-                    async with asyncio.timeout(self._patience):
-                        await self._talk(reader, writer)
-        finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
+            connection, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # gone again
+        except OSError as error:  # no file descriptors left: it would be called again and again
+            logger.warning("http_pauses", error=str(error))
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(PAUSE, self._resume, group)
+            return
+        if len(self._clients) >= MAX_CLIENTS:
+            connection.close()
+            return
+        client = group.create_task(self._serve_client(connection))
+        self._clients.add(client)
+        client.add_done_callback(partial(self._end, connection))
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        method = ""
+    def _end(self, connection: socket.socket, client: asyncio.Task[None]) -> None:
+        """Close a connection; not left to its task, which may be cancelled before it begins."""
+        connection.close()
+        self._clients.discard(client)
+
+    def _resume(self, group: asyncio.TaskGroup) -> None:
+        if not self._stop.is_set():
+            self._loop.add_reader(self._socket, self._accept, group)
+
+    async def _serve_client(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, TimeoutError):
+            connection.setblocking(False)
+            async with asyncio.timeout(self._patience):
+                response = await self._respond(connection)
+                await self._loop.sock_sendall(connection, response)
+                connection.shutdown(socket.SHUT_WR)
+                async with asyncio.timeout(LINGER):
+                    while await self._loop.sock_recv(connection, MAX_HEAD_BYTES):
+                        pass
+
+    async def _respond(self, connection: socket.socket) -> bytes:
+        """Read a request; the whole response to it. Empty when there was none."""
+        head = b""
+        while (end := head.find(b"\r\n\r\n")) < 0 and len(head) <= MAX_HEAD_BYTES:
+            part = await self._loop.sock_recv(connection, MAX_HEAD_BYTES)
+            if not part:
+                return b""
+            head += part
+        if not 0 <= end <= MAX_HEAD_BYTES:
+            return _encode(Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b""))
         try:
-            method, path = _parse(await reader.readuntil(b"\r\n\r\n"))
-        except asyncio.IncompleteReadError:
-            return  # gone before it asked
-        except asyncio.LimitOverrunError:
-            answer = Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"")
+            method, path = _parse(head)
         except ValueError:
-            answer = Answer(HTTPStatus.BAD_REQUEST, b"not HTTP/1\n")
-        else:
-            answer = self._ask(method, path)
-        writer.write(_head(answer) + (b"" if method == "HEAD" else answer.body))
-        await writer.drain()
-        writer.write_eof()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER):
-                while await reader.read(MAX_HEAD_BYTES):
-                    pass
+            return _encode(Answer(HTTPStatus.BAD_REQUEST, b"not HTTP/1\n"))
+        return _encode(self._ask(method, path), with_body=method != "HEAD")
 
     def _ask(self, method: str, path: str) -> Answer:
         try:
@@ -131,7 +158,7 @@ def _parse(head: bytes) -> tuple[str, str]:
     return method, target.partition("?")[0]
 
 
-def _head(answer: Answer) -> bytes:
+def _encode(answer: Answer, *, with_body: bool = True) -> bytes:
     lines = [
         f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
         f"Content-Type: {answer.content_type}",
@@ -142,4 +169,4 @@ def _head(answer: Answer) -> bytes:
     ]
     if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
         lines.append("Allow: GET, HEAD")
-    return "\r\n".join([*lines, "", ""]).encode()
+    return "\r\n".join([*lines, "", ""]).encode() + (answer.body if with_body else b"")

@@ -29,31 +29,48 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """What happens to one changelog.
-
-    Args:
-        topic: its topic.
-        partitions: how many it has, and will have.
-        emptied: whether its entries are deleted.
-    """
+class Growth:
+    """A topic that gets more partitions; counts."""
 
     topic: str
-    partitions: tuple[int, int]
-    emptied: bool
+    before: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """A plan for `carry_out`."""
+    """A plan for `carry_out`.
+
+    Args:
+        grown: topics that get more partitions first, those of tables included.
+        emptied: topics of tables whose entries are deleted.
+    """
 
     group: str
     moves: Sequence[Move]
-    tables: Sequence[Table]
+    grown: Sequence[Growth]
+    emptied: Sequence[str]
+
+    def and_also(self, other: "Reset") -> "Reset":
+        """Both in one, for the same group."""
+        return Reset(
+            self.group,
+            [*self.moves, *other.moves],
+            [*self.grown, *other.grown],
+            [*self.emptied, *other.emptied],
+        )
 
 
 async def plan_reset(
-    log: Log, group: str, topic: str, where: Where, tables: Collection[str], sums: Collection[str] = ()
+    log: Log,
+    group: str,
+    topic: str,
+    where: Where,
+    tables: Collection[str],
+    sums: Collection[str] = (),
+    *,
+    outputs: Collection[str] = (),
+    partitions: int | None = None,
 ) -> Reset:
     """What a reset would do.
 
@@ -62,6 +79,8 @@ async def plan_reset(
         topic: must exist, and not be compacted.
         tables: names of tables of the group's agents that read the topic: kept per key, so they are emptied.
         sums: names of such tables that only add up, whatever the partition of a key: they stay.
+        outputs: topics that are partitioned like this one, as its agents send to them from the same partition.
+        partitions: how many the topic will have by then, if it is not as many as it has.
     Raises:
         ConfigError: a table has more partitions than the topic, which nothing can take away.
     """
@@ -73,37 +92,36 @@ async def plan_reset(
         after = {t: before[t] if starts[t] <= before[t] <= end else starts[t] for t, end in ends.items()}
     else:
         after = starts if where == "earliest" else ends
+    total = partitions or len(ends)
     found = {spec.name: spec.partitions for spec in await log.topics()}
-    changes = []
-    mistakes = []
-    for name in (*tables, *sums):
-        changelog = changelog_topic(group, name)
-        if changelog not in found:
-            continue
-        if found[changelog] > len(ends):
-            mistakes.append(
-                f"{changelog} has {found[changelog]} partitions, more than {topic} with {len(ends)}: "
-                f"add partitions to {topic}, or delete {changelog}"
-            )
-        changes.append(Table(changelog, (found[changelog], len(ends)), name in tables))
+    changelogs = {changelog_topic(group, name): name for name in (*tables, *sums)}
+    mistakes = [
+        f"{name} has {found[name]} partitions, {topic} only {total}: add partitions to {topic}, or delete {name}"
+        for name in changelogs
+        if found.get(name, 0) > total
+    ]
     if mistakes:
         raise ConfigError(*mistakes)
-    return Reset(group, [Move(target, before[target], after[target]) for target in sorted(ends)], changes)
+    return Reset(
+        group,
+        [Move(target, before[target], after[target]) for target in sorted(ends)],
+        [Growth(name, found[name], total) for name in (*outputs, *changelogs) if found.get(name, total) < total],
+        [name for name, table in changelogs.items() if table in tables and name in found],
+    )
 
 
 async def carry_out(log: Log, reset: Reset) -> int:
     """Do it; returns how many table entries were deleted. No worker of the group may run.
 
-    Partitions are added first; that alone changes nothing that a worker would read. Entries and positions then are one
-    commit: a crash leaves either the old state or the new one. Keys are held in memory until then.
+    Partitions are added first; a crash then leaves what only a worker with other tables would read. Entries and
+    positions are one commit: there is either the old state or the new one. Keys are held in memory until then.
     """
-    for table in reset.tables:
-        if table.partitions[0] < table.partitions[1]:
-            await log.extend_topic(table.topic, table.partitions[1])
+    for growth in reset.grown:
+        await log.extend_topic(growth.topic, growth.after)
     changes = []
-    for table in reset.tables:
-        for number in range(table.partitions[1] if table.emptied else 0):
-            target = TopicPartition(table.topic, number)
+    for name in reset.emptied:
+        for number in range(log.partitions(name)):
+            target = TopicPartition(name, number)
             entries: dict[bytes, bytes | None] = {}
             async for chunk in log.restore(target):
                 entries.update((key, None) for key, _ in chunk)

@@ -143,7 +143,7 @@ def test_a_dry_run_changes_nothing(headrace: Headrace, folder: Path) -> None:
     assert "5 again" in text
     done = document(headrace(*options, "--json"))
     assert done["dry_run"]
-    assert done["positions"][1] == {"partition": 1, "before": 5, "after": 0}
+    assert done["positions"][1] == {"topic": topics.READINGS, "partition": 1, "before": 5, "after": 0}
     assert asyncio.run(state(folder)) == (5, 2)
 
 

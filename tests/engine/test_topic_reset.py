@@ -82,7 +82,8 @@ async def test_a_table_that_was_never_written_is_left_to_the_worker(log: Embedde
     """It makes the changelog when it starts."""
     plan = await plan_reset(log, GROUP, TOPIC, "current", ["state", "new"])
 
-    assert [table.topic for table in plan.tables] == [STATE]
+    assert plan.emptied == [STATE]
+    assert not plan.grown
 
 
 async def test_partitions_cannot_be_taken_away(log: EmbeddedLog) -> None:

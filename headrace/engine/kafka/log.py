@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import aiokafka.errors as kafka_errors
@@ -33,8 +34,9 @@ class KafkaLog:
     """A log on an Apache Kafka cluster, 3.7 or newer.
 
     All traffic runs on a thread of its own (`LoopThread`): the group hears from this process while an agent computes.
-    A commit is one Kafka transaction, read by `read_committed` readers only once it is whole. One producer carries out
-    the commits of the process, one after another; those without positions are joined.
+    A commit is one Kafka transaction, read by `read_committed` readers only once it is whole. One producer per consumer
+    group, and one for sources, carries out the commits of the process, each one after another; those without positions
+    are joined.
 
     Args:
         url: `kafka://host:port,host:port`.
@@ -54,8 +56,7 @@ class KafkaLog:
         self._name = f"{role}-{settings.instance or os.urandom(6).hex()}"
         self._thread = LoopThread("headrace-kafka")
         self._client: AIOKafkaClient | None = None
-        transactions = Transactions(self._new_producer, SystemClock(), settings.compression)
-        self._commits = CommitQueue(self._thread, transactions, self._clock)
+        self._queues: dict[str, CommitQueue] = {}
         self._views: dict[TopicPartition, CompactedView] = {}
         self._readers: list[KafkaReader] = []
         self._members: list[GroupMember] = []
@@ -67,7 +68,7 @@ class KafkaLog:
             ConfigError: no broker answers, or it does not let us in.
         """
         try:
-            self._client = await self._thread.run(self._new_client())
+            self._client = await self._thread.run(self._knowing_client())
         except kafka_errors.KafkaError as error:
             await self._thread.stop()
             raise ConfigError(
@@ -92,7 +93,7 @@ class KafkaLog:
     async def commit(self, transaction: Transaction) -> None:
         for target in [*(each.target for each in transaction.appends), *(each.target for each in transaction.changes)]:
             self._check(target)
-        await self._commits.commit(transaction)
+        await self._queue(transaction.group).commit(transaction)
 
     def reader(self) -> Reader:
         async def make(deliver: Deliver) -> Fetcher:
@@ -148,10 +149,19 @@ class KafkaLog:
             await member.leave()
         for reader in self._readers:
             await reader.close()
-        await self._commits.close()
+        for queue in self._queues.values():
+            await queue.close()
         if self._client is not None:
             await self._thread.run(self._client.close())
             await self._thread.stop()
+
+    def _queue(self, group: str) -> CommitQueue:
+        """Commits of one consumer group, and those of sources, do not wait for each other: each has a producer."""
+        queue = self._queues.get(group)
+        if queue is None:
+            transactions = Transactions(partial(self._new_producer, group), SystemClock(), self._settings.compression)
+            queue = self._queues[group] = CommitQueue(self._thread, transactions, self._clock)
+        return queue
 
     @property
     def _known(self) -> AIOKafkaClient:
@@ -168,6 +178,12 @@ class KafkaLog:
 
     # -- on the I/O thread
 
+    async def _knowing_client(self) -> AIOKafkaClient:
+        """A client that knows every topic: one that asks for none by name is told of all."""
+        client = await self._new_client()
+        await client.force_metadata_update()
+        return client
+
     async def _new_client(self) -> AIOKafkaClient:
         client = AIOKafkaClient(bootstrap_servers=self._servers, client_id=self._name, **self._options)
         try:
@@ -180,11 +196,11 @@ class KafkaLog:
     def _new_admin(self) -> AIOKafkaAdminClient:
         return AIOKafkaAdminClient(bootstrap_servers=self._servers, client_id=self._name, **self._options)
 
-    def _new_producer(self) -> AIOKafkaProducer:
+    def _new_producer(self, group: str) -> AIOKafkaProducer:
         return AIOKafkaProducer(
             bootstrap_servers=self._servers,
             client_id=self._name,
-            transactional_id=self._name,
+            transactional_id=f"{self._name}-{group}" if group else self._name,
             transaction_timeout_ms=round(self._settings.transaction_timeout * 1000),
             compression_type=None if self._settings.compression == "none" else self._settings.compression,
             max_request_size=self._settings.max_message_bytes,

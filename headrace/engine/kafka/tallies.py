@@ -14,10 +14,10 @@ PARTITION = TopicPartition(TOPIC.name, 0)
 
 
 class Tallies:
-    """Counts what this process appended, in the same transaction as the appends.
+    """Counts what one queue of commits appended, in the same transaction as the appends.
 
-    A writer knows only its own totals: each process is one, told apart by a random name, and the sum over writers is
-    the count. A key is (topic, writer, minute, device type).
+    A writer knows only its own totals: every queue of commits is one, told apart by a random name, and the sum over
+    writers is the count. A key is (topic, writer, minute, device type).
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Collects what finished batches want to happen, and commits it in one step."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.engine.batch import Send
@@ -47,6 +47,16 @@ class Commits:
         self._room = asyncio.Event()
         self._room.set()
         self.committed: dict[TopicPartition, int] = {}
+
+    def begin_at(self, positions: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+        """Work on these partitions from their committed positions on. Those that somebody else moved on meanwhile.
+
+        A worker that slept through its session gets partitions back as if nothing had happened; its tables are old
+        (see `test_paused_worker_has_no_effect_when_it_wakes`).
+        """
+        moved = {target for target, position in positions.items() if self.committed.get(target) != position}
+        self.committed = dict(positions)
+        return moved
 
     def begin(self, target: TopicPartition) -> None:
         """A batch of `target` is given to its agents: from now on its tables may be half-way."""

@@ -99,6 +99,7 @@ class BatchConsumer(Consumer):
         # Positions first: they wait for the last transaction of whoever had the partitions. Tables are restored to an
         # end that is looked up afterwards, so they contain it too.
         positions = await self._positions(targets)
+        app.tables.drop(self._commits.begin_at({target: positions[target] for target in targets}))
         await self.on_partitions_assigned({TP(*target) for target in targets}, app.consumer_generation_id)
         app.on_rebalance_end()
         self.stopped_partitions = {t: why for t, why in self.stopped_partitions.items() if t in targets}

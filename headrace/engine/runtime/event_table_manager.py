@@ -38,12 +38,15 @@ class EventTableManager(BatchTableManager):
     async def prepare(self, topics: Iterable[str]) -> None:
         """Make changelogs and start the tables; `topics` are those that are read event by event, and exist."""
         log: Log = cast(Any, self.app).record_log
-        partitions = {topic: log.partitions(topic) for topic in topics}
+        try:
+            partitions = {topic: log.partitions(topic) for topic in topics}
+        except KeyError as missing:
+            raise ConfigError(f"there is no topic {missing}, and topic_allow_declare is off; create it") from None
         tables = [cast(EventTable, table) for table in self.values()]
         await log.create_topics([self._spec(table, set(partitions.values())) for table in tables])
         for table in tables:
             kept = log.partitions(table.changelog_topic_name)
-            for topic in sorted(topics):
+            for topic in sorted(partitions):
                 state = table.state_for(topic)
                 if partitions[topic] == kept and state not in self._states.get(topic, ()):
                     self.register(topic, [state])

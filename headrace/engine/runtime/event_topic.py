@@ -6,10 +6,11 @@ from collections.abc import Awaitable
 from typing import Any, cast
 
 import faust
-from faust.types import EventT
+from faust.types import AppT, EventT
 from faust.types.tuples import RecordMetadata
 from mode import Seconds, want_seconds
 
+from headrace.engine.errors import ConfigError
 from headrace.engine.runtime.event_feed import EventFeed
 from headrace.engine.runtime.events import current_unit
 
@@ -22,6 +23,11 @@ class EventTopic(faust.Topic):
     _feed: EventFeed | None = None
     #: Which agent reads; what is read outside of any is named after its topic.
     reader: str | None = None
+
+    def __init__(self, app: AppT[Any], **options: Any) -> None:
+        if options.get("pattern") is not None:
+            raise ConfigError(f"topics by pattern ({options['pattern']!r}) are not read here; name them")
+        super().__init__(app, **options)
 
     @property
     def feed(self) -> EventFeed:

@@ -157,7 +157,8 @@ class LogUnit(Unit):
     def drop(self) -> None:
         if self.state is State.OPEN:
             self.state = State.DROPPED
-            for write in reversed(self._writes):
+            # Tables of a partition that was taken away are restored as a whole.
+            for write in reversed(self._writes) if not self.delivery.over else ():
                 write.undo()
 
     def _finish(self) -> None:

@@ -85,9 +85,10 @@ async def test_partition_that_goes_elsewhere_takes_its_keys_along(log: Log) -> N
     assert here == [{"k0": 2}, {"k1": 2}, {"k0": 2, "k1": 2}]
 
 
-async def test_topics_that_write_one_table_are_committed_together(log: Log) -> None:
-    """A table with two writers is coupled: a commit of one while the other is half-way would count that half twice."""
-    await log.create_topics([TopicSpec("other", 1)])
+async def test_topics_that_write_one_table_are_coupled(log: Log) -> None:
+    """A commit of one while the other is half-way would contain that half, and it would be done anew after a crash."""
+    other = TopicPartition("other", 0)
+    await log.create_topics([TopicSpec("other", 1), TopicSpec("apart", 1)])
     app = App("g", log, runtime=FAST)
     shared, alone = app.Table("shared", default=int), app.Table("alone", default=int)
 
@@ -100,18 +101,23 @@ async def test_topics_that_write_one_table_are_committed_together(log: Log) -> N
     async def two(stream: Any) -> None:
         async for _ in stream:
             shared["n"] += 1
+
+    @app.agent(app.topic("apart"))
+    async def three(stream: Any) -> None:
+        async for _ in stream:
             alone["n"] += 1
 
     tables = app.tables
     assert isinstance(tables, EventTableManager)
-    await append(log, "other", b"1")
-    await run_until(app, committed(log, "g", "other"))
-    assert tables.coupled(IN) == set()
+    before = tables.coupled(IN)
+    for topic in ("in", "other", "apart"):
+        await append(log, topic, b"1")
+    await run_until(app, committed(log, "g", "in", "other", "apart"))
 
-    again = App("g", log, runtime=FAST)
-    again.agents.update(app.agents)
-    await append(log, "in", b"1")
-    assert (await log.positions("g", "other"))[TopicPartition("other", 0)] == 1
+    assert before == set()
+    assert tables.coupled(IN) == tables.coupled(other) == {IN, other}
+    assert tables.coupled(TopicPartition("apart", 0)) == {TopicPartition("apart", 0)}
+    assert await table(log, "g-shared") == {"n": 2}
 
 
 async def test_events_are_delivered_in_pieces_that_their_agent_is_soon_done_with(log: Log) -> None:

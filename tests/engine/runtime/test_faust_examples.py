@@ -1,7 +1,11 @@
 """Faust's documented examples run unchanged but for the line that makes the application; on every log."""
 
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,3 +95,19 @@ async def test_greetings(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
     await run_until(names["app"], holds(greeted))
 
     assert "Hello from Faust to you" in printed
+
+
+def test_program_of_the_guide_prints_what_it_says(tmp_path: Path) -> None:
+    """docs/guides/faust-agents.md, run twice in the same folder as somebody would try it."""
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "faust-agents.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (said,) = re.findall(r"prints `(be \d)` in the end, and `(be \d)` the second time", page)
+
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+        ).stdout.split("\n")[-2]
+        for _ in said
+    ]
+
+    assert tuple(printed) == said
