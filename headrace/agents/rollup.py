@@ -74,6 +74,10 @@ class Rollup:
         """The largest event time in the partition that is furthest behind, ms since 1970 UTC; None before any."""
         return min(self._table.watermarks().values(), default=None)
 
+    def watermark_of(self, partition: int) -> int | None:
+        """The largest event time in a partition, ms since 1970 UTC; None before any."""
+        return self._table.watermarks().get(partition)
+
     def process(self, batch: Batch) -> None:
         """Fold the batch into its windows and stage what closed, what was corrected and what was late."""
         columns = batch.columns()

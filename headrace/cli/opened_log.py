@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,16 +14,19 @@ from headrace.cli.logs import open_log
 from headrace.cli.running import DEFAULT_FOLDER, Mistakes
 from headrace.cli.settings import Settings
 from headrace.engine import logging
+from headrace.engine.clock import SystemClock
 from headrace.engine.config import load
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import ConfigError, LogInUse
 from headrace.engine.kafka.settings import SCHEME
-from headrace.engine.log import Log, TopicPartition
-from headrace.engine.turn import Turn, take_turn
+from headrace.engine.log import Log
+from headrace.engine.turn import Turn, take_turn, turn_group
 
 #: Bytes that no embedded log has: whoever only looks must not drop what the worker's own settings keep.
 UNLIMITED = 1 << 62
+#: How often a group on Kafka is asked whether it still has owners, seconds.
+OWNER_POLL = 0.5
 
 log_data_option = click.option(
     "--data",
@@ -58,14 +60,20 @@ class OpenedLog:
 
     Args:
         folder: of the embedded log; None on Kafka.
+        session_timeout: seconds after which the group forgets a worker on Kafka that is silent.
     """
 
     log: Log
     folder: Path | None
+    session_timeout: float = 0.0
 
     @asynccontextmanager
     async def turn(self, name: str, topic: str) -> AsyncIterator[Turn]:
         """Be the only process that does `name`; see `headrace.engine.turn`."""
+        if self.folder is None:
+            await self._wait_no_owner(
+                turn_group(name), f"{name} is in hand already: {{owners}}. Wait until that is done"
+            )
         with nullcontext() if self.folder is None else _locked(self.folder, name):
             async with take_turn(self.log, name, topic) as turn:
                 yield turn
@@ -78,9 +86,7 @@ class OpenedLog:
             LogInUse: one runs; says who.
         """
         if self.folder is None:
-            owners = sorted(set((await self.log.owners(group)).values()))
-            if owners:
-                raise LogInUse(f"group {group} is at work: {', '.join(owners)}. Stop its workers first")
+            await self._wait_no_owner(group, f"group {group} is at work: {{owners}}. Stop its workers first")
             yield
             return
         lock = WorkerLock(self.folder)
@@ -93,11 +99,22 @@ class OpenedLog:
         finally:
             lock.release()
 
-    async def owners(self, group: str, worker_group: str) -> dict[TopicPartition, str] | str:
-        """Who in `group` has which partition; one text if the worker of the folder has all."""
-        if self.folder is None:
-            return await self.log.owners(group)
-        return (self.worker() if group == worker_group else None) or {}
+    async def _wait_no_owner(self, group: str, otherwise: str) -> None:
+        """Kafka keeps the partitions of a process that was killed, or may come back, for the session timeout.
+
+        Args:
+            otherwise: what to say if there still is one after that; `{owners}` are their names.
+        """
+        clock = SystemClock()
+        deadline = clock.monotonic() + self.session_timeout + OWNER_POLL
+        told = False
+        while owners := sorted(set((await self.log.owners(group)).values())):
+            if clock.monotonic() > deadline:
+                raise LogInUse(otherwise.format(owners=", ".join(owners)))
+            if not told:
+                click.echo(f"waiting until {', '.join(owners)} let go of their partitions", err=True)
+                told = True
+            await clock.sleep(OWNER_POLL)
 
     def worker(self) -> str | None:
         """The worker of the data folder, as far as its process id tells; None if none runs."""
@@ -130,7 +147,7 @@ async def opened_log(settings: Settings, data: Path | None) -> AsyncIterator[Ope
         nameless = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"instance": None})})
         kafka = await open_log(nameless, None, "command")
         try:
-            yield OpenedLog(kafka, None)
+            yield OpenedLog(kafka, None, settings.kafka.session_timeout)
         finally:
             await kafka.close()
         return
@@ -154,16 +171,13 @@ def load_settings(wrong: Mistakes, config: Path | None, data: Path | None) -> Se
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
     """A lock on `folder` for everything of this name; it ends with the process, however it ends."""
-    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}.lock"
     try:
-        file = path.open("a")
+        file = (folder / f"{name}.lock").open("a")
     except OSError as error:
         raise ConfigError(f"data folder {folder} cannot be written: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise LogInUse(
-                f"another process has {name} on {folder} in hand; wait until it is done, then try again"
-            ) from error
+            raise LogInUse(f"{name} is in hand already on {folder}. Wait until that is done") from error
         yield

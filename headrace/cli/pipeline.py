@@ -17,10 +17,12 @@ from headrace.connectors.timescale import TimescaleSink
 from headrace.connectors.timescale_schema import TableSpec
 from headrace.engine.app import App
 from headrace.engine.clock import Clock
+from headrace.engine.collectors import Reads
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.errors import AgentStopped, ConfigError, first
 from headrace.engine.intake import Intake
 from headrace.engine.ledger import Ledger, lag, read_ledger
+from headrace.engine.monitoring import Monitoring
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
@@ -71,6 +73,7 @@ class Pipeline:
         self._rules = rules
         self._on_committed = on_committed
         self._resources = AsyncExitStack()
+        self.monitoring = Monitoring(settings.monitor)
 
     async def __aenter__(self) -> Self:
         try:
@@ -97,11 +100,23 @@ class Pipeline:
         self.log = await open_log(settings, self._folder, "pipeline")
         self._resources.push_async_callback(self.log.close)
         self.agents = build_agents(settings, self._device_types, self._rules)
-        self.app = App(GROUP, self.log, clock=self._clock, runtime=settings.runtime)
+        metrics, health = self.monitoring.metrics, self.monitoring.health
+        self.app = App(
+            GROUP, self.log, clock=self._clock, runtime=settings.runtime, metrics=metrics, health=health
+        )
         self.app.add(self.agents)
         await self.app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
-        self.intake = Intake(self.log, self._clock)
+        self.intake = Intake(self.log, self._clock, metrics)
         await self._open_sink()
+        runner = self.sink_runner
+        self.monitoring.watch_lag(
+            self.log,
+            [
+                Reads(GROUP, lambda: self.app.assigned),
+                Reads(self.sink.name, lambda: runner.targets, lambda: runner.trouble),
+            ],
+        )
+        self.monitoring.watch_ledger(self.ledger)
 
     async def _open_sink(self) -> None:
         dsn = self._settings.database.dsn
@@ -116,7 +131,7 @@ class Pipeline:
         self.sink = TimescaleSink(self.database, tables, self._clock, on_committed=self._on_committed)
         self._resources.push_async_callback(self.sink.close)
         await self.sink.open()
-        self.sink_runner = SinkRunner(self.log, self.sink, self._clock)
+        self.sink_runner = SinkRunner(self.log, self.sink, self._clock, metrics=self.monitoring.metrics)
 
     async def run(self, feed: Feed, stop: asyncio.Event) -> None:
         """Run until `feed` returns and everything it fed has arrived, or `stop` is set.
@@ -125,7 +140,7 @@ class Pipeline:
         """
         agents_stop, sink_stop = asyncio.Event(), asyncio.Event()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self.monitoring, asyncio.TaskGroup() as group:
                 agents = group.create_task(self.app.run(agents_stop))
                 sink = group.create_task(self.sink_runner.run(sink_stop))
                 await feed(stop)

@@ -161,7 +161,7 @@ class ReplayLog:
 
     async def _replay(self, opened: OpenedLog, operator: Operator, plan: list[Stretch], screen: Console) -> AgentReplay:
         wanted = self._wanted
-        async with opened.turn(f"replay-{wanted.name}", REPLAYS) as turn:
+        async with opened.turn(f"replay-{wanted.agent}", REPLAYS) as turn:
             most = self._setup.settings.runtime.max_batch_records
             replay = AgentReplay(turn, self._clock, operator, wanted.name, GROUP, plan, wanted.to_ms, most)
             if await replay.progress():

@@ -11,10 +11,12 @@ from headrace.cli.running import Setup, config_option, set_up, stop_on_signals
 from headrace.cli.workers import Workers
 from headrace.engine.app import App
 from headrace.engine.clock import SystemClock
+from headrace.engine.collectors import Reads
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.errors import ConfigError
 from headrace.engine.kafka.instance import instance_name
 from headrace.engine.kafka.settings import SCHEME
+from headrace.engine.monitoring import Monitoring
 
 
 @click.command()
@@ -62,15 +64,25 @@ def _work_in_folder(setup: Setup, data: Path | None) -> None:
         lock.release()
 
 
-async def _work(setup: Setup, data: Path | None, name: str) -> None:
+async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> None:
     settings = setup.settings
     stop = stop_on_signals()
     log = await open_log(settings, data, "worker")
     try:
-        app = App(GROUP, log, clock=SystemClock(), runtime=settings.runtime)
+        monitoring = Monitoring(settings.monitor, index=index)
+        app = App(
+            GROUP,
+            log,
+            clock=SystemClock(),
+            runtime=settings.runtime,
+            metrics=monitoring.metrics,
+            health=monitoring.health,
+        )
         app.add(build_agents(settings, setup.device_types, setup.rules))
         await app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
         click.echo(f"worker {name} on {settings.log.url}; Ctrl-C stops", err=True)
-        await app.run(stop)
+        monitoring.watch_lag(log, [Reads(GROUP, lambda: app.assigned)])
+        async with monitoring:
+            await app.run(stop)
     finally:
         await log.close()

@@ -1,16 +1,19 @@
 """The application object: a Faust app whose agents get batches and whose commits are one step."""
 
 import asyncio
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable, Set
+from functools import cached_property, partial
 from typing import Any, cast
 
 import faust
 from faust.types.tuples import TP
 
+from headrace.engine.batch import Batch
 from headrace.engine.clock import Clock, SystemClock
-from headrace.engine.log import Log, TopicSpec
-from headrace.engine.operator import Operator
+from headrace.engine.health import Health
+from headrace.engine.log import Log, TopicPartition, TopicSpec
+from headrace.engine.metrics import Metrics
+from headrace.engine.operator import HasWatermark, Operator
 from headrace.engine.runtime.agent import AgentFunction, BatchAgent, BatchTopic
 from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.consumer import BatchConsumer
@@ -33,6 +36,7 @@ class App(faust.App):
         group: consumer group; also the prefix of changelogs.
         log: where records are; the caller closes it.
         clock: gives append times to what Faust itself sends.
+        metrics, health: told how it goes; ones of its own if left out.
         runtime: batching and commit.
 
     >>> app = App("example", log)                                             # doctest: +SKIP
@@ -50,11 +54,15 @@ class App(faust.App):
         *,
         clock: Clock | None = None,
         runtime: RuntimeSettings | None = None,
+        metrics: Metrics | None = None,
+        health: Health | None = None,
         **settings: Any,
     ) -> None:
         self.record_log = log
         self.clock = clock or SystemClock()
         self.runtime = runtime or RuntimeSettings()
+        self.metrics = metrics or Metrics()
+        self.health = health or Health(SystemClock())
         fixed: dict[str, Any] = {
             "broker": "log://",
             "Agent": BatchAgent,
@@ -84,7 +92,7 @@ class App(faust.App):
         """Run each operator as an agent of its own, and keep its tables in changelogs."""
         for operator in operators:
             cast(BatchTableManager, self.tables).register(operator.topic, operator.tables)
-            self.agent(self.batches(operator.topic), name=operator.name)(_loop(operator))
+            self.agent(self.batches(operator.topic), name=operator.name)(_loop(operator, self.metrics))
 
     async def create_topics(self, topics: Iterable[TopicSpec], *, partitions: int) -> None:
         """Make these topics and the changelogs of all agents added so far, where they do not exist yet."""
@@ -112,6 +120,11 @@ class App(faust.App):
             stopping.cancel()
             await self.stop()
             await ended
+
+    @property
+    def assigned(self) -> Set[TopicPartition]:
+        """Partitions that this worker has now; none before it has joined its group."""
+        return cast(BatchConsumer, self._consumer).assigned if self._consumer is not None else frozenset()
 
     @property
     def stopped_partitions(self) -> dict[Any, str]:
@@ -142,9 +155,19 @@ class App(faust.App):
         await super()._stop_consumer()
 
 
-def _loop(operator: Operator) -> Any:
+def _loop(operator: Operator, metrics: Metrics) -> Any:
     async def run(batches: Batches) -> None:
         async for batch in batches:
             operator.process(batch)
+            if isinstance(operator, HasWatermark):
+                batch.on_finish(partial(_note_watermark, operator, batch, metrics))
 
     return run
+
+
+def _note_watermark(operator: HasWatermark, batch: Batch, metrics: Metrics) -> None:
+    """Export how far the watermark is behind what was read; runs when the batch is finished."""
+    watermark = operator.watermark_of(batch.partition)
+    if watermark is not None and len(batch):
+        delay = (batch.records.timestamps[-1] - watermark) / 1000
+        metrics.set("headrace_watermark_delay_seconds", delay, agent=operator.name, partition=batch.partition)

@@ -7,6 +7,7 @@ from itertools import count
 
 from headrace.engine.clock import Clock
 from headrace.engine.log import Append, Changes, Log, Tally, TopicPartition, TopicSpec, Transaction
+from headrace.engine.metrics import Metrics
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Header, Records
 from headrace.schemas import topics
@@ -30,9 +31,11 @@ class Intake:
     Args:
         log: where to.
         clock: gives the append time.
+        metrics: told how it goes; ones of its own if left out.
     """
 
-    def __init__(self, log: Log, clock: Clock) -> None:
+    def __init__(self, log: Log, clock: Clock, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._log = log
         self._clock = clock
         self._partitioner = Partitioner(log.partitions(topics.RAW))
@@ -80,7 +83,10 @@ class Intake:
         changes = []
         if mark is not None:
             changes.append(Changes(TopicPartition(SOURCE_POSITIONS, 0), {mark.source.encode(): mark.position}))
+        began = self._clock.monotonic()
         await self._log.commit(Transaction(appends=appends, changes=changes))
+        self._metrics.observe("headrace_intake_append_seconds", self._clock.monotonic() - began)
+        self._metrics.count("headrace_intake_records_total", total)
 
     async def position(self, source: str) -> bytes | None:
         """The position of the last `Mark` of this source that was committed."""

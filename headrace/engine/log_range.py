@@ -32,7 +32,7 @@ async def read_range(
 ) -> AsyncIterator[Fetched]:
     """The records at `start` and later, before `end`, in order, about `max_records` at a time.
 
-    The last part may hold no record, where the end is nothing but a gap.
+    The last part may hold no record, where the end is nothing but a gap. At the end the reader forgets the partition.
 
     Args:
         start: at or behind the oldest offset that is kept, see `first_offsets`.
@@ -55,6 +55,7 @@ async def read_range(
         waits = 0
         start = fetched.next_offset
         yield before(fetched, end)
+    reader.forget([target])
 
 
 def before(fetched: Fetched, end: int) -> Fetched:

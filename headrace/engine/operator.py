@@ -1,7 +1,7 @@
 """What an agent of headrace is made of: an operator over batches, with the tables it alone writes."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from headrace.engine.batch import Batch
 
@@ -45,4 +45,15 @@ class Operator(Protocol):
 
     def process(self, batch: Batch) -> None:
         """Work on one batch. Raises `BadRecord` for a record that can never be processed."""
+        ...
+
+
+@runtime_checkable
+class HasWatermark(Protocol):
+    """An operator that keeps a watermark per partition."""
+
+    name: str
+
+    def watermark_of(self, partition: int) -> int | None:
+        """The watermark of a partition, ms since 1970 UTC; None before its first reading."""
         ...

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import structlog
 
@@ -10,6 +10,7 @@ from headrace.engine.clock import Clock
 from headrace.engine.dead_letters import dead_letter, said
 from headrace.engine.errors import ConfigError, Disconnected, HeadraceError, RetryLater
 from headrace.engine.log import Append, Changes, Fetched, Log, TopicPartition, TopicSpec, Transaction
+from headrace.engine.metrics import Metrics
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 from headrace.engine.sink import Refused, Sink, SinkState, SinkStatistics, halves, record_count
@@ -41,6 +42,7 @@ class SinkRunner:
         group: consumer group in the log; the sink's name unless given.
         max_records: most records per write, about.
         linger: seconds to wait for more when a batch is not full.
+        metrics: told how it goes; ones of its own if left out.
         first_backoff, max_backoff: seconds before the first and the longest retry; they double in between.
     """
 
@@ -51,6 +53,7 @@ class SinkRunner:
         clock: Clock,
         *,
         group: str = "",
+        metrics: Metrics | None = None,
         max_records: int = 16_384,
         linger: float = 0.03,
         first_backoff: float = 0.1,
@@ -65,7 +68,8 @@ class SinkRunner:
         self._linger = linger
         self._first_backoff = first_backoff
         self._max_backoff = max_backoff
-        self._state: SinkState = "connecting"
+        self._metrics = metrics or Metrics()
+        self._enter("connecting")
         self._counts: Counter[str] = Counter()
         self._retries = 0
         self._last_error = ""
@@ -133,7 +137,7 @@ class SinkRunner:
                 )
         self._read = dict(self._stored)
         if not self._retries:
-            self._state = "running"
+            self._enter("running")
 
     async def _pump(self, stop: asyncio.Event) -> None:
         batch = await self._fetch(stop)
@@ -146,7 +150,8 @@ class SinkRunner:
                 await self._write(batch)
                 if self._retries:
                     logger.info("sink_resumed", sink=self._sink.name, retries=self._retries)
-                self._state, self._retries = "running", 0
+                self._enter("running")
+                self._retries = 0
                 await self._commit()
                 batch = await fetching
             finally:
@@ -182,6 +187,20 @@ class SinkRunner:
                     room_bytes -= _size(fetched)
                     more |= len(fetched.records) >= limit // 2
 
+    @property
+    def targets(self) -> Set[TopicPartition]:
+        """Partitions that it reads here; none before it has connected."""
+        return self._stored.keys()
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from storing, for a person; empty when nothing does."""
+        return f"retrying: {self._last_error}" if self._state == "retrying" else ""
+
+    def _enter(self, state: SinkState) -> None:
+        self._state = state
+        self._metrics.set_state("headrace_sink_state", state, sink=self._sink.name)
+
     def _targets(self) -> Iterator[TopicPartition]:
         """All partitions, each time from another one on."""
         targets = list(self._read)
@@ -190,6 +209,7 @@ class SinkRunner:
         yield from targets[: self._turn]
 
     async def _write(self, batch: list[Fetched]) -> None:
+        began = self._clock.monotonic()
         try:
             await self._sink.write(batch)
         except Refused as error:
@@ -202,7 +222,11 @@ class SinkRunner:
                 await self._sink.write(batch)
             except Refused as again:
                 raise RetryLater(f"{self._sink.name} refuses even a position: {again}") from again
-        self._counts["written"] += record_count(batch)
+        count = record_count(batch)
+        self._counts["written"] += count
+        self._metrics.count("headrace_sink_records_total", count, sink=self._sink.name)
+        seconds = self._clock.monotonic() - began
+        self._metrics.observe("headrace_sink_write_seconds", seconds, sink=self._sink.name)
         self._stored |= {fetched.target: fetched.next_offset for fetched in batch}
 
     async def _set_aside(self, fetched: Fetched, error: Refused) -> Fetched:
@@ -223,6 +247,7 @@ class SinkRunner:
             await self._log.commit(Transaction(appends=[append], changes=[note]))
             self._refused[key] = offset + 1
             self._counts["dead"] += 1
+            self._metrics.count("headrace_dead_letters_total", agent=self._sink.name, reason="refused")
         logger.warning(
             "sink_refused",
             sink=self._sink.name,
@@ -247,8 +272,10 @@ class SinkRunner:
         delay = min(self._max_backoff, self._first_backoff * 2 ** min(self._retries, 16))
         note = logger.debug if self._state == "retrying" else logger.warning
         note("sink_retrying", sink=self._sink.name, error=str(error), delay=delay)
-        self._state, self._last_error = "retrying", str(error)
+        self._enter("retrying")
+        self._last_error = str(error)
         self._retries += 1
+        self._metrics.count("headrace_sink_retries_total", sink=self._sink.name)
         waits = [asyncio.create_task(self._clock.sleep(delay)), asyncio.create_task(stop.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from headrace.engine.errors import LogInUse
+from headrace.engine.errors import CommitRefused, LogInUse
 from headrace.engine.log import Append, Changes, Log, Member, TopicPartition, TopicSpec, Transaction
 
 #: Seconds to wait for the group to give out its one partition: longer than a member that died keeps it.
@@ -39,7 +39,11 @@ class Turn:
         """
         changes = [Changes(self.notes, notes)] if notes else []
         # The position says nothing; with it the log looks whether the member still has the partition.
-        await self.log.commit(Transaction(appends, changes, self.group, {self.notes: 0}, self.member))
+        transaction = Transaction(appends, changes, self.group, {self.notes: 0}, self.member)
+        try:
+            await self.log.commit(transaction)
+        except CommitRefused as error:
+            raise CommitRefused(f"{error}. Run the same command again: it goes on where it was") from error
 
 
 class _Listener:
@@ -54,9 +58,14 @@ class _Listener:
         """Nothing to finish: a commit after this is refused."""
 
 
+def turn_group(name: str) -> str:
+    """The consumer group whose only member does `name`."""
+    return f"headrace.{name}"
+
+
 @asynccontextmanager
 async def take_turn(log: Log, name: str, topic: str) -> AsyncIterator[Turn]:
-    """Be the only one in the group `headrace.NAME`.
+    """Be the only one in the group of `name`.
 
     The embedded log knows no other processes: take a file lock besides.
 
@@ -67,8 +76,8 @@ async def take_turn(log: Log, name: str, topic: str) -> AsyncIterator[Turn]:
         LogInUse: somebody else is doing it.
     """
     await log.create_topics([TopicSpec(topic, 1, compacted=True)])
-    group = f"headrace.{name}"
-    busy = LogInUse(f"another process has {name} on this log in hand; wait until it is done, then try again")
+    group = turn_group(name)
+    busy = LogInUse(f"{name} is in hand already. Wait until that is done")
     if await log.owners(group):
         raise busy
     listener = _Listener()

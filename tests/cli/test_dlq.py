@@ -229,7 +229,7 @@ async def test_only_one_replays_at_a_time(headrace_process: Headrace, tmp_path: 
     async with opened_log(Settings(), folder) as opened, opened.turn("dlq-replay", REDRIVES):
         done = await asyncio.to_thread(headrace_process, "dlq", "replay", "--data", folder, "--yes", code=1)
 
-    assert "wait until it is done" in done.stderr
+    assert "Wait until that is done" in done.stderr
 
 
 # -- mistakes

@@ -13,8 +13,11 @@ from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import LogError, LogInUse
-from headrace.engine.log import Append, TopicSpec, Transaction
-from tests.contract.log_contract import EVENTS, P0, LogContract, append, read_all, records
+from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from tests.contract.log_contract import LogContract, append, read_all, records
+
+EVENTS = "events"
+P0 = TopicPartition(EVENTS, 0)
 
 
 class TestFile(LogContract):

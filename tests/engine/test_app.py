@@ -13,7 +13,7 @@ from headrace.engine.batch import Batch
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.errors import BadRecord, ConfigError, LogError
+from headrace.engine.errors import BadRecord, LogError
 from headrace.engine.log import Append, Log, TopicPartition, TopicSpec, Transaction
 from headrace.engine.records import Record, Records
 from headrace.engine.runtime.batches import Batches
@@ -356,16 +356,3 @@ async def test_log_failure_stops_the_app_with_its_error(log: EmbeddedLog) -> Non
 
     with pytest.raises(LogError, match="no partition 99"):
         await run_until(app, never)
-
-
-async def test_per_event_agent_is_refused_with_what_to_write(log: EmbeddedLog) -> None:
-    """An agent on a plain Faust topic gets an error that says how to read batches."""
-    app = App("g", log, runtime=FAST)
-
-    @app.agent(app.topic("in"))
-    async def events(stream: Any) -> None:
-        async for _ in stream:
-            pass
-
-    with pytest.raises(ConfigError, match=r"app\.batches\('in'\)"):
-        await app.run(asyncio.Event())

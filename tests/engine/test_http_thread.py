@@ -1,13 +1,16 @@
 """The HTTP server of a thread, over real sockets."""
 
 import http.client
+import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 
 import pytest
+import structlog
 
 from headrace.engine.http_thread import MAX_CLIENTS, MAX_HEAD_BYTES, Answer, HttpThread
 
@@ -191,6 +194,30 @@ def test_connections_are_bounded(serve: Serve) -> None:
     while server.clients:
         threading.Event().wait(0.01)
     assert status(send(server, b"GET /a HTTP/1.1\r\n\r\n")) == HTTPStatus.OK
+
+
+def test_process_without_room_for_a_connection_recovers(serve: Serve) -> None:
+    """The client waits, the thread does not spin; when files are closed the client is answered."""
+    server, limits = serve(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client, structlog.testing.capture_logs() as logged:
+        client.settimeout(GIVE_UP)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 20, limits[1]))
+        filling = []
+        try:
+            with suppress(OSError):
+                while True:
+                    filling.append(os.dup(0))
+            client.connect(("127.0.0.1", server.port))
+            client.sendall(b"GET /late HTTP/1.1\r\n\r\n")
+            while not logged:
+                threading.Event().wait(0.001)
+        finally:
+            for file in filling:
+                os.close(file)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        assert rest(client).endswith(b"GET /late")
+    assert [entry["event"] for entry in logged] == ["http_pauses"]
 
 
 def test_stop_closes_everything() -> None:

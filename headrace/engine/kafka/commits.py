@@ -53,11 +53,12 @@ class CommitQueue:
         await asyncio.shield(done)
 
     async def close(self) -> None:
-        """Finish the running commit, if Kafka takes it soon."""
+        """Finish what is asked for, if Kafka takes it soon; who still waits then gets a LogError."""
         if self._worker is not None and not self._worker.done():
             await asyncio.wait([self._worker], timeout=CLOSE_TIMEOUT)
             self._worker.cancel()
             await asyncio.wait([self._worker])
+        self._failure = self._failure or LogError("the log is closed")
         await self._thread.run(self._transactions.close())
 
     async def _work(self) -> None:
@@ -66,11 +67,11 @@ class CommitQueue:
             try:
                 await self._carry_out([each.transaction for each in group])
             except asyncio.CancelledError:
-                self._finish(group, LogError("the log was closed before this was written"))
+                self._fail(group, LogError("the log was closed before this was written"))
                 raise
+            except LogError as error:
+                self._fail(group, error)
             except Exception as error:
-                if isinstance(error, LogError):
-                    self._failure = error
                 self._finish(group, error)
             else:
                 self._finish(group, None)
@@ -98,6 +99,12 @@ class CommitQueue:
         if records or transactions[0].positions:
             await self._thread.run(self._transactions.carry_out(transactions[0], records))
         self._tallies.keep(totals)
+
+    def _fail(self, group: list[_Waiting], error: LogError) -> None:
+        """The log takes nothing more: neither these nor those behind them."""
+        self._failure = error
+        self._finish([*group, *self._waiting], error)
+        self._waiting.clear()
 
     @staticmethod
     def _finish(group: list[_Waiting], error: Exception | None) -> None:

@@ -1,35 +1,35 @@
 """Fetches partitions ahead of their reader, on the I/O thread."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiokafka.errors as kafka_errors
 import structlog
-from aiokafka.client import AIOKafkaClient
-from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.client import ConnectionGroup
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError, LogError, TopicChanged
-from headrace.engine.kafka.codec import decode
+from headrace.engine.kafka.client import UNAUTHORIZED, Client
+from headrace.engine.kafka.decoding import Stretch, stretches
+from headrace.engine.kafka.fetch import OFFSET_OUT_OF_RANGE, Part, fetch
 from headrace.engine.kafka.offsets import EARLIEST, LATEST, list_offsets
-from headrace.engine.log import Fetched, TopicPartition
-from headrace.engine.records import Records
+from headrace.engine.log import TopicPartition
 
-#: Bytes fetched and not yet read, over all partitions of a reader; shared out among them.
+#: Bytes fetched and not yet read, as they came over the wire, over all partitions of a reader; shared out among them.
 BUFFER_BYTES = 32 << 20
-LEAST_PARTITION_BYTES = 128 << 10
-MOST_PARTITION_BYTES = 1 << 20
-#: Longest that a broker holds a request that it has nothing for, ms; shorter while a full partition is left out of it.
-MAX_WAIT_MS = 500
-FULL_WAIT_MS = 20
-#: Records per piece handed over.
-PIECE_RECORDS = 5_000
+LEAST_PARTITION_BYTES, MOST_PARTITION_BYTES = 128 << 10, 2 << 20
+#: Longest that a broker holds a request that it has nothing for, ms.
+PATIENT_WAIT_MS = 250
 RETRY_PAUSE = 0.1
-READ_COMMITTED = 1
+#: Fetches of damaged records in a row before the partition fails.
+MOST_DAMAGED = 5
 
-#: Takes what was fetched for one partition since the last seek with this number: pieces, their bytes, or an error.
+#: Connections to one broker. What was just sought or emptied does not wait for a patient request of others to return.
+PATIENT, QUICK = ConnectionGroup.DEFAULT, "quick"
+
+#: Takes what was fetched for partitions.
 Deliver = Callable[[list["Arrival"]], object]
 
 log = structlog.get_logger(__name__)
@@ -37,53 +37,60 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Arrival:
-    """What one fetch brought for one partition; `size` bytes are to be released when it is read."""
+    """What one fetch brought for one partition since the seek with this number, or an error."""
 
     target: TopicPartition
     seek: int
-    pieces: list[Fetched]
-    size: int
+    stretches: list[Stretch]
     error: HeadraceError | None = None
 
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where fetching of one partition stands."""
+    """Where fetching of one partition stands.
+
+    Args:
+        busy: a request for it is under way, or a repair.
+        eager: it may have something: not to wait behind others.
+        moved_at: monotonic time of the last arrival or read.
+    """
 
     seek: int
     position: int
+    moved_at: float
     unread: int = 0
-    end: int = 0
+    busy: int = 0
+    eager: bool = True
     failed: bool = False
-    moved_at: float = 0.0
+    damaged: int = 0
 
 
 class Fetcher:
-    """Keeps every partition that is read supplied, one request per broker at a time.
+    """Keeps every partition that is read supplied.
 
-    Lives on the I/O thread; `deliver` is called there.
+    Lives on the I/O thread; `deliver` is called there. There are at most two requests per broker at a time.
     """
 
-    def __init__(self, client: AIOKafkaClient, clock: Clock, deliver: Deliver) -> None:
+    def __init__(self, client: Client, clock: Clock, deliver: Deliver) -> None:
         self._client = client
         self._clock = clock
         self._deliver = deliver
         self._cursors: dict[TopicPartition, _Cursor] = {}
-        self._busy: set[int] = set()
-        self._requests: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
-        self._task = asyncio.create_task(self._run())
+        self._busy: set[tuple[int, object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def seek(self, target: TopicPartition, offset: int, number: int) -> None:
         """Fetch `target` from `offset` on; arrivals carry `number`, so that older ones are told apart."""
-        self._cursors[target] = _Cursor(number, offset, moved_at=self._clock.monotonic())
+        self._cursors[target] = _Cursor(number, offset, self._clock.monotonic())
         self._client.add_topic(target.topic)
-        self._changed.set()
+        self._schedule()
 
     def forget(self, targets: Iterable[TopicPartition]) -> None:
         """Fetch these no more."""
         for target in targets:
             self._cursors.pop(target, None)
+        self._schedule()
 
     def release(self, target: TopicPartition, number: int, size: int) -> None:
         """`size` bytes of `target` were read."""
@@ -91,7 +98,7 @@ class Fetcher:
         if cursor is not None and cursor.seek == number:
             cursor.unread -= size
             cursor.moved_at = self._clock.monotonic()
-            self._changed.set()
+            self._schedule()
 
     def waiting(self) -> Mapping[TopicPartition, tuple[int, float]]:
         """Partitions with nothing unread: (position, monotonic time since when nothing moved)."""
@@ -103,118 +110,147 @@ class Fetcher:
 
     def positions(self) -> dict[TopicPartition, tuple[int, int]]:
         """Where fetching goes on, by partition, with the number of its seek: what a successor starts from."""
-        return {t: (c.position, c.seek) for t, c in self._cursors.items() if not c.failed}
+        return {t: (cursor.position, cursor.seek) for t, cursor in self._cursors.items() if not cursor.failed}
 
     async def close(self) -> None:
         """Stop fetching."""
-        for task in [self._task, *self._requests]:
+        self._closed = True
+        for task in self._tasks:
             task.cancel()
-        await asyncio.wait([self._task, *self._requests])
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._client.close()
 
-    async def _run(self) -> None:
-        while True:
-            self._changed.clear()
-            for node, targets in self._wanted().items():
-                self._busy.add(node)
-                task = asyncio.create_task(self._fetch(node, targets))
-                self._requests.add(task)
-                task.add_done_callback(self._requests.discard)
-            await self._changed.wait()
+    def _schedule(self) -> None:
+        """Start every request that can be made now."""
+        if self._closed:
+            return
+        for node, targets in self._free().items():
+            if (node, PATIENT) not in self._busy:
+                self._start(node, PATIENT, targets)
+            elif (node, QUICK) not in self._busy:
+                self._start(node, QUICK, [target for target in targets if self._cursors[target].eager])
 
-    def _wanted(self) -> dict[int, list[TopicPartition]]:
+    def _free(self) -> dict[int, list[TopicPartition]]:
+        """Partitions with room and no request, by leader; those that moved longest ago come first."""
+        limit = self._partition_bytes() // 2
+        free = [
+            (cursor.moved_at, target)
+            for target, cursor in self._cursors.items()
+            if not cursor.busy and not cursor.failed and cursor.unread <= limit
+        ]
         wanted: dict[int, list[TopicPartition]] = {}
-        limit = self._partition_bytes()
         leaderless = False
-        for target, cursor in self._cursors.items():
-            if cursor.unread >= limit or cursor.failed:
-                continue
+        for _, target in sorted(free):
             node = self._client.cluster.leader_for_partition(target)
             if node is None or node == -1:
                 leaderless = True
-            elif node not in self._busy:
+            else:
                 wanted.setdefault(node, []).append(target)
-        if leaderless:
-            self._client.force_metadata_update()
-            asyncio.get_running_loop().call_later(RETRY_PAUSE, self._changed.set)
+        if leaderless and not any(task.get_name() == "leaders" for task in self._tasks):
+            self._spawn(self._find_leaders(), "leaders")
         return wanted
 
     def _partition_bytes(self) -> int:
         share = BUFFER_BYTES // max(1, len(self._cursors))
         return min(MOST_PARTITION_BYTES, max(LEAST_PARTITION_BYTES, share))
 
-    async def _fetch(self, node: int, targets: list[TopicPartition]) -> None:
+    def _start(self, node: int, lane: object, targets: list[TopicPartition]) -> None:
+        if not targets:
+            return
+        asked = {target: self._cursors[target] for target in targets}
+        for cursor in asked.values():
+            cursor.busy += 1
+        self._busy.add((node, lane))
+        self._spawn(self._fetch(node, lane, asked), "fetch")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._schedule())
+
+    async def _find_leaders(self) -> None:
+        await asyncio.wait([self._client.force_metadata_update()], timeout=RETRY_PAUSE)
+        await self._clock.sleep(RETRY_PAUSE / 10)
+
+    async def _fetch(self, node: int, lane: object, asked: Mapping[TopicPartition, _Cursor]) -> None:
         try:
-            arrivals = await self._request(node, targets)
-            if arrivals:
-                self._deliver(arrivals)
-        except (kafka_errors.KafkaError, TimeoutError) as error:
-            log.warning("fetch_failed", node=node, error=repr(error))
+            parts = await fetch(
+                self._client,
+                node,
+                {target: cursor.position for target, cursor in asked.items()},
+                self._partition_bytes() // 2,
+                PATIENT_WAIT_MS if lane == PATIENT else 0,
+                most_bytes=BUFFER_BYTES,
+                group=lane,
+            )
+            arrivals = [self._arrived(target, asked[target], part) for target, part in parts.items()]
+            if found := [arrival for arrival in arrivals if arrival is not None]:
+                self._deliver(found)
+        except kafka_errors.KafkaError as error:
+            log.warning("fetch_failed", node=node, error=str(error))
             self._client.force_metadata_update()
+            await self._clock.sleep(RETRY_PAUSE)
+        except Exception as error:  # whatever it is, fetching goes on
+            log.error("fetch_failed", node=node, error=repr(error))
             await self._clock.sleep(RETRY_PAUSE)
         finally:
-            self._busy.discard(node)
-            self._changed.set()
+            self._busy.discard((node, lane))
+            for cursor in asked.values():
+                cursor.busy -= 1
 
-    async def _request(self, node: int, targets: list[TopicPartition]) -> list[Arrival]:
-        asked = {target: (self._cursors[target].seek, self._cursors[target].position) for target in targets}
-        limit = self._partition_bytes()
-        topics: dict[str, list[tuple[int, int, int]]] = {}
-        for target, (_, position) in asked.items():
-            topics.setdefault(target.topic, []).append((target.partition, position, limit))
-        full = any(cursor.unread >= limit for cursor in self._cursors.values())
-        request = FetchRequest(
-            FULL_WAIT_MS if full else MAX_WAIT_MS, 1, BUFFER_BYTES, READ_COMMITTED, list(topics.items())
-        )
-        response = await self._client.send(node, request)
-        arrivals = []
-        for topic, partitions in response.topics:
-            for number, code, _, last_stable, *rest in partitions:
-                target = TopicPartition(topic, number)
-                cursor = self._cursors.get(target)
-                if cursor is None or (cursor.seek, cursor.position) != asked.get(target):
-                    continue  # sought elsewhere meanwhile
-                if code:
-                    arrivals += await self._failed(target, cursor, kafka_errors.for_code(code))
-                    continue
-                cursor.end = last_stable
-                aborted, body = (rest[1], rest[-1]) if response.API_VERSION >= 5 else (rest[0], rest[-1])
-                arrivals += self._arrived(target, cursor, aborted, body)
-        return arrivals
-
-    def _arrived(self, target: TopicPartition, cursor: _Cursor, aborted: Any, body: bytes | None) -> list[Arrival]:
-        if not body:
-            return []
-        pieces = decode(target, cursor.position, body, aborted, PIECE_RECORDS)
-        if not pieces:
-            return []
-        cursor.position = pieces[-1].next_offset
-        cursor.unread += len(body)
+    def _arrived(self, target: TopicPartition, cursor: _Cursor, part: Part) -> Arrival | None:
+        if self._cursors.get(target) is not cursor:
+            return None  # sought elsewhere meanwhile
+        if part.code:
+            cursor.busy += 1
+            self._spawn(self._repair(target, cursor, part.code), "repair")
+            return None
+        try:
+            found = stretches(target, cursor.position, part.body, part.aborted)
+        except kafka_errors.CorruptRecordException as error:
+            return self._damaged(target, cursor, error)
+        cursor.damaged = 0
+        cursor.eager = bool(found)
+        if not found:
+            return None
+        cursor.position = found[-1].next_offset
+        cursor.unread += sum(len(stretch.payload) for stretch in found)
         cursor.moved_at = self._clock.monotonic()
-        return [Arrival(target, cursor.seek, pieces, len(body))]
+        return Arrival(target, cursor.seek, found)
 
-    async def _failed(self, target: TopicPartition, cursor: _Cursor, error: type[Exception]) -> list[Arrival]:
+    def _damaged(self, target: TopicPartition, cursor: _Cursor, error: Exception) -> Arrival | None:
+        cursor.damaged += 1
+        log.warning("damaged_records", topic=target.topic, partition=target.partition, error=str(error))
+        if cursor.damaged < MOST_DAMAGED:
+            return None
+        cursor.failed = True
+        message = f"{target.topic}/{target.partition} cannot be read: {error}; its copies on the brokers are damaged"
+        return Arrival(target, cursor.seek, [], LogError(message))
+
+    async def _repair(self, target: TopicPartition, cursor: _Cursor, code: int) -> None:
         """Repair what can be repaired; what cannot goes to the reader."""
         position = cursor.position
-        if error is kafka_errors.OffsetOutOfRangeError:
-            problem = await self._out_of_range(target, cursor)
-        elif issubclass(error, kafka_errors.TopicAuthorizationFailedError):
-            problem = LogError(f"Kafka does not let this user read topic {target.topic}; grant READ on it")
-        else:
-            # The leader moved, or is on its way: look again.
-            self._client.force_metadata_update()
-            await self._clock.sleep(RETRY_PAUSE)
-            problem = None
-        if problem is None:
-            return self._skipped(target, cursor, position)
-        cursor.failed = True
-        return [Arrival(target, cursor.seek, [], 0, problem)]
-
-    @staticmethod
-    def _skipped(target: TopicPartition, cursor: _Cursor, position: int) -> list[Arrival]:
-        if cursor.position == position:
-            return []
-        return [Arrival(target, cursor.seek, [Fetched(target, position, cursor.position, Records([], [], []))], 0)]
+        problem: HeadraceError | None = None
+        try:
+            if code == OFFSET_OUT_OF_RANGE:
+                problem = await self._out_of_range(target, cursor)
+            elif code in UNAUTHORIZED:
+                problem = LogError(f"Kafka does not let this user read topic {target.topic}; grant READ on it")
+            else:
+                # The leader moved, or is on its way: look again.
+                self._client.force_metadata_update()
+                await self._clock.sleep(RETRY_PAUSE)
+        except HeadraceError as error:
+            problem = error
+        finally:
+            cursor.busy -= 1
+        if problem is not None:
+            cursor.failed = True
+            self._deliver([Arrival(target, cursor.seek, [], problem)])
+        elif cursor.position != position:
+            self._deliver([Arrival(target, cursor.seek, [Stretch(target, position, cursor.position)])])
 
     async def _out_of_range(self, target: TopicPartition, cursor: _Cursor) -> HeadraceError | None:
         first = (await list_offsets(self._client, [target], EARLIEST))[target]

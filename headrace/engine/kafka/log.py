@@ -1,24 +1,24 @@
 """The log on Kafka: `headrace.engine.log.Log` for many workers."""
 
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence, Set
 from functools import partial
 from typing import Any
 
 import aiokafka.errors as kafka_errors
-from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.client import AIOKafkaClient
 
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.errors import ConfigError, LogError
 from headrace.engine.kafka import tallies, topics
+from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.commits import CommitQueue
+from headrace.engine.kafka.fetch import offsets_at
 from headrace.engine.kafka.fetcher import Deliver, Fetcher
-from headrace.engine.kafka.loop_thread import LoopThread
+from headrace.engine.kafka.loop_thread import LoopThread, Result
 from headrace.engine.kafka.membership import GroupMember
-from headrace.engine.kafka.offsets import LATEST, group_positions, list_offsets
+from headrace.engine.kafka.offsets import group_positions, settled_ends
 from headrace.engine.kafka.owners import group_owners
+from headrace.engine.kafka.producer import Producer
 from headrace.engine.kafka.reader import KafkaReader
 from headrace.engine.kafka.restore import CompactedView
 from headrace.engine.kafka.settings import SCHEME, KafkaSettings
@@ -55,11 +55,12 @@ class KafkaLog:
         self._options = settings.client_options()
         self._name = f"{role}-{settings.instance or os.urandom(6).hex()}"
         self._thread = LoopThread("headrace-kafka")
-        self._client: AIOKafkaClient | None = None
+        self._client: Client | None = None
         self._queues: dict[str, CommitQueue] = {}
-        self._views: dict[TopicPartition, CompactedView] = {}
+        self._tallies: CompactedView | None = None
         self._readers: list[KafkaReader] = []
         self._members: list[GroupMember] = []
+        self._closed = False
 
     async def start(self) -> None:
         """Connect.
@@ -70,19 +71,17 @@ class KafkaLog:
         try:
             self._client = await self._thread.run(self._knowing_client())
         except kafka_errors.KafkaError as error:
-            await self._thread.stop()
             raise ConfigError(
                 f"no Kafka at {self._servers}: {error!r}; check [log] url and the security settings of [kafka]"
             ) from error
 
     async def create_topics(self, topics_: Iterable[TopicSpec]) -> None:
         specs = [tallies.TOPIC, *topics_]
-        await self._thread.run(topics.create_topics(self._new_admin, self._known, specs, self._settings))
+        await self._run(topics.create_topics(self._known, specs, self._settings))
 
     async def extend_topic(self, name: str, partitions: int) -> None:
         """Add partitions to a topic. Keys go to other partitions from then on; running writers keep the old number."""
-        await self._thread.run(topics.extend_topic(self._new_admin, name, partitions))
-        await self._thread.run(topics.wait_for_leaders(self._known, [TopicSpec(name, partitions)]))
+        await self._run(topics.extend_topic(self._known, name, partitions))
 
     def partitions(self, topic: str) -> int:
         numbers = self._known.cluster.partitions_for_topic(topic)
@@ -91,8 +90,11 @@ class KafkaLog:
         return len(numbers)
 
     async def commit(self, transaction: Transaction) -> None:
-        for target in [*(each.target for each in transaction.appends), *(each.target for each in transaction.changes)]:
-            self._check(target)
+        targets = {*(each.target for each in transaction.appends), *(each.target for each in transaction.changes)}
+        if not targets <= self._existing(targets):
+            await self._run(self._refresh())
+        for target in targets - self._existing(targets):
+            raise LogError(f"there is no partition {target.partition} of topic {target.topic!r}")
         await self._queue(transaction.group).commit(transaction)
 
     def reader(self) -> Reader:
@@ -101,7 +103,7 @@ class KafkaLog:
 
         timeouts = self._settings.stall_timeout, self._settings.request_timeout
         watchdog = Watchdog(self._known, SystemClock(), *timeouts)
-        reader = KafkaReader(self._thread, make, watchdog, SystemClock())
+        reader = KafkaReader(self._thread, make, watchdog, SystemClock(), self._readers.remove)
         self._readers.append(reader)
         return reader
 
@@ -115,45 +117,44 @@ class KafkaLog:
         return member
 
     async def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
-        view = CompactedView(self._known, target)
-        entries = list((await self._thread.run(view.update())).items())
+        view = CompactedView(self._known, target, SystemClock())
+        entries = list((await self._run(view.update())).items())
         for start in range(0, len(entries), RESTORE_CHUNK):
             yield entries[start : start + RESTORE_CHUNK]
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
-        return await self._thread.run(list_offsets(self._known, self._targets(topic), LATEST))
+        return await self._run(settled_ends(self._known, await self._targets(topic)))
 
     async def offsets_at(self, topic: str, time_ms: int) -> dict[TopicPartition, int]:
         ends = await self.end_offsets(topic)
-        found = await self._thread.run(list_offsets(self._known, ends, time_ms))
-        return {target: ends[target] if offset < 0 else offset for target, offset in found.items()}
+        return await self._run(offsets_at(self._known, ends, time_ms, SystemClock()))
 
     async def topics(self) -> list[TopicSpec]:
-        return await self._thread.run(topics.list_topics(self._new_admin, self._known))
+        return await self._run(topics.list_topics(self._known))
 
     async def owners(self, group: str) -> dict[TopicPartition, str]:
-        return await self._thread.run(group_owners(self._new_admin, group))
+        return await self._run(group_owners(self._known, group))
 
     async def positions(self, group: str, topic: str) -> dict[TopicPartition, int]:
-        return await self._thread.run(group_positions(self._known, group, self._targets(topic)))
+        return await self._run(group_positions(self._known, group, await self._targets(topic)))
 
     async def tallies(self, topic: str) -> dict[Tally, int]:
-        if not self._known.cluster.partitions_for_topic(tallies.TOPIC.name):
-            return {}
-        view = self._views.setdefault(tallies.PARTITION, CompactedView(self._known, tallies.PARTITION))
-        await self._thread.run(view.update())
-        return tallies.summed(view, topic)
+        return await self._run(self._tallies_of(topic))
 
     async def close(self) -> None:
+        """Leave the groups, finish the commits that Kafka takes soon, end the thread."""
+        if self._closed:
+            return
+        self._closed = True
         for member in self._members:
             await member.leave()
-        for reader in self._readers:
+        for reader in list(self._readers):
             await reader.close()
         for queue in self._queues.values():
             await queue.close()
         if self._client is not None:
             await self._thread.run(self._client.close())
-            await self._thread.stop()
+        await self._thread.stop()
 
     def _queue(self, group: str) -> CommitQueue:
         """Commits of one consumer group, and those of sources, do not wait for each other: each has a producer."""
@@ -164,28 +165,40 @@ class KafkaLog:
         return queue
 
     @property
-    def _known(self) -> AIOKafkaClient:
+    def _known(self) -> Client:
         if self._client is None:
             raise LogError("the log was not started")
         return self._client
 
-    def _targets(self, topic: str) -> list[TopicPartition]:
+    async def _targets(self, topic: str) -> list[TopicPartition]:
+        if not self._known.cluster.partitions_for_topic(topic):
+            await self._run(self._refresh())
         return [TopicPartition(topic, number) for number in range(self.partitions(topic))]
 
-    def _check(self, target: TopicPartition) -> None:
-        if target.partition not in (self._known.cluster.partitions_for_topic(target.topic) or ()):
-            raise LogError(f"there is no partition {target.partition} of topic {target.topic!r}")
+    def _existing(self, targets: Set[TopicPartition]) -> set[TopicPartition]:
+        """Those of `targets` that exist, as far as it is known."""
+        return {
+            target
+            for target in targets
+            if target.partition in (self._known.cluster.partitions_for_topic(target.topic) or ())
+        }
+
+    async def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            return await self._thread.run(coroutine)
+        except kafka_errors.KafkaError as error:
+            raise LogError(f"Kafka does not answer as it should: {error}") from error
 
     # -- on the I/O thread
 
-    async def _knowing_client(self) -> AIOKafkaClient:
+    async def _knowing_client(self) -> Client:
         """A client that knows every topic: one that asks for none by name is told of all."""
         client = await self._new_client()
         await client.force_metadata_update()
         return client
 
-    async def _new_client(self) -> AIOKafkaClient:
-        client = AIOKafkaClient(bootstrap_servers=self._servers, client_id=self._name, **self._options)
+    async def _new_client(self) -> Client:
+        client = Client(bootstrap_servers=self._servers, client_id=self._name, **self._options)
         try:
             await client.bootstrap()
         except BaseException:
@@ -193,20 +206,19 @@ class KafkaLog:
             raise
         return client
 
-    def _new_admin(self) -> AIOKafkaAdminClient:
-        return AIOKafkaAdminClient(bootstrap_servers=self._servers, client_id=self._name, **self._options)
+    async def _new_producer(self, group: str) -> Producer:
+        name = f"{self._name}-{group}" if group else self._name
+        return Producer(await self._new_client(), name, self._settings.transaction_timeout, SystemClock())
 
-    def _new_producer(self, group: str) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            bootstrap_servers=self._servers,
-            client_id=self._name,
-            transactional_id=f"{self._name}-{group}" if group else self._name,
-            transaction_timeout_ms=round(self._settings.transaction_timeout * 1000),
-            compression_type=None if self._settings.compression == "none" else self._settings.compression,
-            max_request_size=self._settings.max_message_bytes,
-            acks="all",
-            **self._options,
-        )
+    async def _refresh(self) -> None:
+        await self._known.force_metadata_update()
+
+    async def _tallies_of(self, topic: str) -> dict[Tally, int]:
+        if not self._known.cluster.partitions_for_topic(tallies.TOPIC.name):
+            return {}
+        if self._tallies is None:
+            self._tallies = CompactedView(self._known, tallies.PARTITION, SystemClock())
+        return tallies.summed(await self._tallies.update(), topic)
 
 
 def _default_assignors() -> tuple[Any, ...]:

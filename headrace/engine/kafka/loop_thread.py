@@ -30,7 +30,9 @@ class LoopThread:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     async def stop(self) -> None:
-        """Cancel what still runs, end the thread."""
+        """Cancel what still runs, end the thread. A second time nothing happens."""
+        if self._loop.is_closed():
+            return
         await self.run(self._cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join)

@@ -8,11 +8,11 @@ from typing import Any
 import aiokafka.errors as kafka_errors
 import structlog
 from aiokafka import ConsumerRebalanceListener
-from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 
 from headrace.engine.clock import Clock
+from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.loop_thread import LoopThread
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Listener, Member, TopicPartition
@@ -25,7 +25,7 @@ NEVER_MS = 2**31 - 1
 log = structlog.get_logger(__name__)
 
 #: Makes a client that is connected.
-MakeClient = Callable[[], Awaitable[AIOKafkaClient]]
+MakeClient = Callable[[], Awaitable[Client]]
 
 
 class GroupMember:
@@ -111,7 +111,9 @@ class GroupMember:
             async with asyncio.timeout(self._settings.heartbeat_interval):
                 await coordinator.close()
         except (TimeoutError, kafka_errors.KafkaError) as error:
-            log.warning("group_left_in_silence", group=self._group, error=repr(error))
+            log.warning("group_left_in_silence", group=self._group, error=str(error))
+            await coordinator._stop_heartbeat_task()
+            await coordinator._stop_commit_offsets_refresh_task()
         await coordinator._client.close()
 
     async def _leave(self) -> None:
@@ -134,15 +136,16 @@ class GroupMember:
         while True:
             await self._clock.sleep(CHECK_INTERVAL)
             try:
-                assert self._coordinator is not None
-                self._coordinator.check_errors()
-                if self._coordinator._coordination_task.done():
-                    raise kafka_errors.KafkaError("the coordination task has ended")
+                if self._coordinator is None:
+                    await self._open()
+                else:
+                    self._coordinator.check_errors()
+                    if self._coordinator._coordination_task.done():
+                        raise kafka_errors.KafkaError("the coordination task has ended")
             except kafka_errors.KafkaError as error:
-                log.warning("group_joined_anew", group=self._group, error=repr(error))
+                log.warning("group_joined_anew", group=self._group, error=str(error))
                 self.rebuilds += 1
                 await self._close()
-                await self._open()
 
 
 class _OnOtherLoop(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -152,6 +155,7 @@ class _OnOtherLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._listener = listener
         self._loop = loop
         self._member = member
+        self._holds = False
         self._silent = False
 
     def silence(self) -> None:
@@ -159,11 +163,14 @@ class _OnOtherLoop(ConsumerRebalanceListener):  # type: ignore[misc]
         self._silent = True
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        if revoked:
+        """A coordinator that took another one's place does not know what is held: `revoked` is not asked."""
+        if self._holds:
+            self._holds = False
             await self._call(self._listener.on_revoked())
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         targets = {TopicPartition(*target) for target in assigned}
+        self._holds = bool(targets)
         await self._call(self._listener.on_assigned(targets, self._member()))
 
     async def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 import aiokafka.errors as kafka_errors
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.protocol.offset import OffsetRequest
 
 from headrace.engine.clock import SystemClock
+from headrace.engine.errors import LogError
+from headrace.engine.kafka.client import PASSING, UNAUTHORIZED, Client, ask, passes
 from headrace.engine.kafka.protocol import StableOffsetFetch, by_topic
 from headrace.engine.log import TopicPartition
 
@@ -14,22 +16,26 @@ from headrace.engine.log import TopicPartition
 LATEST, EARLIEST = -1, -2
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 RETRY_PAUSE = 0.1
-#: Error codes of a group's coordinator that pass: loading, moved, a transaction still open.
-PASSING = frozenset({14, 15, 16, 88})
+#: A transaction ends within milliseconds, unless its owner died.
+STABLE_PAUSE = 0.01
+SETTLE_TIMEOUT = 1.0
+#: Answer for a group while a transaction that commits its positions is open.
+UNSTABLE = 88
 
 _clock = SystemClock()
 
 
 async def list_offsets(
-    client: AIOKafkaClient, targets: Iterable[TopicPartition], time_ms: int, isolation: int = READ_COMMITTED
+    client: Client, targets: Iterable[TopicPartition], time_ms: int, isolation: int = READ_COMMITTED
 ) -> dict[TopicPartition, int]:
-    """Per partition the offset of the first record at `time_ms` or later, -1 where there is none.
+    """Per partition the offset of the first record at `time_ms` or later, or -1; or `LATEST`, or `EARLIEST`.
 
     Tries until the leaders answer.
 
     Args:
-        time_ms: ms since 1970 UTC, or `LATEST` or `EARLIEST`.
         isolation: whether `LATEST` is what a reader of committed records can reach, or what was written.
+    Raises:
+        LogError: this user may not ask.
     """
     found: dict[TopicPartition, int] = {}
     left = set(targets)
@@ -48,52 +54,65 @@ async def list_offsets(
     return found
 
 
+async def settled_ends(client: Client, targets: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """Per partition the end of what was committed, everything whose commit has returned included.
+
+    A commit is answered before its markers are written; they come in milliseconds. A transaction that nobody ends holds
+    this up for `SETTLE_TIMEOUT` at most.
+    """
+    written = await list_offsets(client, targets, LATEST, READ_UNCOMMITTED)
+    deadline = _clock.monotonic() + SETTLE_TIMEOUT
+    while True:
+        ends = await list_offsets(client, written, LATEST)
+        if all(ends[target] >= end for target, end in written.items()) or _clock.monotonic() > deadline:
+            return ends
+        await _clock.sleep(STABLE_PAUSE)
+
+
 async def _list_at(
-    client: AIOKafkaClient, node: int, wanted: Mapping[TopicPartition, int], isolation: int
+    client: Client, node: int, wanted: Mapping[TopicPartition, int], isolation: int
 ) -> dict[TopicPartition, int]:
     request = OffsetRequest(-1, isolation, list(by_topic(wanted).items()))
     try:
-        response = await client.send(node, request)
-    except kafka_errors.KafkaError:
+        response = await ask(client, node, request)
+    except kafka_errors.KafkaError as error:
+        if not passes(error):
+            raise LogError(f"Kafka does not say where partitions begin and end: {error}") from error
         return {}
-    return {
-        TopicPartition(topic, number): rest[1]
-        for topic, partitions in response.topics
-        for number, code, *rest in partitions
-        if code == 0
-    }
+    found = {}
+    for topic, partitions in response.topics:
+        for number, code, _, offset, *_ in partitions:
+            if code in UNAUTHORIZED:
+                raise LogError(f"Kafka does not let this user see topic {topic}; grant DESCRIBE on it")
+            if code == 0:
+                found[TopicPartition(topic, number)] = offset
+    return found
 
 
-async def group_positions(
-    client: AIOKafkaClient, group: str, targets: Iterable[TopicPartition]
-) -> dict[TopicPartition, int]:
+async def group_positions(client: Client, group: str, targets: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     """Committed positions, 0 where there is none. Waits for open transactions of whoever had the partitions before.
 
     Raises:
-        KafkaError: the group may not be read.
+        LogError: the group may not be read.
     """
     request = StableOffsetFetch(group, list(targets))
     while True:
         try:
             node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-            response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
-        except (
-            kafka_errors.CoordinatorNotAvailableError,
-            kafka_errors.NodeNotReadyError,
-            kafka_errors.RequestTimedOutError,
-            kafka_errors.KafkaConnectionError,
-        ):
+            response = await ask(client, node, request, ConnectionGroup.COORDINATION)
+        except kafka_errors.KafkaError as error:
+            if not passes(error):
+                raise LogError(f"Kafka does not say where group {group} stands: {error}") from error
             client.force_metadata_update()
             await _clock.sleep(RETRY_PAUSE)
             continue
-        codes = {response.error_code} | {row[4] for _, rows, _ in response.topics for row in rows}
-        if codes & PASSING:
-            await _clock.sleep(RETRY_PAUSE)
-            continue
-        for code in codes - {0}:
-            raise kafka_errors.for_code(code)(group)
-        return {
-            TopicPartition(topic, number): max(offset, 0)
-            for topic, rows, _ in response.topics
-            for number, offset, *_ in rows
-        }
+        codes = ({response.error_code} | {row[4] for _, rows, _ in response.topics for row in rows}) - {0}
+        if not codes:
+            return {
+                TopicPartition(topic, number): max(offset, 0)
+                for topic, rows, _ in response.topics
+                for number, offset, *_ in rows
+            }
+        for code in codes - PASSING - {UNSTABLE}:
+            raise LogError(f"Kafka does not say where group {group} stands: {kafka_errors.for_code(code).__name__}")
+        await _clock.sleep(STABLE_PAUSE if codes == {UNSTABLE} else RETRY_PAUSE)

@@ -1,49 +1,50 @@
 """Who in a consumer group has which partition."""
 
-from typing import Any
-
 import aiokafka.errors as kafka_errors
+from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.protocol.admin import DescribeGroupsRequest
 
 from headrace.engine.clock import SystemClock
-from headrace.engine.kafka.topics import MakeAdmin
+from headrace.engine.errors import LogError
+from headrace.engine.kafka.client import PASSING, Client, ask, passes
 from headrace.engine.log import TopicPartition
 
-RETRY_PAUSE = 0.2
+#: On a new cluster the first question makes the topic of the groups, which takes a second.
+RETRY_PAUSE = 0.1
 
 _clock = SystemClock()
 
 
-async def group_owners(make_admin: MakeAdmin, group: str) -> dict[TopicPartition, str]:
+async def group_owners(client: Client, group: str) -> dict[TopicPartition, str]:
     """By partition, client id and host of its owner; empty while nobody works or the group is being shared out.
 
     Tries until the group's coordinator answers.
+
+    Raises:
+        LogError: the group may not be looked at.
     """
     owners: dict[TopicPartition, str] = {}
-    for response in await _describe(make_admin, group):
-        for described in response.groups:
-            for _, client, host, _, assignment, *_ in described[5]:
-                if not assignment:
-                    continue
-                decoded = ConsumerProtocolMemberAssignment.decode(assignment)
-                for topic, numbers in decoded.assignment:
-                    owners |= {TopicPartition(topic, number): f"{client} ({host.lstrip('/')})" for number in numbers}
+    for _, client_id, host, _, assignment, *_ in await _members(client, group):
+        if assignment:
+            name = f"{client_id} ({host.lstrip('/')})"
+            for topic, numbers in ConsumerProtocolMemberAssignment.decode(assignment).assignment:
+                owners |= {TopicPartition(topic, number): name for number in numbers}
     return owners
 
 
-async def _describe(make_admin: MakeAdmin, group: str) -> list[Any]:
+async def _members(client: Client, group: str) -> list[tuple[str, str, str, bytes, bytes]]:
     while True:
-        admin = make_admin()
         try:
-            await admin.start()
-            responses: list[Any] = await admin.describe_consumer_groups([group])
-            codes = {described[0] for response in responses for described in response.groups}
-            if not any(kafka_errors.for_code(code).retriable for code in codes):
-                return responses
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            response = await ask(client, node, DescribeGroupsRequest([group]), ConnectionGroup.COORDINATION)
         except kafka_errors.KafkaError as error:
-            # On a new cluster the first question makes the topic of the groups, which takes a second.
-            if not error.retriable:
-                raise
-        finally:
-            await admin.close()
+            if not passes(error):
+                raise LogError(f"Kafka does not show group {group}: {error}") from error
+        else:
+            code, *_, members = response.groups[0][:6]
+            if code == 0:
+                return list(members)
+            if code not in PASSING:
+                raise LogError(f"Kafka does not show group {group}: {kafka_errors.for_code(code).__name__}")
         await _clock.sleep(RETRY_PAUSE)

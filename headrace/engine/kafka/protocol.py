@@ -24,7 +24,7 @@ from headrace.engine.log import Member, TopicPartition
 NO_TAGS: dict[int, bytes] = {}
 
 
-class TxnOffsetCommitResponse_v3(Response):
+class TxnOffsetCommitResponse_v3(Response):  # type: ignore[misc]
     """Error code per partition."""
 
     API_KEY = 28
@@ -46,7 +46,7 @@ class TxnOffsetCommitResponse_v3(Response):
     )
 
 
-class TxnOffsetCommitStruct_v3(RequestStruct):
+class TxnOffsetCommitStruct_v3(RequestStruct):  # type: ignore[misc]
     """Positions of a group in a transaction, with the member that read them: the first version that is fenced."""
 
     API_KEY = 28
@@ -82,7 +82,7 @@ class TxnOffsetCommitStruct_v3(RequestStruct):
     )
 
 
-class FencedOffsetCommit(Request[TxnOffsetCommitStruct_v3]):
+class FencedOffsetCommit(Request[TxnOffsetCommitStruct_v3]):  # type: ignore[misc]
     """`TxnOffsetCommit` that says who commits.
 
     Args:
@@ -113,7 +113,7 @@ class FencedOffsetCommit(Request[TxnOffsetCommitStruct_v3]):
         return request_struct_class(*self._head, member.generation, member.id, member.instance, topics, NO_TAGS)
 
 
-class OffsetFetchResponse_v7(Response):
+class OffsetFetchResponse_v7(Response):  # type: ignore[misc]
     """Committed offset per partition, -1 where there is none."""
 
     API_KEY = 9
@@ -143,7 +143,7 @@ class OffsetFetchResponse_v7(Response):
     )
 
 
-class OffsetFetchStruct_v7(RequestStruct):
+class OffsetFetchStruct_v7(RequestStruct):  # type: ignore[misc]
     """Committed offsets of a group; with `require_stable` an open transaction's answer is an error, not the past."""
 
     API_KEY = 9
@@ -163,7 +163,7 @@ class OffsetFetchStruct_v7(RequestStruct):
     )
 
 
-class StableOffsetFetch(Request[OffsetFetchStruct_v7]):
+class StableOffsetFetch(Request[OffsetFetchStruct_v7]):  # type: ignore[misc]
     """`OffsetFetch` that waits for open transactions of whoever had the partitions before."""
 
     API_KEY = 9

@@ -7,10 +7,12 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiokafka.errors as kafka_errors
 import structlog
 
 from headrace.engine.clock import Clock
-from headrace.engine.errors import HeadraceError
+from headrace.engine.errors import HeadraceError, LogError
+from headrace.engine.kafka.decoding import Stretch
 from headrace.engine.kafka.fetcher import Arrival, Deliver, Fetcher
 from headrace.engine.kafka.loop_thread import LoopThread
 from headrace.engine.kafka.watchdog import Watchdog
@@ -27,58 +29,72 @@ MakeFetcher = Callable[[Deliver], Coroutine[Any, Any, Fetcher]]
 
 @dataclass(slots=True)
 class _Buffer:
-    """Pieces of one partition that were fetched and not yet read, from `position` on."""
+    """What was fetched of one partition and not yet read, from `position` on; `rest` is of a batch that was cut."""
 
     number: int
     position: int
-    pieces: deque[tuple[Fetched, int]] = field(default_factory=deque)
+    stretches: deque[Stretch] = field(default_factory=deque)
+    rest: Fetched | None = None
     error: HeadraceError | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.rest is not None or bool(self.stretches) or self.error is not None
 
 
 class KafkaReader:
     """Reads any partitions, each from where it is asked for; fetches ahead of the last read.
+
+    Fetched records stay as they came until they are read, so that the buffer is small. A batch of them is decoded at
+    once, and a read brings whole batches where it can.
 
     Args:
         thread: where fetching runs.
         make_fetcher: called there, again whenever fetching has stalled.
         watchdog: says that it has.
         clock: waits.
+        on_close: called with the reader when it is closed.
     """
 
-    def __init__(self, thread: LoopThread, make_fetcher: MakeFetcher, watchdog: Watchdog, clock: Clock) -> None:
+    def __init__(
+        self,
+        thread: LoopThread,
+        make_fetcher: MakeFetcher,
+        watchdog: Watchdog,
+        clock: Clock,
+        on_close: Callable[["KafkaReader"], object],
+    ) -> None:
         self._thread = thread
         self._make_fetcher = make_fetcher
+        self._watchdog = watchdog
+        self._clock = clock
+        self._on_close = on_close
         self._fetcher: Fetcher | None = None
         self._opening = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._buffers: dict[TopicPartition, _Buffer] = {}
         self._waiters: set[asyncio.Event] = set()
         self._seeks = 0
-        self._watchdog = watchdog
-        self._clock = clock
         self._watching: asyncio.Task[None] | None = None
+        self._closed = False
         self.rebuilds = 0
 
     async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
-        fetcher = await self._open()
-        buffer = self._buffers.get(target)
-        if buffer is None or buffer.position != offset:
-            buffer = self._seek(fetcher, target, offset)
+        buffer = self._at(await self._open(), target, offset)
+        if buffer.rest is not None or buffer.stretches:
+            return self._take(target, buffer, max_records)
         if buffer.error is not None:
             raise buffer.error
-        return self._take(fetcher, target, buffer, max_records)
+        return None
 
     async def wait(self, positions: Mapping[TopicPartition, int], timeout: float) -> bool:
         fetcher = await self._open()
-        for target, offset in positions.items():
-            buffer = self._buffers.get(target)
-            if buffer is None or buffer.position != offset:
-                self._seek(fetcher, target, offset)
+        buffers = [self._at(fetcher, target, offset) for target, offset in positions.items()]
         arrived = asyncio.Event()
         self._waiters.add(arrived)
         deadline = self._loop.time() + timeout
         try:
-            while not any(self._ready(target) for target in positions):
+            while not any(buffer.ready for buffer in buffers):
                 left = deadline - self._loop.time()
                 if left <= 0:
                     return False
@@ -86,6 +102,7 @@ class KafkaReader:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await arrived.wait()
+                self._check_open()
             return True
         finally:
             self._waiters.discard(arrived)
@@ -96,21 +113,30 @@ class KafkaReader:
             self._thread.call(self._fetcher.forget, known)
 
     async def close(self) -> None:
+        """Stop fetching; who still waits gets a LogError."""
+        if self._closed:
+            return
+        self._closed = True
+        self._buffers.clear()
+        self._wake_up()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        fetcher, self._fetcher = self._fetcher, None
-        self._buffers.clear()
+        async with self._opening:
+            fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await self._thread.run(fetcher.close())
+        self._on_close(self)
 
-    def _ready(self, target: TopicPartition) -> bool:
-        buffer = self._buffers.get(target)
-        return buffer is not None and (bool(buffer.pieces) or buffer.error is not None)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogError("the reader is closed")
 
     async def _open(self) -> Fetcher:
+        self._check_open()
         if self._fetcher is None:
             async with self._opening:
+                self._check_open()
                 if self._fetcher is None:
                     self._fetcher = await self._thread.run(self._make_fetcher(self._deliver))
                     self._watching = asyncio.create_task(self._watch())
@@ -122,9 +148,12 @@ class KafkaReader:
             assert self._fetcher is not None
             stalled = await self._thread.run(self._watchdog.stalled(self._fetcher))
             if stalled:
-                self.rebuilds += 1
                 log.error("fetching_rebuilt", partitions=[f"{t.topic}/{t.partition}" for t in stalled])
-                self._fetcher = await self._thread.run(self._replace(self._fetcher))
+                try:
+                    self._fetcher = await self._thread.run(self._replace(self._fetcher))
+                    self.rebuilds += 1
+                except kafka_errors.KafkaError as error:
+                    log.warning("fetching_not_rebuilt", error=str(error))
 
     async def _replace(self, stalled: Fetcher) -> Fetcher:
         """A new fetcher, on new connections, that goes on where the stalled one stands. On the I/O thread."""
@@ -143,38 +172,49 @@ class KafkaReader:
     def _arrived(self, arrivals: list[Arrival]) -> None:
         for arrival in arrivals:
             buffer = self._buffers.get(arrival.target)
-            if buffer is None or buffer.number != arrival.seek:
-                continue
-            buffer.error = arrival.error
-            last = len(arrival.pieces) - 1
-            buffer.pieces.extend(
-                (piece, arrival.size if index == last else 0) for index, piece in enumerate(arrival.pieces)
-            )
+            if buffer is not None and buffer.number == arrival.seek:
+                buffer.error = arrival.error
+                buffer.stretches.extend(arrival.stretches)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         for waiter in self._waiters:
             waiter.set()
 
-    def _seek(self, fetcher: Fetcher, target: TopicPartition, offset: int) -> _Buffer:
-        self._seeks += 1
-        buffer = self._buffers[target] = _Buffer(self._seeks, offset)
-        self._thread.call(fetcher.seek, target, offset, self._seeks)
+    def _at(self, fetcher: Fetcher, target: TopicPartition, offset: int) -> _Buffer:
+        """The buffer of a partition, at this offset."""
+        buffer = self._buffers.get(target)
+        if buffer is None or buffer.position != offset:
+            self._seeks += 1
+            buffer = self._buffers[target] = _Buffer(self._seeks, offset)
+            self._thread.call(fetcher.seek, target, offset, self._seeks)
         return buffer
 
-    def _take(self, fetcher: Fetcher, target: TopicPartition, buffer: _Buffer, max_records: int) -> Fetched | None:
-        """Whole pieces, about `max_records`; a piece that is too large is cut."""
+    def _take(self, target: TopicPartition, buffer: _Buffer, max_records: int) -> Fetched:
+        """Whole batches of about `max_records`; one that is too large is cut."""
         taken: list[Fetched] = []
-        room, released = max_records, 0
-        while buffer.pieces and (room > 0 or not len(buffer.pieces[0][0].records)):
-            piece, size = buffer.pieces.popleft()
-            total = len(piece.records)
-            if total > room:
-                buffer.pieces.appendleft((piece.part(room, total), size))
-                piece, size = piece.part(0, room), 0
-            taken.append(piece)
-            room -= len(piece.records)
-            released += size
-        if not taken:
-            return None
-        if released:
-            self._thread.call(fetcher.release, target, buffer.number, released)
+        released = total = 0
+        if buffer.rest is not None:
+            taken.append(buffer.rest)
+            total, buffer.rest = len(buffer.rest.records), None
+        while buffer.stretches and (not total or total + buffer.stretches[0].count <= max_records):
+            stretch = buffer.stretches.popleft()
+            taken.append(_decoded(stretch))
+            released += len(stretch.payload)
+            total += len(taken[-1].records)
+        if total > max_records:
+            last = taken.pop()
+            cut = max_records - (total - len(last.records))
+            taken.append(last.part(0, cut))
+            buffer.rest = last.part(cut, len(last.records))
+        if released and self._fetcher is not None:
+            self._thread.call(self._fetcher.release, target, buffer.number, released)
         buffer.position = taken[-1].next_offset
         return Fetched.joined(taken)
+
+
+def _decoded(stretch: Stretch) -> Fetched:
+    try:
+        return stretch.decode()
+    except kafka_errors.CorruptRecordException as error:
+        raise LogError(f"{stretch.target.topic}/{stretch.target.partition} cannot be read: {error}") from error

@@ -1,11 +1,10 @@
 """The ledger's counters on Kafka: a compacted topic in which every writer keeps its own totals."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from headrace.engine.kafka.restore import CompactedView
 from headrace.engine.log import Append, Tally, TopicPartition, TopicSpec
 from headrace.engine.records import Records
 
@@ -46,10 +45,10 @@ class Tallies:
         return Records(keys, values, [now_ms] * len(keys))
 
 
-def summed(view: CompactedView, topic: str) -> dict[Tally, int]:
+def summed(entries: Mapping[bytes, bytes], topic: str) -> dict[Tally, int]:
     """The counters of `topic`, over all writers."""
     sums: dict[Tally, int] = {}
-    for key, value in view.entries.items():
+    for key, value in entries.items():
         of, _, minute_ms, device_type = msgspec.json.decode(key, type=tuple[str, str, int, str])
         if of == topic:
             tally = Tally(minute_ms, device_type)

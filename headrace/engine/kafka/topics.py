@@ -1,19 +1,19 @@
 """Topics of a Kafka cluster: making, extending and listing them, on the I/O thread."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import aiokafka.errors as kafka_errors
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.client import AIOKafkaClient
+from aiokafka.admin.config_resource import ConfigResourceType
+from aiokafka.protocol.admin import CreatePartitionsRequest, CreateTopicsRequest, DescribeConfigsRequest
 
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import LogError
+from headrace.engine.kafka.client import PASSING, UNAUTHORIZED, Client, ask, passes
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import TopicPartition, TopicSpec
 
-TOPIC_EXISTS = 36
-FORBIDDEN = frozenset({29, 31})
+TOPIC_EXISTS, INVALID_PARTITIONS, NOT_CONTROLLER = 36, 37, 41
 #: Unless told otherwise, as on most clusters: three copies of which two must be written.
 COPIES = 3
 RETRY_PAUSE = 0.05
@@ -22,95 +22,101 @@ NEVER_MS = 2**63 - 1
 
 _clock = SystemClock()
 
-#: Makes an admin client that is not connected yet.
-MakeAdmin = Callable[[], AIOKafkaAdminClient]
 
-
-async def create_topics(
-    make_admin: MakeAdmin, client: AIOKafkaClient, specs: Sequence[TopicSpec], settings: KafkaSettings
-) -> None:
+async def create_topics(client: Client, specs: Sequence[TopicSpec], settings: KafkaSettings) -> None:
     """Make the topics that do not exist yet, and wait until they have leaders.
 
     Raises:
         LogError: Kafka refuses.
     """
     missing = [spec for spec in specs if not client.cluster.partitions_for_topic(spec.name)]
-    if missing:
-        copies = settings.replication_factor or min(COPIES, len(client.cluster.brokers()))
-        await _with_admin(make_admin, [_new_topic(spec, copies, settings) for spec in missing])
-    await wait_for_leaders(client, missing)
-
-
-async def wait_for_leaders(client: AIOKafkaClient, specs: Sequence[TopicSpec]) -> None:
-    """Wait until every partition can be written."""
-    for spec in specs:
-        for number in range(spec.partitions):
-            while client.cluster.leader_for_partition(TopicPartition(spec.name, number)) in (None, -1):
-                await client.force_metadata_update()
-                await _clock.sleep(RETRY_PAUSE)
-
-
-async def _with_admin(make_admin: MakeAdmin, topics: Sequence[NewTopic]) -> None:
-    admin = make_admin()
-    try:
-        await admin.start()
-        response = await admin.create_topics(topics)
-    except kafka_errors.KafkaError as error:
-        raise LogError(f"Kafka does not make topics: {error!r}") from error
-    finally:
-        await admin.close()
+    if not missing:
+        return
+    copies = settings.replication_factor or min(COPIES, len(client.cluster.brokers()))
+    request = CreateTopicsRequest(
+        [(spec.name, spec.partitions, copies, [], _config(spec, copies, settings)) for spec in missing],
+        client._request_timeout_ms,
+        False,
+    )
+    response = await _ask_controller(client, request, lambda found: (code for _, code, *_ in found.topic_errors))
     for name, code, *message in response.topic_errors:
-        if code in FORBIDDEN:
+        if code in UNAUTHORIZED:
             raise LogError(f"Kafka does not let this user make topic {name}; grant CREATE, or make it yourself")
         if code not in (0, TOPIC_EXISTS):
             raise LogError(f"Kafka does not make topic {name}: {message[0] if message else code}")
+    await _wait_for_leaders(client, {spec.name: 1 for spec in missing})
 
 
-def _new_topic(spec: TopicSpec, copies: int, settings: KafkaSettings) -> NewTopic:
+async def extend_topic(client: Client, name: str, partitions: int) -> None:
+    """Add partitions to a topic, up to `partitions`, and wait until they have leaders.
+
+    Raises:
+        LogError: Kafka refuses.
+    """
+    request = CreatePartitionsRequest([(name, (partitions, None))], client._request_timeout_ms, False)
+    response = await _ask_controller(client, request, lambda found: (code for _, code, *_ in found.topic_errors))
+    for _, code, *message in response.topic_errors:
+        if code:
+            raise LogError(f"Kafka does not add partitions to {name}: {message[0] if message else code}")
+    await _wait_for_leaders(client, {name: partitions})
+
+
+async def list_topics(client: Client) -> list[TopicSpec]:
+    """Every topic but Kafka's own."""
+    cluster = await client.fetch_all_metadata()
+    names = sorted(name for name in cluster.topics() if not name.startswith("__"))
+    if not names:
+        return []
+    wanted = [(ConfigResourceType.TOPIC, name, ["cleanup.policy"]) for name in names]
+    response = await _ask_controller(client, DescribeConfigsRequest(wanted, False), lambda _: ())
+    compacted = {
+        name
+        for _, _, _, name, entries in response.resources
+        for key, value, *_ in entries
+        if key == "cleanup.policy" and "compact" in value
+    }
+    return [TopicSpec(name, len(cluster.partitions_for_topic(name) or ()), name in compacted) for name in names]
+
+
+async def _ask_controller(client: Client, request: Any, codes: Callable[[Any], Iterable[int]]) -> Any:
+    """The controller's response; tries until there is one that does not say "not now"."""
+    while True:
+        try:
+            controller = client.cluster.controller
+            node = client.get_random_node() if controller is None else controller.nodeId
+            response = await ask(client, node, request)
+            if not PASSING.union({NOT_CONTROLLER}).intersection(codes(response)):
+                return response
+        except kafka_errors.KafkaError as error:
+            if not passes(error):
+                raise LogError(f"Kafka does not do this: {error}") from error
+        client.force_metadata_update()
+        await _clock.sleep(RETRY_PAUSE)
+
+
+async def _wait_for_leaders(client: Client, topics: dict[str, int]) -> None:
+    """Wait until each topic has so many partitions at least, and all it has can be written."""
+    while True:
+        await client.force_metadata_update()
+        numbers = {name: client.cluster.partitions_for_topic(name) or set() for name in topics}
+        if all(len(numbers[name]) >= least for name, least in topics.items()) and all(
+            client.cluster.leader_for_partition(TopicPartition(name, number)) not in (None, -1)
+            for name in topics
+            for number in numbers[name]
+        ):
+            return
+        await _clock.sleep(RETRY_PAUSE)
+
+
+def _config(spec: TopicSpec, copies: int, settings: KafkaSettings) -> list[tuple[str, str]]:
     config = {
         "max.message.bytes": str(settings.max_message_bytes),
         "message.timestamp.after.max.ms": str(NEVER_MS),
-        "min.insync.replicas": str(max(1, copies - 1) if copies > 1 else 1),
+        "min.insync.replicas": str(max(1, copies - 1)),
     }
     if spec.compacted:
         config["cleanup.policy"] = "compact"
     else:
         config["retention.bytes"] = str(settings.retention_bytes)
         config["retention.ms"] = "-1" if spec.retention is None else str(round(spec.retention * 1000))
-    return NewTopic(spec.name, spec.partitions, copies, topic_configs=config)
-
-
-async def extend_topic(make_admin: MakeAdmin, name: str, partitions: int) -> None:
-    """Add partitions to a topic, up to `partitions`."""
-    admin = make_admin()
-    try:
-        await admin.start()
-        await admin.create_partitions({name: NewPartitions(partitions)})
-    except kafka_errors.KafkaError as error:
-        raise LogError(f"Kafka does not add partitions to {name}: {error!r}") from error
-    finally:
-        await admin.close()
-
-
-async def list_topics(make_admin: MakeAdmin, client: AIOKafkaClient) -> list[TopicSpec]:
-    """Every topic but Kafka's own."""
-    cluster = await client.fetch_all_metadata()
-    names = sorted(name for name in cluster.topics() if not name.startswith("__"))
-    if not names:
-        return []
-    admin = make_admin()
-    try:
-        await admin.start()
-        found = await admin.describe_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, name, configs={"cleanup.policy": ""}) for name in names]
-        )
-    finally:
-        await admin.close()
-    compacted = {
-        resource[3]
-        for response in found
-        for resource in response.resources
-        for entry in resource[4]
-        if entry[0] == "cleanup.policy" and "compact" in entry[1]
-    }
-    return [TopicSpec(name, len(cluster.partitions_for_topic(name) or ()), name in compacted) for name in names]
+    return list(config.items())

@@ -1,60 +1,62 @@
-"""One Kafka transaction after another: what a commit is made of, on the I/O thread."""
+"""One Kafka transaction after another: what a commit is made of, and what becomes of one that fails."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from typing import Any
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 import aiokafka.errors as kafka_errors
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.producer.sender import BaseHandler, Sender
-from aiokafka.structs import TopicPartition as KafkaPartition
 
 from headrace.engine.clock import Clock
-from headrace.engine.errors import CommitRefused, LogError
-from headrace.engine.kafka.codec import encode
-from headrace.engine.kafka.protocol import FencedOffsetCommit
+from headrace.engine.errors import CommitRefused, LogError, first
+from headrace.engine.kafka.client import UNAUTHORIZED, UNKNOWN_TOPIC, Rejected
+from headrace.engine.kafka.encoding import encode
+from headrace.engine.kafka.fetch import is_committed
+from headrace.engine.kafka.producer import Producer
 from headrace.engine.log import Member, TopicPartition, Transaction
 from headrace.engine.records import Records
 
 #: Error codes of a commit that comes too late, the group gave the partitions out anew: illegal generation, unknown
 #: member, rebalance in progress, fenced instance id.
 MOVED_ON = frozenset({22, 25, 27, 82})
-#: … of a group coordinator that is elsewhere now: not available, not coordinator, timed out.
-COORDINATOR_GONE = frozenset({15, 16, 7})
-#: … that pass: loading, topic not known yet.
-NOT_YET = frozenset({14, 3})
-#: The cluster refuses for good: trying again does not help.
-FORBIDDEN = (
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.GroupAuthorizationFailedError,
-    kafka_errors.ClusterAuthorizationFailedError,
-    kafka_errors.TransactionalIdAuthorizationFailed,
-    kafka_errors.MessageSizeTooLargeError,
-    kafka_errors.InvalidTimestampError,
-)
-RETRY_PAUSE = 0.2
-CLOSE_TIMEOUT = 3.0
+#: The cluster will never take this: record or batch too large, unknown topic, topic name, time stamp, version, message
+#: format, policy, timeout of the transaction, compression, invalid record.
+FORBIDDEN = UNAUTHORIZED | {10, UNKNOWN_TOPIC, 17, 18, 32, 35, 43, 44, 50, 76, 87}
+#: Aborted by the cluster: it took too long, or a process of the same name started.
+FENCED = frozenset({47, 90})
+#: Longest pause before a transaction is repeated, seconds.
+RETRY_PAUSE = 0.5
+#: Seconds to abort a transaction in, before it is left to the cluster's timeout.
+ABORT_TIMEOUT = 3.0
 
 log = structlog.get_logger(__name__)
 
-#: Starts a transactional producer.
-MakeProducer = Callable[[], AIOKafkaProducer]
+#: Makes a producer that is connected.
+MakeProducer = Callable[[], Awaitable[Producer]]
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a transaction came: where its records are, and whether its end was asked for."""
+
+    firsts: dict[TopicPartition, int] = field(default_factory=dict)
+    ending: bool = False
 
 
 class Transactions:
-    """Carries out transactions one by one with a single producer, and makes a new one when the cluster forgot it.
+    """Carries out transactions one by one, on the I/O thread.
 
-    A producer of the same `transactional_id` that starts later fences this one: its open transaction is aborted.
+    A producer of the same name that registers later fences this one: its open transaction is aborted.
     """
 
     def __init__(self, make_producer: MakeProducer, clock: Clock, compression: str) -> None:
         self._make_producer = make_producer
         self._clock = clock
         self._compression = compression
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Producer | None = None
+        self._registered = False
         self.count = 0
 
     async def carry_out(self, transaction: Transaction, records: Mapping[TopicPartition, Records]) -> None:
@@ -67,162 +69,98 @@ class Transactions:
             LogError: Kafka will never take this.
         """
         while True:
-            producer = await self._started()
+            producer = await self._ready()
+            progress = _Progress()
+            self._registered = False
             try:
-                await self._attempt(producer, transaction, records)
-                self.count += 1
-                return
-            except _MovedOn as error:
-                await self._discard(producer)
-                raise CommitRefused(f"group {transaction.group} has given out its partitions anew") from error
-            except FORBIDDEN as error:
-                await self._discard(producer)
-                raise LogError(f"Kafka refuses to write: {error!r}") from error
+                await self._attempt(producer, transaction, records, progress)
             except kafka_errors.KafkaError as error:
-                # Fenced: the transaction took too long and was aborted, or a process of the same name started.
-                log.warning("transaction_repeated", error=repr(error), positions=len(transaction.positions))
-                await self._discard(producer)
-                if transaction.positions:
-                    raise CommitRefused(f"Kafka aborted the transaction: {error!r}") from error
-                await self._clock.sleep(RETRY_PAUSE)
+                if _code(error) not in FENCED:
+                    await self._abort()
+                _raise_final(error, transaction)
+                log.warning("transaction_repeated", name=producer.name, error=str(error))
+                # A rival of our name would be fenced in turn: chance lets one of both through.
+                await self._clock.sleep(random.uniform(0, RETRY_PAUSE))
+                if not (progress.ending and await self._was_committed(progress)):
+                    continue
+            self._registered = True
+            self.count += 1
+            return
 
     async def close(self) -> None:
-        """Let go of the producer; an open transaction is aborted by the cluster."""
+        """Abort what is open and let go of the connections."""
         if self._producer is not None:
-            await self._discard(self._producer)
+            if not self._registered:
+                await self._abort()
+            await self._producer.client.close()
+            self._producer = None
 
-    async def _started(self) -> AIOKafkaProducer:
+    async def _ready(self) -> Producer:
         """The producer, known to the cluster: whatever its predecessor left open is aborted or finished by then."""
-        while self._producer is None:
-            producer = self._make_producer()
-            producer._sender = _FencedSender.of(producer)
+        while self._producer is None or not self._registered:
             try:
-                await producer.start()
-            except FORBIDDEN as error:
-                await self._discard(producer)
-                raise LogError(f"Kafka refuses transactions: {error!r}") from error
+                if self._producer is None:
+                    self._producer = await self._make_producer()
+                await self._producer.register()
+                self._registered = True
             except kafka_errors.KafkaError as error:
-                log.warning("producer_waits_for_kafka", error=repr(error))
-                await self._discard(producer)
+                if _code(error) in FORBIDDEN:
+                    raise LogError(f"Kafka refuses transactions: {error}") from error
+                log.warning("producer_waits_for_kafka", error=str(error))
                 await self._clock.sleep(RETRY_PAUSE)
-            else:
-                self._producer = producer
         return self._producer
 
     async def _attempt(
-        self, producer: AIOKafkaProducer, transaction: Transaction, records: Mapping[TopicPartition, Records]
+        self,
+        producer: Producer,
+        transaction: Transaction,
+        records: Mapping[TopicPartition, Records],
+        progress: _Progress,
     ) -> None:
-        await producer.begin_transaction()
-        sends = [asyncio.ensure_future(self._send(producer, target, rows)) for target, rows in records.items()]
+        if records:
+            await producer.add_partitions(records)
+        batches = {target: encode(rows, self._compression) for target, rows in records.items()}
         try:
-            if transaction.positions:
-                await self._send_positions(producer, transaction)
-            for send in sends:
-                await send
-        finally:
-            for send in sends:
-                send.cancel()
-            await asyncio.gather(*sends, return_exceptions=True)
-        await producer.commit_transaction()
+            async with asyncio.TaskGroup() as group:
+                write = group.create_task(producer.write(batches))
+                if transaction.positions:
+                    group.create_task(self._send_positions(producer, transaction))
+        except BaseExceptionGroup as errors:
+            raise first(errors) from errors
+        progress.firsts = write.result()
+        progress.ending = True
+        await producer.end()
 
-    async def _send(self, producer: AIOKafkaProducer, target: TopicPartition, records: Records) -> None:
-        written = [
-            await producer.send_batch(batch, target.topic, partition=target.partition)
-            for batch in encode(records, self._compression)
-        ]
-        for each in written:
-            # A batch that failed does not fail aiokafka's transaction by itself.
-            await each
+    @staticmethod
+    async def _send_positions(producer: Producer, transaction: Transaction) -> None:
+        await producer.add_group(transaction.group)
+        await producer.commit_positions(transaction.group, transaction.positions, transaction.member or Member())
 
-    async def _send_positions(self, producer: AIOKafkaProducer, transaction: Transaction) -> None:
-        sender = producer._sender
-        assert isinstance(sender, _FencedSender)
-        sender.member = transaction.member or Member()
-        await producer.send_offsets_to_transaction(
-            {KafkaPartition(*target): offset for target, offset in transaction.positions.items()}, transaction.group
-        )
-
-    async def _discard(self, producer: AIOKafkaProducer) -> None:
-        """Let go without sending what is left; the next producer's start aborts it.
-
-        Not `abort_transaction`: after an error aiokafka forgets what it wrote and does not tell the cluster, which
-        would commit it with the next transaction (see `test_refused_commit_is_not_committed_with_the_next`).
-        """
-        self._producer = None
-        producer._closed = True
+    async def _abort(self) -> None:
+        """Registering anew aborts what is open, so that readers need not wait for its timeout."""
+        assert self._producer is not None
         with contextlib.suppress(TimeoutError, kafka_errors.KafkaError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await producer._sender.close()
-        await producer.client.close()
+            async with asyncio.timeout(ABORT_TIMEOUT):
+                await self._producer.register()
+                self._registered = True
+
+    async def _was_committed(self, progress: _Progress) -> bool:
+        """Whether a transaction was committed after all: its end may not have been answered before a rival came."""
+        producer = await self._ready()
+        target, offset = next(iter(progress.firsts.items()))
+        return await is_committed(producer.client, target, offset, self._clock)
 
 
-class _MovedOn(kafka_errors.KafkaError):
-    """A `TxnOffsetCommit` was answered with one of `MOVED_ON`."""
+def _raise_final(error: kafka_errors.KafkaError, transaction: Transaction) -> None:
+    """Raise what the caller is to see of `error`; nothing if the transaction is to be repeated."""
+    if _code(error) in MOVED_ON:
+        raise CommitRefused(f"group {transaction.group} has given out its partitions anew") from error
+    if _code(error) in FORBIDDEN:
+        raise LogError(f"Kafka refuses to write: {error}") from error
+    if transaction.positions:
+        raise CommitRefused(f"Kafka aborted the transaction: {error}") from error
 
 
-class _FencedSender(Sender):
-    """aiokafka's sender, whose offset commits say which member of the group they are from.
-
-    aiokafka knows version 0 of the request, which any worker may send for any partition, however late.
-    """
-
-    member = Member()
-
-    @classmethod
-    def of(cls, producer: AIOKafkaProducer) -> "_FencedSender":
-        """A replacement for the sender that `producer` was made with."""
-        made = producer._sender
-        return cls(
-            made.client,
-            acks=made._acks,
-            txn_manager=made._txn_manager,
-            message_accumulator=made._message_accumulator,
-            retry_backoff_ms=made._retry_backoff * 1000,
-            request_timeout_ms=made._request_timeout_ms,
-        )
-
-    async def _do_txn_offset_commit(self, offsets: dict[Any, Any], group_id: str) -> None:
-        node = await self._find_coordinator(CoordinationType.GROUP, group_id)
-        await _FencedCommitHandler(self, offsets, group_id).do(node)
-
-
-class _FencedCommitHandler(BaseHandler):
-    group = ConnectionGroup.COORDINATION
-
-    def __init__(self, sender: _FencedSender, offsets: dict[Any, Any], group: str) -> None:
-        super().__init__(sender)
-        self._offsets = offsets
-        self._group = group
-
-    def create_request(self) -> FencedOffsetCommit:
-        manager = self._sender._txn_manager
-        positions = {TopicPartition(*target): each.offset for target, each in self._offsets.items()}
-        return FencedOffsetCommit(
-            manager.transactional_id,
-            self._group,
-            manager.producer_id,
-            manager.producer_epoch,
-            self._sender.member,
-            positions,
-        )
-
-    def handle_response(self, response: Any) -> float | None:
-        manager = self._sender._txn_manager
-        codes = {code for _, rows, _ in response.errors for _, code, _ in rows} - {0}
-        if codes & COORDINATOR_GONE:
-            self._sender._coordinator_dead(CoordinationType.GROUP)
-            return self._default_backoff
-        if codes & NOT_YET:
-            return self._default_backoff
-        if codes:
-            code = min(codes)
-            error = _MovedOn(f"error code {code}") if codes & MOVED_ON else kafka_errors.for_code(code)(self._group)
-            manager.error_transaction(error)
-            return None
-        for target, each in list(self._offsets.items()):
-            manager.offset_committed(target, each.offset, self._group)
-        return None
-
-    def handle_error(self) -> float:
-        self._sender._coordinator_dead(CoordinationType.GROUP)
-        return self._default_backoff
+def _code(error: kafka_errors.KafkaError) -> int:
+    code = error.code if isinstance(error, Rejected) else getattr(error, "errno", 0)
+    return int(code)

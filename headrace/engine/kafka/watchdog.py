@@ -2,9 +2,9 @@
 
 import asyncio
 
-from aiokafka.client import AIOKafkaClient
-
 from headrace.engine.clock import Clock
+from headrace.engine.errors import LogError
+from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.fetcher import Fetcher
 from headrace.engine.kafka.offsets import LATEST, list_offsets
 from headrace.engine.log import TopicPartition
@@ -24,7 +24,7 @@ class Watchdog:
         answer_timeout: seconds to wait for the brokers.
     """
 
-    def __init__(self, client: AIOKafkaClient, clock: Clock, stall_timeout: float, answer_timeout: float) -> None:
+    def __init__(self, client: Client, clock: Clock, stall_timeout: float, answer_timeout: float) -> None:
         self._client = client
         self._clock = clock
         self._stall_timeout = stall_timeout
@@ -44,7 +44,7 @@ class Watchdog:
         try:
             async with asyncio.timeout(self._answer_timeout):
                 ends = await list_offsets(self._client, still, LATEST)
-        except TimeoutError:
+        except (TimeoutError, LogError):
             return []
         behind = [target for target, position in still.items() if ends[target] > position]
         # What arrived while we asked has moved on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from faust.types.tuples import TP
 from mode.utils.types.trees import NodeT
 
 from headrace.engine.errors import ConfigError
+from headrace.engine.log import TopicPartition
 from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.delivery import Delivery
 from headrace.engine.runtime.event_agent import EventAgent
@@ -33,19 +35,27 @@ class BatchAgent(EventAgent):
 
     Faust's supervisor restarts a crashed actor up to 5 s later and drops the event it had. Here the actor task itself
     catches what the function raises and offers the batch again (`Batches`), so the supervisor never sees it.
+
+    On batches the function runs once per partition: one that waits, or is offered a batch again, holds up no other
+    partition (see `test_slow_agent_holds_back_only_its_own_partition`). What it keeps in its variables is of one
+    partition, and gone with the process.
     """
 
-    _batches: Batches | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._batches: dict[TopicPartition, Batches] = {}
+        self._partitions: asyncio.TaskGroup | None = None
 
     def deliver(self, delivery: Delivery) -> None:
-        """Queue a delivery for this agent."""
-        self.batches.put(delivery)
-
-    @property
-    def batches(self) -> Batches:
-        if self._batches is None:
-            self._batches = Batches(self.name, cast(Any, self.app).clock)
-        return self._batches
+        """Queue a delivery for the function of its partition."""
+        target = delivery.fetched.target
+        batches = self._batches.get(target)
+        if batches is None:
+            app = cast(Any, self.app)
+            batches = self._batches[target] = Batches(self.name, app.clock, app.metrics)
+            if self._partitions is not None:
+                self._partitions.create_task(self._run_partition(batches))
+        batches.put(delivery)
 
     @property
     def on_batches(self) -> bool:
@@ -86,25 +96,27 @@ class BatchAgent(EventAgent):
         return await faust.Agent._prepare_actor(self, aref, beacon)
 
     async def _run(self) -> None:
+        if inspect.isasyncgenfunction(self.fun):
+            raise ConfigError(f"agent {self.name} must be an `async def` without `yield`; use batch.send")
+        async with asyncio.TaskGroup() as self._partitions:
+            for batches in self._batches.values():
+                self._partitions.create_task(self._run_partition(batches))
+            await asyncio.Event().wait()
+
+    async def _run_partition(self, batches: Batches) -> None:
         function = cast(BatchFunction, self.fun)
         while True:
             try:
-                result: Any = function(self.batches)
-                if not asyncio.iscoroutine(result):
-                    raise ConfigError(f"agent {self.name} must be an `async def` without `yield`; use batch.send")
-                await result
+                await function(batches)
             except Exception as error:
-                await self._redeliver(error)
+                try:
+                    await batches.failed(error)
+                except Exception as fatal:
+                    # Not about a batch: a supervisor's restart would run on with tables in an unknown state.
+                    await self.app.crash(fatal)
+                    return
             else:
                 await self.app.crash(
                     ConfigError(f"agent {self.name} returned; it must loop over its batches until cancelled")
                 )
                 return
-
-    async def _redeliver(self, error: Exception) -> None:
-        try:
-            await self.batches.failed(error)
-        except Exception as fatal:
-            # Not about a batch: a supervisor's restart would run on with tables in an unknown state.
-            await self.app.crash(fatal)
-            raise

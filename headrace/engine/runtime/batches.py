@@ -11,6 +11,7 @@ from headrace.engine.clock import Clock
 from headrace.engine.context import current_batch
 from headrace.engine.dead_letters import dead_letters
 from headrace.engine.errors import AgentStopped, BadRecord
+from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.delivery import Delivery
 
 #: How often a batch is offered again before it is cut in halves, and the wait before the n-th time: 2^n × 100 ms.
@@ -38,9 +39,11 @@ class Batches:
     what is offered next.
     """
 
-    def __init__(self, agent: str, clock: Clock) -> None:
+    def __init__(self, agent: str, clock: Clock, metrics: Metrics) -> None:
         self._agent = agent
         self._clock = clock
+        self._metrics = metrics
+        self._given = 0.0
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
         self._delivery: Delivery | None = None
         self._parts: deque[_Part] = deque()
@@ -67,11 +70,14 @@ class Batches:
         self._part = self._parts.popleft()
         self._batch = self._view(self._part)
         current_batch.set(self._batch)
+        self._given = self._clock.monotonic()
         return self._batch
 
     async def failed(self, error: Exception) -> None:
         """The agent raised on the batch it had: wait, and arrange what it is offered next."""
         part, delivery = self._part, self._delivery
+        if part is not None:
+            self._observe()
         current_batch.set(None)
         self._batch = self._part = None
         if part is None or delivery is None:
@@ -79,15 +85,17 @@ class Batches:
         if delivery.over:
             return
         if isinstance(error, BadRecord) and 0 <= error.index < part.stop - part.start:
-            self._isolate(delivery, part, part.start + error.index, error.reason)
+            self._isolate(delivery, part, part.start + error.index, error.reason, "bad_record")
         elif part.tries < MAX_TRIES - 1:
             part.tries += 1
             self._parts.appendleft(part)
+            self._metrics.count("headrace_retries_total", agent=self._agent)
             log.warning("agent failed, batch offered again", agent=self._agent, tries=part.tries, error=repr(error))
             await self._clock.sleep(FIRST_BACKOFF * 2 ** (part.tries - 1))
         elif part.stop - part.start > 1:
             # A half has had its tries as part of the whole: one more each, until one record is left.
             middle = (part.start + part.stop) // 2
+            self._metrics.count("headrace_retries_total", 2, agent=self._agent)
             self._parts.appendleft(_Part(middle, part.stop, MAX_TRIES - 1))
             self._parts.appendleft(_Part(part.start, middle, MAX_TRIES - 1))
         else:
@@ -95,20 +103,23 @@ class Batches:
             if self._failures >= MAX_CONSECUTIVE_FAILURES:
                 self._give_up(delivery, error)
             else:
-                self._isolate(delivery, part, part.start, f"{type(error).__name__}: {error}")
+                self._isolate(delivery, part, part.start, f"{type(error).__name__}: {error}", "agent_error")
 
     def _finish(self) -> None:
         if self._batch is None or self._delivery is None:
             return
         batch, self._batch, self._part = self._batch, None, None
         current_batch.set(None)
+        self._observe()
         if self._delivery.over:
             return
         for apply in batch.finishers:
             apply()
         self._sends += batch.sends
+        self._metrics.count("headrace_agent_records_total", len(batch), agent=self._agent)
         if batch.dead_letters:
             self._sends += dead_letters(batch, self._agent)
+            self._count_dead(len(batch.dead_letters), "bad_record")
         self._failures = 0
         if not self._parts:
             self._delivery.finished(self._agent, self._sends)
@@ -119,12 +130,22 @@ class Batches:
             self._delivery = None
             self._parts.clear()
 
-    def _isolate(self, delivery: Delivery, part: _Part, index: int, reason: str) -> None:
+    def _observe(self) -> None:
+        """The agent has the last batch no more."""
+        seconds = self._clock.monotonic() - self._given
+        self._metrics.observe("headrace_agent_batch_seconds", seconds, agent=self._agent)
+
+    def _count_dead(self, count: int, reason: str) -> None:
+        self._metrics.count("headrace_dead_letters_total", count, agent=self._agent, reason=reason)
+
+    def _isolate(self, delivery: Delivery, part: _Part, index: int, reason: str, kind: str) -> None:
         """Dead-letter record `index` alone and offer what is around it."""
         log.warning("record dead-lettered", agent=self._agent, offset=delivery.fetched.offset(index), reason=reason)
         culprit = self._view(_Part(index, index + 1))
         culprit.dead_letter(0, reason)
         self._sends += dead_letters(culprit, self._agent)
+        self._metrics.count("headrace_agent_records_total", agent=self._agent)
+        self._count_dead(1, kind)
         rest = [_Part(part.start, index), _Part(index + 1, part.stop)]
         self._parts.extendleft(reversed([piece for piece in rest if piece.start < piece.stop]))
         if not self._parts:

@@ -1,12 +1,14 @@
 """Collects what finished batches want to happen, and commits it in one step."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from headrace.engine.batch import Send
-from headrace.engine.errors import CommitRefused
+from headrace.engine.clock import Clock
+from headrace.engine.errors import CommitRefused, LogError
 from headrace.engine.log import Append, Changes, Log, Member, Tally, TopicPartition, Transaction
+from headrace.engine.metrics import Metrics
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 
@@ -15,6 +17,8 @@ MOST_UNCOMMITTED = 100_000
 
 #: Gives the table changes of finished batches of one input partition.
 CollectChanges = Callable[[TopicPartition], Sequence[Changes]]
+#: Says which partitions write the same tables: one is not committed while another is half-way.
+Coupled = Callable[[TopicPartition], Set[TopicPartition]]
 
 
 @dataclass(slots=True)
@@ -33,10 +37,15 @@ class Commits:
     records: then its tables, its outputs and its position agree. See `test_one_commit_is_one_step`.
     """
 
-    def __init__(self, log: Log, group: str, collect: CollectChanges) -> None:
+    def __init__(
+        self, log: Log, group: str, collect: CollectChanges, coupled: Coupled, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._clock = clock
+        self._metrics = metrics
         self._log = log
         self._group = group
         self._collect = collect
+        self._coupled = coupled
         self._finished: dict[TopicPartition, _Finished] = {}
         self._busy: set[TopicPartition] = set()
         self._refused: set[TopicPartition] = set()
@@ -79,11 +88,6 @@ class Commits:
         """There is nothing to do before `position`: Kafka's own markers. Committed too, or lag would never reach 0."""
         self.finish(target, position, [], 0)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a partition is inside a batch."""
-        return bool(self._busy)
-
     async def wait_finished(self) -> None:
         """Wait until there is something to commit."""
         await self._something_finished.wait()
@@ -108,14 +112,26 @@ class Commits:
             on_cut()
             if transaction is None:
                 return
+            began = self._clock.monotonic()
             try:
                 await self._log.commit(transaction)
             except CommitRefused:
+                self._metrics.count("headrace_commit_failures_total", group=self._group, reason="refused")
                 self._refused |= transaction.positions.keys()
+                raise
+            except LogError:
+                self._metrics.count("headrace_commit_failures_total", group=self._group, reason="failed")
                 raise
             finally:
                 self._add_uncommitted(-count)
             self.committed.update(transaction.positions)
+            self._note(transaction, self._clock.monotonic() - began)
+
+    def _note(self, transaction: Transaction, seconds: float) -> None:
+        self._metrics.count("headrace_commits_total", group=self._group)
+        self._metrics.observe("headrace_commit_seconds", seconds, group=self._group)
+        for append in transaction.appends:
+            self._metrics.count("headrace_records_written_total", len(append.records), topic=append.target.topic)
 
     def forget(self) -> set[TopicPartition]:
         """Start anew with all partitions. Those whose tables changed without a commit."""
@@ -138,7 +154,8 @@ class Commits:
         changes: list[Changes] = []
         positions: dict[TopicPartition, int] = {}
         count = 0
-        for target in [target for target in self._finished if target not in self._busy | self._refused]:
+        apart = self._busy | self._refused
+        for target in [each for each in self._finished if not apart & {each, *self._coupled(each)}]:
             finished = self._finished.pop(target)
             sends += finished.sends
             changes += self._collect(target)

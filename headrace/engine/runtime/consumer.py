@@ -10,7 +10,9 @@ from faust.types.tuples import TP, ConsumerMessage
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import CommitRefused, first
+from headrace.engine.health import Health
 from headrace.engine.log import Log, Member, Membership, TopicPartition
+from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
 from headrace.engine.runtime.pumps import Pumps
@@ -43,9 +45,15 @@ class BatchConsumer(Consumer):
         self._headrace_log: Log = app.record_log
         self._clock: Clock = app.clock
         self._settings: RuntimeSettings = app.runtime
-        self._commits = Commits(self._headrace_log, app.conf.id, app.tables.changes)
+        self._metrics: Metrics = app.metrics
+        self._health: Health = app.health
+        self._group: str = app.conf.id
+        tables = app.tables
+        self._commits = Commits(
+            self._headrace_log, self._group, tables.changes, tables.coupled, self._clock, self._metrics
+        )
         reader = self._headrace_log.reader()
-        self._pumps = Pumps(reader, self._commits, self._settings, self._clock, self._stop_partition)
+        self._pumps = Pumps(reader, self._commits, self._settings, self._clock, self._metrics, self._stop_partition)
         #: What the group gave us last; None while it gives out anew.
         self._assignment: _Assignment | None = None
         #: What we took over last, and as whom.
@@ -69,12 +77,14 @@ class BatchConsumer(Consumer):
     async def on_assigned(self, targets: Set[TopicPartition], member: Member) -> None:
         """The group gave out partitions. Takes them over in the background: the group waits for this to return."""
         self.rebalances += 1
+        self._metrics.count("headrace_rebalances_total", group=self._group)
         self._assignment = _Assignment(frozenset(targets), member)
         self._begin_take_over(self._assignment)
 
     async def on_revoked(self) -> None:
         """Finish and commit what is in hand; what takes too long is dropped, and left to whoever is next."""
         self._assignment = None
+        self._health.not_ready("agents", "the group gives out its partitions anew")
         await self._cancel_take_over()
         await self._suspend(self._settings.drain_timeout)
         await cast(Any, self.app).on_partitions_revoked.send(self.assignment())
@@ -94,21 +104,31 @@ class BatchConsumer(Consumer):
         app = cast(Any, self.app)
         app.on_rebalance_start()
         app.consumer_generation_id += 1
-        targets = self._assigned = assignment.targets
-        self._member = assignment.member
+        targets, self._member = assignment
+        self._pumps.forget(self._assigned - targets)
+        self._assigned = targets
+        self._health.not_ready("agents", "restoring tables")
+        began = self._clock.monotonic()
         # Positions first: they wait for the last transaction of whoever had the partitions. Tables are restored to an
         # end that is looked up afterwards, so they contain it too.
         positions = await self._positions(targets)
         app.tables.drop(self._commits.begin_at({target: positions[target] for target in targets}))
         await self.on_partitions_assigned({TP(*target) for target in targets}, app.consumer_generation_id)
         app.on_rebalance_end()
-        self.stopped_partitions = {t: why for t, why in self.stopped_partitions.items() if t in targets}
+        self._metrics.observe("headrace_restore_seconds", self._clock.monotonic() - began, group=self._group)
+        for target in self.stopped_partitions.keys() - targets:
+            del self.stopped_partitions[target]
+            self._health.repaired(f"{self._group} {target.topic}[{target.partition}]")
         for target in sorted(targets):
             problem = app.tables.problem(target)
             if problem is not None:
                 self._stop_partition(target, problem)
             elif target not in self.stopped_partitions:
                 self._pumps.start(target, positions[target])
+        self._metrics.set("headrace_partitions_assigned", len(targets), group=self._group)
+        self._metrics.set("headrace_partitions_stopped", len(self.stopped_partitions), group=self._group)
+        self._metrics.remove("headrace_watermark_delay_seconds")
+        self._health.ready("agents")
 
     async def _positions(self, targets: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         group = cast(Any, self.app).conf.id
@@ -148,7 +168,15 @@ class BatchConsumer(Consumer):
 
     def _stop_partition(self, target: TopicPartition, reason: str) -> None:
         self.stopped_partitions[target] = reason
+        self._metrics.set("headrace_partitions_stopped", len(self.stopped_partitions), group=self._group)
+        remedy = "repair what the message names, then start again: nothing was lost"
+        self._health.broken(f"{self._group} {target.topic}[{target.partition}]", reason, remedy)
         log_.error("partition stopped", topic=target.topic, partition=target.partition, error=reason)
+
+    @property
+    def assigned(self) -> frozenset[TopicPartition]:
+        """Partitions that this worker has now."""
+        return self._assigned
 
     def assignment(self) -> set[TP]:
         return {TP(*target) for target in self._assigned}
@@ -191,6 +219,7 @@ class BatchConsumer(Consumer):
         if not self._drained.is_set():
             self._drained.set()
             self._assignment = None
+            self._health.not_ready("agents", "stopping")
             await self._cancel_take_over()
             await self._suspend(self._settings.drain_timeout)
             if self._membership is not None:

@@ -24,7 +24,7 @@ class EventTopic(faust.Topic):
     #: Which agent reads; what is read outside of any is named after its topic.
     reader: str | None = None
 
-    def __init__(self, app: AppT[Any], **options: Any) -> None:
+    def __init__(self, app: AppT, **options: Any) -> None:
         if options.get("pattern") is not None:
             raise ConfigError(f"topics by pattern ({options['pattern']!r}) are not read here; name them")
         super().__init__(app, **options)

@@ -1,11 +1,12 @@
 """One pump per partition: read a batch, give it to its agents, wait until they are done, and again."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import AgentStopped, TopicChanged
 from headrace.engine.log import Fetched, Reader, TopicPartition
+from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
 from headrace.engine.runtime.delivery import Delivery
@@ -27,8 +28,15 @@ class Pumps:
     """
 
     def __init__(
-        self, reader: Reader, commits: Commits, settings: RuntimeSettings, clock: Clock, on_stopped: OnStopped
+        self,
+        reader: Reader,
+        commits: Commits,
+        settings: RuntimeSettings,
+        clock: Clock,
+        metrics: Metrics,
+        on_stopped: OnStopped,
     ) -> None:
+        self._metrics = metrics
         self._reader = reader
         self._commits = commits
         self._settings = settings
@@ -36,7 +44,8 @@ class Pumps:
         self._on_stopped = on_stopped
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._deliveries: dict[TopicPartition, Delivery] = {}
-        self._nothing_busy = asyncio.Event()
+        self._slow: set[Delivery] = set()
+        self._something_ended = asyncio.Event()
         self._gate = asyncio.Event()
         self._gate.set()
         self._group: asyncio.TaskGroup | None = None
@@ -58,9 +67,13 @@ class Pumps:
             self._tasks[target] = self._group.create_task(self._pump(target, position))
 
     async def pause(self) -> None:
-        """Begin no new batch; return when those in hand are finished, or after `MAX_PAUSE`."""
+        """Begin no new batch; return when those in hand are finished, or after `MAX_PAUSE`.
+
+        A batch that outlasted one pause holds up no other: its agent is slow, or its partition has stopped.
+        """
         self._gate.clear()
-        await self._wait_not_busy(MAX_PAUSE)
+        await self._wait_finished(MAX_PAUSE, self._slow)
+        self._slow = set(self._deliveries.values())
 
     def resume(self) -> None:
         """Go on after `pause`."""
@@ -70,7 +83,7 @@ class Pumps:
         """End all pumps; batches in hand get `timeout` seconds. The partitions whose batch was dropped."""
         self._early.clear()
         self._gate.clear()
-        await self._wait_not_busy(timeout)
+        await self._wait_finished(timeout, set())
         unfinished = set(self._deliveries)
         for delivery in self._deliveries.values():
             delivery.drop()
@@ -92,13 +105,13 @@ class Pumps:
         """Stop reading ahead."""
         await self._reader.close()
 
-    async def _wait_not_busy(self, timeout: float) -> None:
-        if not self._commits.busy:
-            return
-        self._nothing_busy.clear()
+    async def _wait_finished(self, timeout: float, but: Set[Delivery]) -> None:
+        """Wait until the batches in hand, `but` these, are finished or given up."""
         try:
             async with asyncio.timeout(timeout):
-                await self._nothing_busy.wait()
+                while any(not delivery.over and delivery not in but for delivery in self._deliveries.values()):
+                    self._something_ended.clear()
+                    await self._something_ended.wait()
         except TimeoutError:
             pass
 
@@ -124,16 +137,19 @@ class Pumps:
         """Give a fetch to its agents; whether the partition can go on."""
         assert self._conductor is not None
         self._commits.begin(target)
+        topic, partition = target
+        self._metrics.count("headrace_records_read_total", len(fetched.records), topic=topic, partition=partition)
+        self._metrics.count("headrace_batches_total", topic=topic, partition=partition)
         delivery = self._deliveries[target] = self._conductor.deliver(fetched)
         try:
             sends = await delivery.wait_finished()
         except AgentStopped as error:
             self._on_stopped(target, str(error))
+            self._something_ended.set()
             return False
         del self._deliveries[target]
         self._commits.finish(target, fetched.next_offset, sends, len(fetched.records))
-        if not self._commits.busy:
-            self._nothing_busy.set()
+        self._something_ended.set()
         return True
 
     async def _fetch(self, target: TopicPartition, position: int) -> Fetched | None:

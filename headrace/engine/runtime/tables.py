@@ -1,7 +1,7 @@
 """Faust's table manager, restoring headrace's own tables in bulk before the first batch."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any, cast
 
 from faust.tables.manager import TableManager
@@ -52,12 +52,30 @@ class BatchTableManager(TableManager):
                 found.append(Changes(TopicPartition(changelog, target.partition), entries))
         return found
 
+    def coupled(self, target: TopicPartition) -> Set[TopicPartition]:
+        """Partitions that write the same tables as `target`. Here each table belongs to one topic."""
+        return frozenset()
+
     def drop(self, targets: Iterable[TopicPartition]) -> None:
         """State of these partitions is not what the log says: the next assignment restores it."""
         for target in targets:
-            self._restored_partitions.discard(target)
             for state in self._states.get(target.topic, ()):
                 state.forget(target.partition)
+            self._restored_partitions -= {target, *self._sharing(target)}
+
+    def _sharing(self, target: TopicPartition) -> list[TopicPartition]:
+        """Restored partitions of other topics whose tables are, in part, those of `target`."""
+        topics = [
+            topic
+            for state in self._states.get(target.topic, ())
+            for topic in self._states
+            if state in self._states[topic]
+        ]
+        return [
+            other
+            for other in self._restored_partitions
+            if other.partition == target.partition and other.topic in topics
+        ]
 
     def problem(self, target: TopicPartition) -> str | None:
         """Why the tables of a partition cannot be kept, or None."""

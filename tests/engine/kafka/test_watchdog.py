@@ -39,8 +39,9 @@ async def read_one(reader: KafkaReader, target: TopicPartition, offset: int) -> 
 
 
 async def die(fetcher: Fetcher) -> None:
-    """End its tasks as an error that nobody foresaw would."""
-    for task in [fetcher._task, *fetcher._requests]:
+    """Stand still for good, as an error that nobody foresaw would make it."""
+    fetcher._closed = True
+    for task in fetcher._tasks:
         task.cancel()
 
 

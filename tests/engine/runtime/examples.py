@@ -16,8 +16,8 @@ CONSTRUCTION = re.compile(r"faust\.App\('(?P<group>[^']*)', broker='kafka://loca
 
 def example(containing: str) -> str:
     """The text of the one example in Faust's README that contains this."""
-    description = importlib.metadata.metadata("faust-streaming").get_payload()
-    assert isinstance(description, str)
+    metadata: Any = importlib.metadata.metadata("faust-streaming")
+    description: str = metadata.get_payload()
     (found,) = [text for text in re.findall(r"```python\n(.*?)```", description, re.DOTALL) if containing in text]
     return str(found)
 

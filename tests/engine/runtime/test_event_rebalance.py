@@ -125,7 +125,7 @@ async def test_events_are_delivered_in_pieces_that_their_agent_is_soon_done_with
     app = App("g", log, runtime=FAST)
     for name in ("slow", "quick", "take"):
         await log.create_topics([TopicSpec(name, 1)])
-        app.topics.add(app.topic(name).clone(is_iterator=True))
+        aiter(app.topic(name))
     conductor = app.topics
     assert isinstance(conductor, BatchConductor)
 

@@ -126,7 +126,7 @@ async def test_event_is_a_fresh_one_at_every_try(log: EmbeddedLog) -> None:
 
 
 async def test_event_that_always_raises_is_dead_lettered_alone(log: EmbeddedLog) -> None:
-    """Three tries; then its bytes go to the dead letters with why and where from, and its neighbours are done in order."""
+    """Three tries; then its bytes go to the dead letters, with why and where from. Its neighbours are done in order."""
     app = App("g", log, runtime=FAST, clock=NoWait())
     out = app.topic("out", value_serializer="raw")
 

@@ -1,0 +1,236 @@
+"""One transaction at a time, request by request, on the I/O thread.
+
+aiokafka's producer is not used: it commits positions without saying who commits them, waits 20 or 100 ms where 2 will
+do, and after an error forgets what it wrote without telling the cluster, which commits it with the next transaction.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+import aiokafka.errors as kafka_errors
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    InitProducerIdRequest,
+)
+
+from headrace.engine.clock import Clock
+from headrace.engine.kafka.client import COORDINATOR_GONE, PASSING, UNKNOWN_TOPIC, Client, Rejected, ask, passes
+from headrace.engine.kafka.encoding import EncodedBatch
+from headrace.engine.kafka.protocol import FencedOffsetCommit, by_topic
+from headrace.engine.log import Member, TopicPartition
+
+DUPLICATE_SEQUENCE = 46
+#: Between two tries of a request, seconds: at first, and at most. The end of the last transaction takes a few ms.
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.2
+#: Seconds for which a partition may be unknown to the cluster before it counts as gone.
+PATIENCE = 30.0
+#: Bytes of record batches per request, about; a broker refuses 100 MiB.
+REQUEST_BYTES = 16 << 20
+ACKS_ALL = -1
+#: Sequence numbers go on from 0 behind the last one.
+SEQUENCES = 2**31
+
+#: Coordinator of a transaction or a group: what of, and its name.
+Coordinator = tuple[CoordinationType, str]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The batches of one partition: `head` is on its way, `ahead` comes after it."""
+
+    batches: Iterator[EncodedBatch]
+    head: bytes | None = None
+    ahead: bytes | None = None
+    unknown_since: float | None = None
+
+
+class Producer:
+    """Writes transactions under a name; whoever registers under the same name later puts an end to that.
+
+    What passes is tried again, for as long as it takes. After any error the transaction is to be given up: `register`
+    again, which aborts it. Every method raises KafkaError, `Rejected` where the cluster says why.
+
+    Args:
+        client: connected; the producer's own.
+        name: the `transactional.id`.
+        timeout: seconds after which the cluster aborts a transaction that was not ended.
+    """
+
+    def __init__(self, client: Client, name: str, timeout: float, clock: Clock) -> None:
+        self.client = client
+        self.name = name
+        self._timeout_ms = round(timeout * 1000)
+        self._clock = clock
+        self._self: Coordinator = (CoordinationType.TRANSACTION, name)
+        self._coordinators: dict[Coordinator, int] = {}
+        self._id, self._epoch = -1, -1
+        self._sequences: dict[TopicPartition, int] = {}
+
+    async def register(self) -> None:
+        """Begin anew: waits until whatever was left open under this name is aborted, or finished."""
+        response = await self._coordinate(self._self, InitProducerIdRequest(self.name, self._timeout_ms), _code)
+        self._id, self._epoch = response.producer_id, response.producer_epoch
+        self._sequences.clear()
+
+    async def add_partitions(self, targets: Iterable[TopicPartition]) -> None:
+        """Say which partitions the transaction writes to, before it does."""
+        numbers = {topic: [number for number, _ in rows] for topic, rows in by_topic(dict.fromkeys(targets)).items()}
+        request = AddPartitionsToTxnRequest(self.name, self._id, self._epoch, list(numbers.items()))
+        await self._coordinate(self._self, request, _codes)
+
+    async def add_group(self, group: str) -> None:
+        """Say that the transaction commits positions of `group`, before it does."""
+        request = AddOffsetsToTxnRequest(self.name, self._id, self._epoch, group)
+        await self._coordinate(self._self, request, _code)
+
+    async def commit_positions(self, group: str, positions: Mapping[TopicPartition, int], member: Member) -> None:
+        """Commit positions; the group refuses them if `member` is not who it says."""
+        request = FencedOffsetCommit(self.name, group, self._id, self._epoch, member, positions)
+        await self._coordinate((CoordinationType.GROUP, group), request, _codes)
+
+    async def end(self) -> None:
+        """Commit. When this returns all is durable; it becomes visible together, in a few ms."""
+        await self._coordinate(self._self, EndTxnRequest(self.name, self._id, self._epoch, True), _code)
+
+    async def write(self, parts: Mapping[TopicPartition, Iterator[EncodedBatch]]) -> dict[TopicPartition, int]:
+        """Write the batches of each partition, in order; returns the offset of the first one.
+
+        While a batch is on its way the next one of its partition is encoded.
+        """
+        firsts: dict[TopicPartition, int] = {}
+        lanes = {target: _Lane(batches) for target, batches in parts.items()}
+        pause = FIRST_PAUSE
+        await self._look_ahead(lanes)
+        while self._step(lanes):
+            written = await self._send(lanes)
+            for target, offset in written.items():
+                firsts.setdefault(target, offset)
+                lanes[target].head = lanes[target].unknown_since = None
+            if any(lane.head for lane in lanes.values()):
+                await self._find_leaders(lanes)
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+        return firsts
+
+    async def _look_ahead(self, lanes: Mapping[TopicPartition, _Lane]) -> None:
+        for target, lane in lanes.items():
+            await self._clock.sleep(0)  # requests and responses of others go in between
+            if lane.ahead is None and (batch := next(lane.batches, None)) is not None:
+                sequence = self._sequences.get(target, 0)
+                self._sequences[target] = (sequence + batch.total) % SEQUENCES
+                lane.ahead = batch.build(self._id, self._epoch, sequence)
+
+    @staticmethod
+    def _step(lanes: dict[TopicPartition, _Lane]) -> bool:
+        """Put the next batch in the place of one that was written; False when all were."""
+        for target, lane in list(lanes.items()):
+            if lane.head is None:
+                lane.head, lane.ahead = lane.ahead, None
+            if lane.head is None:
+                del lanes[target]
+        return bool(lanes)
+
+    async def _send(self, lanes: Mapping[TopicPartition, _Lane]) -> dict[TopicPartition, int]:
+        sends = [asyncio.create_task(self._produce(node, batches)) for node, batches in self._requests(lanes)]
+        try:
+            await self._look_ahead(lanes)
+            written = await asyncio.gather(*sends)
+        finally:
+            for send in sends:
+                send.cancel()
+            await asyncio.gather(*sends, return_exceptions=True)
+        return {target: offset for each in written for target, offset in each.items()}
+
+    def _requests(self, lanes: Mapping[TopicPartition, _Lane]) -> list[tuple[int, dict[TopicPartition, bytes]]]:
+        """Which broker gets what; leaves out what has no leader now."""
+        requests: list[tuple[int, dict[TopicPartition, bytes]]] = []
+        last: dict[int, dict[TopicPartition, bytes]] = {}
+        size: dict[int, int] = {}
+        for target, lane in lanes.items():
+            node = self.client.cluster.leader_for_partition(target)
+            if node is None or node == -1 or lane.head is None:
+                continue
+            size[node] = size.get(node, 0) + len(lane.head)
+            if node not in last or size[node] > REQUEST_BYTES:
+                last[node], size[node] = {}, len(lane.head)
+                requests.append((node, last[node]))
+            last[node][target] = lane.head
+        return requests
+
+    async def _produce(self, node: int, batches: Mapping[TopicPartition, bytes]) -> dict[TopicPartition, int]:
+        topics = list(by_topic(batches).items())
+        request = ProduceRequest(self.name, ACKS_ALL, self.client._request_timeout_ms, topics)
+        try:
+            response = await ask(self.client, node, request)
+        except kafka_errors.KafkaError as error:
+            if not passes(error):
+                raise
+            return {}
+        written = {}
+        for topic, partitions in response.topics:
+            for number, code, offset, *_ in partitions:
+                if code in (0, DUPLICATE_SEQUENCE):
+                    written[TopicPartition(topic, number)] = offset
+                elif code not in PASSING:
+                    raise Rejected(code, f"write to {topic}/{number}")
+        return written
+
+    async def _find_leaders(self, lanes: Mapping[TopicPartition, _Lane]) -> None:
+        """Look again where the partitions are that were not written."""
+        waiting = {target: lane for target, lane in lanes.items() if lane.head is not None}
+        for target in waiting:
+            self.client.add_topic(target.topic)
+        await asyncio.wait([self.client.force_metadata_update()], timeout=LONGEST_PAUSE)
+        now = self._clock.monotonic()
+        for target, lane in waiting.items():
+            if self.client.cluster.leader_for_partition(target) is not None:
+                lane.unknown_since = None
+            elif lane.unknown_since is None:
+                lane.unknown_since = now
+            elif now - lane.unknown_since > PATIENCE:
+                raise Rejected(UNKNOWN_TOPIC, f"write to {target.topic}/{target.partition}")
+
+    async def _coordinate(self, coordinator: Coordinator, request: Any, codes: Callable[[Any], Set[int]]) -> Any:
+        """The coordinator's response to a request, once there is one without an error."""
+        started = self._clock.monotonic()
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                node = await self._node(coordinator)
+                response = await ask(self.client, node, request, ConnectionGroup.COORDINATION)
+            except kafka_errors.KafkaError as error:
+                if not passes(error):
+                    raise
+                self._coordinators.pop(coordinator, None)
+            else:
+                found = codes(response) - {0}
+                if not found:
+                    return response
+                late = self._clock.monotonic() - started > PATIENCE
+                for code in found:
+                    if code not in PASSING or (code == UNKNOWN_TOPIC and late):
+                        raise Rejected(code, type(request).__name__)
+                if found & COORDINATOR_GONE:
+                    self._coordinators.pop(coordinator, None)
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _node(self, coordinator: Coordinator) -> int:
+        if coordinator not in self._coordinators:
+            self._coordinators[coordinator] = await self.client.coordinator_lookup(*coordinator)
+        return self._coordinators[coordinator]
+
+
+def _code(response: Any) -> Set[int]:
+    return {response.error_code}
+
+
+def _codes(response: Any) -> Set[int]:
+    """The error codes of all partitions."""
+    return {row[1] for _, rows, *_ in response.errors for row in rows}

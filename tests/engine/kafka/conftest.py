@@ -1,0 +1,44 @@
+"""A log on the Kafka that all tests share, and a Kafka that deletes and compacts at once."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from local_kafka.cluster import Cluster
+
+from headrace.engine.kafka.log import KafkaLog
+from headrace.engine.kafka.settings import KafkaSettings
+from tests.conftest import KafkaServer
+from tests.contract.log_contract import Names
+
+#: Compacts whatever was appended before the last append, and forgets deleted keys, within a second.
+QUICK_CLEANING = {
+    "log.cleaner.backoff.ms": "200",
+    "log.cleaner.min.cleanable.ratio": "0.0",
+    "log.cleaner.delete.retention.ms": "0",
+    "log.roll.ms": "500",
+    "log.segment.delete.delay.ms": "0",
+}
+
+
+@pytest.fixture
+async def log(kafka: KafkaServer) -> AsyncIterator[KafkaLog]:
+    """A log as a worker has it."""
+    log = KafkaLog(f"kafka://{kafka.bootstrap}", KafkaSettings())
+    await log.start()
+    yield log
+    await log.close()
+
+
+@pytest.fixture
+async def names(log: KafkaLog) -> Names:
+    """Topics of the test's own, made."""
+    names = Names.new()
+    await log.create_topics(names.specs())
+    return names
+
+
+@pytest.fixture(scope="session")
+def cleaning_kafka(kafka_tools: None) -> Iterator[Cluster]:
+    """A broker that compacts as soon as it can."""
+    with Cluster(settings=QUICK_CLEANING) as cluster:
+        yield cluster

@@ -1,0 +1,102 @@
+"""A log whose commits can be held back before their end, and what a rival or the cluster does meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from headrace.engine.clock import SystemClock
+from headrace.engine.kafka.client import Client
+from headrace.engine.kafka.encoding import encode
+from headrace.engine.kafka.log import KafkaLog
+from headrace.engine.kafka.offsets import LATEST, READ_UNCOMMITTED, list_offsets
+from headrace.engine.kafka.producer import Producer
+from headrace.engine.log import TopicPartition
+from headrace.engine.records import Records
+
+
+class Gate:
+    """Holds up whoever passes while it is shut; may be used from any thread."""
+
+    def __init__(self) -> None:
+        self._shut = False
+        self._waiting = 0
+
+    def shut(self) -> None:
+        self._shut = True
+
+    def open(self) -> None:
+        self._shut = False
+
+    async def pass_through(self) -> None:
+        self._waiting += 1
+        while self._shut:
+            await asyncio.sleep(0.005)
+        self._waiting -= 1
+
+    async def wait_for_somebody(self) -> None:
+        """Until one waits at the gate."""
+        async with asyncio.timeout(30):
+            while not (self._shut and self._waiting):
+                await asyncio.sleep(0.005)
+
+
+class HeldProducer(Producer):
+    """A producer that waits at a gate before it ends a transaction."""
+
+    gate = Gate()
+
+    async def end(self) -> None:
+        await self.gate.pass_through()
+        await super().end()
+
+
+class HeldLog(KafkaLog):
+    """A log whose commits are all but finished while `gate` is shut."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.gate = Gate()
+
+    async def _new_producer(self, group: str) -> Producer:
+        made = await super()._new_producer(group)
+        held = HeldProducer(made.client, made.name, made._timeout_ms / 1000, SystemClock())
+        held.gate = self.gate
+        return held
+
+
+@asynccontextmanager
+async def connected(bootstrap: str) -> AsyncIterator[Client]:
+    """A connection of the test's own."""
+    client = Client(bootstrap_servers=bootstrap)
+    await client.bootstrap()
+    await client.force_metadata_update()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def take_over(bootstrap: str, name: str) -> None:
+    """Register under a producer's name, as a process does that takes its place: what it left open is aborted."""
+    async with connected(bootstrap) as client:
+        await Producer(client, name, 10.0, SystemClock()).register()
+
+
+async def abort(bootstrap: str, records: Mapping[TopicPartition, Records]) -> None:
+    """Write records in a transaction, and abort it."""
+    async with connected(bootstrap) as client:
+        producer = Producer(client, "aborts", 10.0, SystemClock())
+        await producer.register()
+        await producer.add_partitions(records)
+        await producer.write({target: encode(rows, "none") for target, rows in records.items()})
+        await producer.register()
+
+
+async def wait_until_settled(bootstrap: str, target: TopicPartition) -> int:
+    """Until no transaction is open in a partition; its end."""
+    async with connected(bootstrap) as client, asyncio.timeout(30):
+        while True:
+            written = await list_offsets(client, [target], LATEST, READ_UNCOMMITTED)
+            if await list_offsets(client, [target], LATEST) == written:
+                return written[target]
+            await asyncio.sleep(0.05)
