@@ -195,7 +195,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.configure("warning")
     with Cluster() as cluster:
-        print(json.dumps(asyncio.run(measure(arguments.variant, cluster.bootstrap, arguments.messages, arguments.partitions))))
+        found = asyncio.run(measure(arguments.variant, cluster.bootstrap, arguments.messages, arguments.partitions))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

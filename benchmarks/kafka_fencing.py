@@ -27,7 +27,9 @@ VALUE = b"x" * 150
 
 def new_producer(bootstrap: str, name: str) -> AIOKafkaProducer:
     """A transactional producer."""
-    return AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=name, compression_type="zstd", max_batch_size=1 << 20)
+    return AIOKafkaProducer(
+        bootstrap_servers=bootstrap, transactional_id=name, compression_type="zstd", max_batch_size=1 << 20
+    )
 
 
 async def commit(producer: AIOKafkaProducer, numbers: list[int], offset: int, count: int) -> None:

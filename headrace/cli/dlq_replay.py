@@ -21,7 +21,7 @@ from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
 from headrace.engine.dead_letter_reader import DeadLetter, LetterId, Selection, fetch, find, letter_of
 from headrace.engine.errors import ConfigError
-from headrace.engine.redrive import REDRIVES, Plan, Redrive, plan, redriven
+from headrace.engine.redrive import REDRIVES, Plan, Redrive, forget_dropped, plan, redriven
 from headrace.schemas import topics
 
 #: Letters that a dry run shows.
@@ -109,6 +109,7 @@ class DlqReplay:
         async with opened.turn("dlq-replay", REDRIVES) as turn:
             # Another run may have sent some since the plan was made; from here on there is no other.
             before = await redriven(opened.log)
+            await forget_dropped(turn, before)
             left = [letter for letter in found.letters if self._again or letter.id not in before]
             redrive = Redrive(turn, self._clock, left, before)
             showing = asyncio.create_task(self._show_progress(redrive, len(left), screen))

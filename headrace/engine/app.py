@@ -15,6 +15,7 @@ from headrace.engine.log import Log, TopicPartition, TopicSpec
 from headrace.engine.metrics import Metrics
 from headrace.engine.operator import HasWatermark, Operator
 from headrace.engine.runtime.agent import AgentFunction, BatchAgent, BatchTopic
+from headrace.engine.runtime.assignor import StickyAssignor
 from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.consumer import BatchConsumer
 from headrace.engine.runtime.event_stream import EventStream
@@ -66,6 +67,7 @@ class App(faust.App):
         fixed: dict[str, Any] = {
             "broker": "log://",
             "Agent": BatchAgent,
+            "PartitionAssignor": StickyAssignor,
             "Router": LocalRouter,
             "Stream": EventStream,
             "Table": EventTable,

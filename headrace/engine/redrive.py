@@ -10,6 +10,7 @@ from headrace.engine.clock import Clock
 from headrace.engine.dead_letter_reader import DeadLetter, LetterId, fetch
 from headrace.engine.intake import tally
 from headrace.engine.log import Append, Log, Tally, TopicPartition
+from headrace.engine.log_range import first_offsets
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Header, Record, Records
 from headrace.engine.turn import Turn
@@ -109,6 +110,18 @@ def _why_not(letter: DeadLetter, readers: Mapping[str, Collection[str]], plain: 
     if others:
         return f"{', '.join(others)} took it from {topic} already and would count it twice"
     return None
+
+
+async def forget_dropped(turn: Turn, notes: Mapping[LetterId, Note]) -> None:
+    """Delete the notes about dead letters that the log does not have any more."""
+    starts, ends = await first_offsets(turn.log, topics.DEAD_LETTERS), await turn.log.end_offsets(topics.DEAD_LETTERS)
+    gone: dict[bytes, bytes | None] = {}
+    for each in notes:
+        target = TopicPartition(topics.DEAD_LETTERS, each.partition)
+        if not starts.get(target, 0) <= each.offset < ends.get(target, 0):
+            gone[str(each).encode()] = None
+    if gone:
+        await turn.commit([], gone)
 
 
 class Redrive:

@@ -14,7 +14,7 @@ from headrace.engine.errors import LogError
 from headrace.engine.log import Append, Tally, TopicPartition, TopicSpec, Transaction
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Header, Record, Records
-from headrace.engine.redrive import CHUNK_RECORDS, REDRIVES, Plan, Redrive, plan, redriven
+from headrace.engine.redrive import CHUNK_RECORDS, REDRIVES, Plan, Redrive, forget_dropped, plan, redriven
 from headrace.engine.turn import Turn, take_turn
 from headrace.schemas import topics
 
@@ -215,3 +215,19 @@ async def test_partitions_may_have_changed(log: EmbeddedLog, key: bytes | None, 
     assert [record.value for record in await records(log, topics.RAW, partition)] == [b"a"]
     note = (await redriven(log))[LetterId(0, 0)]
     assert (note.topic, note.partition, note.at_ms) == (topics.RAW, partition, NOW)
+
+
+async def test_notes_about_letters_that_are_gone_are_deleted() -> None:
+    """They would be kept for ever otherwise."""
+    log = EmbeddedLog(MEMORY, retention=0.001)
+    await log.create_topics([TopicSpec(name, 2) for name in (topics.RAW, topics.DEAD_LETTERS)])
+    await refuse(log, [b"a"], [1])
+    await refuse(log, [b"b"], [1000])
+    await redrive(log)
+    assert await log.apply_retention()
+
+    async with take_turn(log, "test", REDRIVES) as turn:
+        await forget_dropped(turn, await redriven(log))
+
+    assert [str(letter) for letter in await redriven(log)] == ["0-1"]
+    await log.close()

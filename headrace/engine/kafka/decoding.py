@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
+import numpy as np
 from aiokafka.errors import CorruptRecordException
 
 from headrace.engine.kafka import record_format
@@ -44,30 +45,64 @@ class Stretch:
         return self.header.records if self.header is not None else 0
 
     def decode(self) -> Fetched:
-        """The records.
+        """The records of this stretch alone; see `decode`."""
+        return decode([self])
 
-        Raises:
-            CorruptRecordException: they are not built as they should be.
-        """
-        header = self.header
-        if header is None:
-            return Fetched(self.target, self.offset, self.next_offset, Records([], [], []))
-        try:
-            contents = _contents(header, self.payload)
-        except Exception as error:  # codecs raise what they like
-            raise CorruptRecordException(f"damaged records at offset {header.base_offset}: {error!r}") from error
-        offsets = [header.base_offset + delta for delta in contents.offsets]
-        if header.attributes & record_format.LOG_APPEND_TIME:
-            times = [header.max_timestamp] * len(offsets)
-        else:
-            times = [header.base_timestamp + delta for delta in contents.times]
-        return self._fetched(offsets, Records(contents.keys, contents.values, times, contents.headers))
 
-    def _fetched(self, offsets: list[int], records: Records) -> Fetched:
-        start = bisect_left(offsets, self.offset)
-        if start:
-            offsets, records = offsets[start:], records.slice(start, len(records))
-        return Fetched(self.target, self.offset, self.next_offset, records, given_offsets(self.offset, offsets))
+def decode(found: Sequence[Stretch]) -> Fetched:
+    """The records of stretches, at least one, that follow each other.
+
+    Raises:
+        CorruptRecordException: they are not built as they should be.
+    """
+    full = [(stretch.header, stretch.payload) for stretch in found if stretch.header is not None]
+    try:
+        contents = _together(full)
+        if contents is not None:
+            return _fetched(found, [header for header, _ in full], contents)
+        each = [_fetched([stretch], [stretch.header], _alone(stretch)) for stretch in found if stretch.header]
+    except Exception as error:  # codecs raise what they like
+        raise CorruptRecordException(f"damaged records from offset {found[0].offset} on: {error!r}") from error
+    if not each:
+        return Fetched(found[0].target, found[0].offset, found[-1].next_offset, Records([], [], []))
+    joined = Fetched.joined(each)
+    return joined._replace(base_offset=found[0].offset, next_offset=found[-1].next_offset)
+
+
+def _together(batches: Sequence[tuple[record_format.Header, bytes]]) -> Contents | None:
+    """What is in several batches, read as if they were one: many small ones cost no more than a large one.
+
+    None for a few records, which are faster one by one, and for records whose headers are not the same.
+    """
+    count = sum(header.records for header, _ in batches)
+    if count < MANY_RECORDS:
+        return None
+    plain = [record_format.decompress(header.attributes & COMPRESSION_MASK, payload) for header, payload in batches]
+    return read_columns(plain[0] if len(plain) == 1 else b"".join(plain), count)
+
+
+def _alone(stretch: Stretch) -> Contents:
+    assert stretch.header is not None
+    return _together([(stretch.header, stretch.payload)]) or _contents(stretch.header, stretch.payload)
+
+
+def _fetched(found: Sequence[Stretch], headers: Sequence[record_format.Header | None], contents: Contents) -> Fetched:
+    """Columns with offsets and times counted from the batches they came in."""
+    first, last = found[0], found[-1]
+    known = [header for header in headers if header is not None]
+    counts = [header.records for header in known]
+    offsets = (np.repeat([header.base_offset for header in known], counts) + contents.offsets).tolist()
+    appended = [bool(header.attributes & record_format.LOG_APPEND_TIME) for header in known]
+    bases = np.repeat(
+        [each.max_timestamp if by_log else each.base_timestamp for each, by_log in zip(known, appended, strict=True)],
+        counts,
+    )
+    times = np.where(np.repeat(appended, counts), bases, bases + contents.times).tolist()
+    records = Records(contents.keys, contents.values, times, contents.headers)
+    start = bisect_left(offsets, first.offset)
+    if start:
+        offsets, records = offsets[start:], records.slice(start, len(records))
+    return Fetched(first.target, first.offset, last.next_offset, records, given_offsets(first.offset, offsets))
 
 
 def stretches(
@@ -130,9 +165,4 @@ def _control_type(header: record_format.Header, payload: bytes) -> int:
 
 
 def _contents(header: record_format.Header, payload: bytes) -> Contents:
-    data = record_format.decompress(header.attributes & COMPRESSION_MASK, payload)
-    if header.records >= MANY_RECORDS:
-        contents = read_columns(data, header.records)
-        if contents is not None:
-            return contents
-    return read_rows(data, header.records)
+    return read_rows(record_format.decompress(header.attributes & COMPRESSION_MASK, payload), header.records)

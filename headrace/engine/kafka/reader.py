@@ -12,7 +12,7 @@ import structlog
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError, LogError
-from headrace.engine.kafka.decoding import Stretch
+from headrace.engine.kafka.decoding import Stretch, decode
 from headrace.engine.kafka.fetcher import Arrival, Deliver, Fetcher
 from headrace.engine.kafka.loop_thread import LoopThread
 from headrace.engine.kafka.watchdog import Watchdog
@@ -193,15 +193,18 @@ class KafkaReader:
     def _take(self, target: TopicPartition, buffer: _Buffer, max_records: int) -> Fetched:
         """Whole batches of about `max_records`; one that is too large is cut."""
         taken: list[Fetched] = []
-        released = total = 0
+        total = 0
         if buffer.rest is not None:
             taken.append(buffer.rest)
             total, buffer.rest = len(buffer.rest.records), None
+        stretches: list[Stretch] = []
         while buffer.stretches and (not total or total + buffer.stretches[0].count <= max_records):
-            stretch = buffer.stretches.popleft()
-            taken.append(_decoded(stretch))
-            released += len(stretch.payload)
-            total += len(taken[-1].records)
+            stretches.append(buffer.stretches.popleft())
+            total += stretches[-1].count
+        released = sum(len(stretch.payload) for stretch in stretches)
+        if stretches:
+            taken.append(_decoded(stretches))
+            total = sum(len(piece.records) for piece in taken)
         if total > max_records:
             last = taken.pop()
             cut = max_records - (total - len(last.records))
@@ -213,8 +216,9 @@ class KafkaReader:
         return Fetched.joined(taken)
 
 
-def _decoded(stretch: Stretch) -> Fetched:
+def _decoded(stretches: list[Stretch]) -> Fetched:
     try:
-        return stretch.decode()
+        return decode(stretches)
     except kafka_errors.CorruptRecordException as error:
-        raise LogError(f"{stretch.target.topic}/{stretch.target.partition} cannot be read: {error}") from error
+        topic, number = stretches[0].target
+        raise LogError(f"{topic}/{number} cannot be read: {error}") from error

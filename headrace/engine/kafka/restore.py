@@ -16,8 +16,8 @@ from headrace.engine.log import TopicPartition
 class CompactedView:
     """Newest value per key of one compacted partition, as far as it was read; `update` reads on.
 
-    When records are deleted at its place it starts over: what it holds may be gone
-    (see `test_restore_starts_over_when_records_are_deleted_below_it`).
+    When records are deleted at its place, or the topic was made anew, it starts over: what it holds may be gone (see
+    `test_restore_starts_over_when_records_are_deleted_below_it`).
     """
 
     def __init__(self, client: Client, target: TopicPartition, clock: Clock) -> None:
@@ -38,7 +38,7 @@ class CompactedView:
         """
         async with self._updating:
             end = await self._end()
-            if self._position < 0:
+            if not 0 <= self._position <= end:
                 await self._rewind()
             while self._position < end:
                 if not await self._read():

@@ -14,6 +14,7 @@ from headrace.engine.clock import Clock
 from headrace.engine.dead_letters import dead_letter_records
 from headrace.engine.errors import AgentStopped, BadRecord
 from headrace.engine.log import Log
+from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.batches import FIRST_BACKOFF, MAX_CONSECUTIVE_FAILURES, MAX_TRIES
 from headrace.engine.runtime.delivery import Delivery
 from headrace.engine.runtime.events import EventMessage, Flattened, LogUnit, Part
@@ -40,11 +41,9 @@ class EventFeed:
         channel: decodes records.
     """
 
-    def __init__(self, name: str, agent: str, channel: ChannelT[Any], log: Log, clock: Clock) -> None:
+    def __init__(self, name: str, agent: str, channel: ChannelT[Any], log: Log, clock: Clock, metrics: Metrics) -> None:
         self.name = name
         self.agent = agent
-        self.retries = 0
-        self.dead_letters = 0
         #: Seconds from handing over a delivery to its end, per record, averaged; 0 before the first.
         self.pace = 0.0
         #: Most events that were asked for at once.
@@ -52,6 +51,7 @@ class EventFeed:
         self._channel = channel
         self._log = log
         self._clock = clock
+        self._metrics = metrics
         self._deliveries: deque[Flattened] = deque()
         self._again: deque[Part] = deque()
         self._errors: deque[BaseException] = deque()
@@ -63,7 +63,7 @@ class EventFeed:
         """Queue a delivery."""
         began, count = self._clock.monotonic(), len(delivery.fetched.records)
         self._deliveries.append(Flattened(delivery, self.name, began))
-        delivery.on_finished(lambda: self._note_pace((self._clock.monotonic() - began) / count))
+        delivery.on_finished(lambda: self._note_pace(self._clock.monotonic() - began, count))
         self._changed.set()
 
     def throw(self, error: BaseException) -> None:
@@ -102,17 +102,18 @@ class EventFeed:
         if unit.delivery.over:
             return
         if isinstance(error, BadRecord) and len(part.rows) == 1:
-            self._isolate(part, 0, error.reason)
+            self._isolate(part, 0, error.reason, "bad_record")
         elif isinstance(error, BadRecord) and 0 <= error.index < len(part.rows) == len(unit.events):
-            self._isolate(part, error.index, error.reason)
+            self._isolate(part, error.index, error.reason, "bad_record")
         elif part.tries < MAX_TRIES - 1:
             part.tries += 1
-            self.retries += 1
+            self._metrics.count("headrace_retries_total", agent=self.agent)
             log_.warning("agent failed, event offered again", agent=self.agent, tries=part.tries, error=repr(error))
             await self._clock.sleep(FIRST_BACKOFF * 2 ** (part.tries - 1))
             self._offer(part)
         elif len(part.rows) > 1:
             middle = len(part.rows) // 2
+            self._metrics.count("headrace_retries_total", 2, agent=self.agent)
             for rows in (part.rows[middle:], part.rows[:middle]):
                 self._offer(Part(part.flattened, rows, MAX_TRIES - 1))
         else:
@@ -120,7 +121,7 @@ class EventFeed:
             if self._failures >= MAX_CONSECUTIVE_FAILURES:
                 self._give_up(part, error)
             else:
-                self._isolate(part, 0, f"{type(error).__name__}: {error}")
+                self._isolate(part, 0, f"{type(error).__name__}: {error}", "agent_error")
 
     def give_back(self, unit: LogUnit) -> None:
         """The agent was cancelled: take back what it did, and offer the same events to whoever comes next."""
@@ -185,7 +186,7 @@ class EventFeed:
                 event: EventT[Any] = await self._channel.decode(message, propagate=True)
             except DecodeError as error:
                 await self._channel.on_decode_error(error, message)
-                self._dead_letter(part.flattened, row, f"{type(error).__name__}: {error}")
+                self._dead_letter(part.flattened, row, f"{type(error).__name__}: {error}", "bad_record")
             else:
                 unit.events.append(event)
                 unit.values.append(event.value)
@@ -212,8 +213,11 @@ class EventFeed:
         message.unit = unit
         return message
 
-    def _note_pace(self, seconds: float) -> None:
-        self.pace = 0.7 * self.pace + 0.3 * seconds if self.pace else seconds
+    def _note_pace(self, seconds: float, count: int) -> None:
+        pace = seconds / count
+        self.pace = 0.7 * self.pace + 0.3 * pace if self.pace else pace
+        self._metrics.count("headrace_agent_records_total", count, agent=self.agent)
+        self._metrics.observe("headrace_agent_batch_seconds", seconds, agent=self.agent)
 
     # -- what becomes of it
 
@@ -221,14 +225,14 @@ class EventFeed:
         self._failures = 0
         part.flattened.done(part.rows, sends)
 
-    def _isolate(self, part: Part, index: int, reason: str) -> None:
+    def _isolate(self, part: Part, index: int, reason: str, kind: str) -> None:
         """Dead-letter one row of `part` and offer what is around it."""
-        self._dead_letter(part.flattened, part.rows[index], reason)
+        self._dead_letter(part.flattened, part.rows[index], reason, kind)
         for rows in (part.rows[index + 1 :], part.rows[:index]):
             if rows:
                 self._offer(Part(part.flattened, rows))
 
-    def _dead_letter(self, flattened: Flattened, row: int, reason: str) -> None:
+    def _dead_letter(self, flattened: Flattened, row: int, reason: str, kind: str) -> None:
         fetched = flattened.fetched
         topic, partition = fetched.target
         offset = fetched.offset(row)
@@ -237,7 +241,7 @@ class EventFeed:
         if kept:
             records, counted = fetched.records.take([row]), topic == topics.RAW
             sends.append(dead_letter_records(topic, partition, [offset], records, [reason], self.agent, counted))
-        self.dead_letters += 1
+        self._metrics.count("headrace_dead_letters_total", agent=self.agent, reason=kind)
         log_.warning(
             "record dead-lettered" if kept else "record given up: there is no topic for dead letters",
             agent=self.agent,

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import faust
 from faust.exceptions import Skip
+from faust.streams import maybe_forward
 from faust.types import EventT, StreamT
 from mode import Seconds, want_seconds
 from mode.utils.futures import maybe_async
@@ -115,6 +116,18 @@ class EventStream(faust.Stream):  # type: ignore[type-arg]
     def add_processor(self, processor: Any) -> None:
         if not (self._repeated and self._next is not None):
             super().add_processor(processor)
+
+    def echo(self, *channels: Any) -> StreamT[Any]:
+        # Faust's does not look whether its sends went well.
+        targets = [self.derive_topic(each) if isinstance(each, str) else each for each in channels]
+
+        async def echoing(value: Any) -> Any:
+            for channel in targets:
+                await maybe_forward(value, channel)
+            return value
+
+        self.add_processor(echoing)
+        return self
 
     def noack(self) -> StreamT[Any]:
         return self._next if self._repeated and self._next is not None else super().noack()

@@ -187,6 +187,13 @@ class TableState:
         self._staged: dict[int, tuple[Delivery, dict[bytes, bytes | None]]] = {}
         self._finished: dict[int, dict[bytes, bytes | None]] = {}
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same table: what restores or drops one does so for all topics."""
+        return isinstance(other, TableState) and other.table is self.table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
     def stage(self, delivery: Delivery, key: bytes, value: bytes | None) -> None:
         """An event of `delivery` is done with this change; it counts when the whole delivery is."""
         self.written = True

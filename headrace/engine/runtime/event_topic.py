@@ -35,7 +35,8 @@ class EventTopic(faust.Topic):
         if self._feed is None:
             app = cast(Any, self.app)
             agent = self.reader or str(self)
-            self._feed = EventFeed(f"{agent}#{next(_numbers):06}", agent, self, app.record_log, app.clock)
+            name = f"{agent}#{next(_numbers):06}"
+            self._feed = EventFeed(name, agent, self, app.record_log, app.clock, app.metrics)
         return self._feed
 
     async def send(self, *, force: bool = False, **options: Any) -> Awaitable[RecordMetadata]:

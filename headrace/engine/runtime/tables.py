@@ -65,12 +65,8 @@ class BatchTableManager(TableManager):
 
     def _sharing(self, target: TopicPartition) -> list[TopicPartition]:
         """Restored partitions of other topics whose tables are, in part, those of `target`."""
-        topics = [
-            topic
-            for state in self._states.get(target.topic, ())
-            for topic in self._states
-            if state in self._states[topic]
-        ]
+        names = {state.name for state in self._states.get(target.topic, ())}
+        topics = {topic for topic, states in self._states.items() if any(state.name in names for state in states)}
         return [
             other
             for other in self._restored_partitions

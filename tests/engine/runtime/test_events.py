@@ -204,6 +204,8 @@ async def test_without_a_dead_letter_topic_bad_records_are_given_up() -> None:
     await log.close()
 
     assert seen == [1]
+    assert app.metrics.value("headrace_dead_letters_total", agent=look.name, reason="bad_record") == 1
+    assert app.metrics.value("headrace_agent_records_total", agent=look.name) == 2
 
 
 async def test_broken_agent_stops_its_partition_visibly(log: EmbeddedLog) -> None:
@@ -327,4 +329,4 @@ async def test_manual_acknowledgement_decides(log: EmbeddedLog) -> None:
         return True
 
     await run_until(app, acknowledged_one_by_one)
-    assert (await log.positions("g", "in"))[IN] == 2
+    assert await committed(log, "g", "in")()

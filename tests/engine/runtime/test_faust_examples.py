@@ -13,16 +13,23 @@ import pytest
 from headrace.engine.app import App
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.kafka.log import KafkaLog
+from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Log
 from headrace.engine.partitioner import Partitioner
 from tests.engine.runtime.examples import example, run
 from tests.engine.runtime.running import FAST, append, committed, holds, run_until, table
 
 
-@pytest.fixture(params=["embedded"])
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.integration)])
 async def log(request: pytest.FixtureRequest) -> AsyncIterator[Log]:
-    """An empty log of each kind."""
-    log = EmbeddedLog(MEMORY)
+    """A log of each kind; nobody else has topics of the names that the examples use."""
+    log: Log
+    if request.param == "kafka":
+        log = KafkaLog(f"kafka://{request.getfixturevalue('kafka').bootstrap}", KafkaSettings())
+        await log.start()
+    else:
+        log = EmbeddedLog(MEMORY)
     yield log
     await log.close()
 

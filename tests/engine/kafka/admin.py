@@ -1,0 +1,54 @@
+"""What an administrator does to topics, and the cleaner of a broker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.structs import TopicPartition as KafkaPartition
+
+from headrace.engine.kafka.offsets import EARLIEST, list_offsets
+from headrace.engine.log import TopicPartition
+from tests.engine.kafka.held_log import connected
+
+
+@asynccontextmanager
+async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def allow_deletion(bootstrap: str, topic: str) -> None:
+    """Let records of a compacted topic be deleted, as somebody may who is short of disk."""
+    async with admin(bootstrap) as client:
+        await client.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic, configs={"cleanup.policy": "compact,delete"})]
+        )
+
+
+async def delete_records(bootstrap: str, target: TopicPartition, before: int) -> None:
+    """Drop the records before an offset, as retention does; returns when they are gone."""
+    async with admin(bootstrap) as client:
+        await client._client.add_topic(target.topic)
+        await client.delete_records({KafkaPartition(*target): RecordsToDelete(before_offset=before)})
+    async with connected(bootstrap) as client, asyncio.timeout(30):
+        while (await list_offsets(client, [target], EARLIEST))[target] < before:
+            await asyncio.sleep(0.02)
+
+
+async def make_anew(bootstrap: str, topic: str, partitions: int) -> None:
+    """Delete a topic and make it again, empty."""
+    async with admin(bootstrap) as client, asyncio.timeout(30):
+        await client.delete_topics([topic])
+        while topic in await client.list_topics():
+            await asyncio.sleep(0.02)
+        while True:
+            response = await client.create_topics([NewTopic(topic, partitions, 1)])
+            if not any(code for _, code, *_ in response.topic_errors):
+                return
+            await asyncio.sleep(0.02)
