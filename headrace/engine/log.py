@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from headrace.engine.errors import HeadraceError
 from headrace.engine.records import Records
 
 
@@ -185,6 +186,10 @@ class Membership(Protocol):
 
     async def leave(self) -> None:
         """Take no more part. With a stable instance name the partitions stay reserved for the session timeout."""
+        ...
+
+    async def wait_lost(self) -> HeadraceError:
+        """Wait until this worker cannot take part any more; why. It has its partitions no longer then."""
         ...
 
 

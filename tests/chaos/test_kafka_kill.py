@@ -1,4 +1,4 @@
-"""Workers on a real Kafka are killed, or sleep through a rebalance: the log holds exactly what follows from its input."""
+"""Workers on a real Kafka are killed, or sleep through a rebalance: the log holds what follows from its input."""
 
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,10 @@
 """Reader and group membership on the embedded log, where one worker has everything."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from headrace.engine.errors import HeadraceError
 from headrace.engine.log import Fetched, TopicPartition
 
 
@@ -33,3 +35,8 @@ class SoleMember:
 
     async def leave(self) -> None:
         """Nobody else is there to take over."""
+
+    async def wait_lost(self) -> HeadraceError:
+        """Nobody else is there to take its place."""
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")

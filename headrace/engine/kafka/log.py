@@ -28,6 +28,8 @@ from headrace.engine.log import Listener, Reader, Tally, TopicPartition, TopicSp
 
 #: Entries of a compacted partition handed over at once when it is restored.
 RESTORE_CHUNK = 10_000
+#: Looks for a partition that somebody else knows of, and seconds between two.
+LOOKS, LOOK_PAUSE = 50, 0.1
 
 
 class KafkaLog:
@@ -110,7 +112,15 @@ class KafkaLog:
     async def join(self, group: str, topics_: Iterable[str], listener: Listener, assignor: Any = None) -> GroupMember:
         assignors = (assignor,) if assignor is not None else _default_assignors()
         member = GroupMember(
-            self._thread, self._new_client, self._settings, SystemClock(), group, topics_, listener, assignors
+            self._thread,
+            self._new_client,
+            self._settings,
+            SystemClock(),
+            group,
+            topics_,
+            listener,
+            assignors,
+            self._learn,
         )
         self._members.append(member)
         await member.join()
@@ -212,6 +222,14 @@ class KafkaLog:
 
     async def _refresh(self) -> None:
         await self._known.force_metadata_update()
+
+    async def _learn(self, targets: Set[TopicPartition]) -> None:
+        """Look until these partitions are known: the leader of a group may have heard of new ones before us."""
+        for _ in range(LOOKS):
+            if targets <= self._existing(targets):
+                return
+            await self._refresh()
+            await SystemClock().sleep(LOOK_PAUSE)
 
     async def _tallies_of(self, topic: str) -> dict[Tally, int]:
         if not self._known.cluster.partitions_for_topic(tallies.TOPIC.name):

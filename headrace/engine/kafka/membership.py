@@ -1,18 +1,19 @@
 """A worker's place in a Kafka consumer group: aiokafka's coordinator, without its fetching."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Set
 from contextlib import ExitStack
 from typing import Any
 
 import aiokafka.errors as kafka_errors
 import structlog
 from aiokafka import ConsumerRebalanceListener
-from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 
 from headrace.engine.clock import Clock
+from headrace.engine.errors import ConfigError, HeadraceError
 from headrace.engine.kafka.client import Client
+from headrace.engine.kafka.coordinator import Coordinator
 from headrace.engine.kafka.loop_thread import LoopThread
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Listener, Member, TopicPartition
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 #: Makes a client that is connected.
 MakeClient = Callable[[], Awaitable[Client]]
+#: Waits until the log knows these partitions.
+Learn = Callable[[Set[TopicPartition]], Awaitable[None]]
 
 
 class GroupMember:
@@ -37,6 +40,7 @@ class GroupMember:
     Args:
         topics: to share; those that do not exist are taken up later.
         assignors: aiokafka's; the first one is used.
+        learn: awaited on the I/O thread before the listener is told of partitions, so that the log knows them too.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class GroupMember:
         topics: Iterable[str],
         listener: Listener,
         assignors: tuple[Any, ...],
+        learn: Learn,
     ) -> None:
         self._thread = thread
         self._make_client = make_client
@@ -56,11 +61,13 @@ class GroupMember:
         self._clock = clock
         self._group = group
         self._topics = set(topics)
-        self._listener = _OnOtherLoop(listener, asyncio.get_running_loop(), self._member)
+        self._listener = _OnOtherLoop(listener, asyncio.get_running_loop(), self._member, learn)
         self._assignors = assignors
-        self._coordinator: GroupCoordinator | None = None
+        self._coordinator: Coordinator | None = None
         self._stack = ExitStack()
         self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._lost: asyncio.Future[HeadraceError] = self._loop.create_future()
         self.rebuilds = 0
 
     async def join(self) -> None:
@@ -74,6 +81,9 @@ class GroupMember:
         """Give the partitions back and ask for them again: what was restored is not trusted any more."""
         await self._thread.run(self._request_rejoin())
 
+    async def wait_lost(self) -> HeadraceError:
+        return await asyncio.shield(self._lost)
+
     # -- on the I/O thread
 
     async def _start(self) -> None:
@@ -85,11 +95,12 @@ class GroupMember:
         client.set_topics(self._topics)
         await client._maybe_wait_metadata()
         subscription = SubscriptionState()
+        subscription.register_fetch_waiters(set())  # a fetcher would; errors are told to its waiters first
         subscription.subscribe(self._topics, listener=self._listener)
         self._stack = ExitStack()
         self._stack.enter_context(subscription.fetch_context())  # never idle in aiokafka's eyes
         settings = self._settings
-        self._coordinator = GroupCoordinator(
+        self._coordinator = Coordinator(
             client,
             subscription,
             group_id=self._group,
@@ -110,11 +121,12 @@ class GroupMember:
         try:
             async with asyncio.timeout(self._settings.heartbeat_interval):
                 await coordinator.close()
-        except (TimeoutError, kafka_errors.KafkaError) as error:
+        except (TimeoutError, kafka_errors.KafkaError, ConfigError) as error:
             log.warning("group_left_in_silence", group=self._group, error=str(error))
             await coordinator._stop_heartbeat_task()
             await coordinator._stop_commit_offsets_refresh_task()
-        await coordinator._client.close()
+        finally:
+            await coordinator._client.close()
 
     async def _leave(self) -> None:
         self._listener.silence()
@@ -135,6 +147,10 @@ class GroupMember:
         """aiokafka keeps an error until somebody asks, and stops meanwhile: ask, and begin anew."""
         while True:
             await self._clock.sleep(CHECK_INTERVAL)
+            if self._coordinator is not None and self._coordinator.lost is not None:
+                self._loop.call_soon_threadsafe(self._lost.set_result, self._coordinator.lost)
+                await self._close()
+                return
             try:
                 if self._coordinator is None:
                     await self._open()
@@ -151,8 +167,11 @@ class GroupMember:
 class _OnOtherLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     """Calls a `Listener` on the loop it lives on, and waits for it there."""
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop, member: Callable[[], Member]) -> None:
+    def __init__(
+        self, listener: Listener, loop: asyncio.AbstractEventLoop, member: Callable[[], Member], learn: Learn
+    ) -> None:
         self._listener = listener
+        self._learn = learn
         self._loop = loop
         self._member = member
         self._holds = False
@@ -171,6 +190,7 @@ class _OnOtherLoop(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         targets = {TopicPartition(*target) for target in assigned}
         self._holds = bool(targets)
+        await self._learn(targets)
         await self._call(self._listener.on_assigned(targets, self._member()))
 
     async def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.group import HeartbeatResponse_v1
 from aiokafka.protocol.types import (
     Boolean,
     CompactArray,
@@ -15,6 +16,7 @@ from aiokafka.protocol.types import (
     Int32,
     Int64,
     Schema,
+    String,
     TaggedFields,
 )
 
@@ -179,6 +181,32 @@ class StableOffsetFetch(Request[OffsetFetchStruct_v7]):  # type: ignore[misc]
         return request_struct_class(
             self._group, [(topic, numbers, NO_TAGS) for topic, numbers in topics.items()], True, NO_TAGS
         )
+
+
+class HeartbeatStruct_v3(RequestStruct):  # type: ignore[misc]
+    """Heartbeat with an instance name: the first version that says that another member has it."""
+
+    API_KEY = 12
+    API_VERSION = 3
+    RESPONSE_TYPE = HeartbeatResponse_v1
+    SCHEMA = Schema(
+        ("group_id", String("utf-8")),
+        ("generation_id", Int32),
+        ("member_id", String("utf-8")),
+        ("group_instance_id", String("utf-8")),
+    )
+
+
+class InstanceHeartbeat(Request[HeartbeatStruct_v3]):  # type: ignore[misc]
+    """`Heartbeat` of a member that has an instance name."""
+
+    API_KEY = 12
+
+    def __init__(self, group: str, generation: int, member: str, instance: str) -> None:
+        self._fields = (group, generation, member, instance)
+
+    def build(self, request_struct_class: type[HeartbeatStruct_v3]) -> HeartbeatStruct_v3:
+        return request_struct_class(*self._fields)
 
 
 def by_topic(values: Mapping[TopicPartition, Any]) -> dict[str, list[tuple[int, Any]]]:

@@ -22,8 +22,8 @@ class _Claim(msgspec.Struct, array_like=True):
 class StickyAssignor(PartitionAssignor):
     """Topics with the same readers and as many partitions are co-partitioned: number 3 of each goes to one worker.
 
-    Of such topics two workers have the same numbers of partitions, or one more. Faust's own assignor fills up one worker
-    after another: eight partitions for five workers are 2, 2, 2, 2 and none.
+    Of such topics one worker has at most one partition more than another. Faust fills up one worker after another:
+    eight partitions for five workers are 2, 2, 2, 2 and none.
     """
 
     name = "headrace"
@@ -84,7 +84,7 @@ def share_out(count: int, load: Mapping[str, int], before: Mapping[int, str]) ->
     left = [number for number in range(count) if not any(number in share for share in shares.values())]
     for member, share in shares.items():
         missing = quota[member] - len(share)
-        share += left[:missing]
+        share.extend(left[:missing])
         share.sort()
         del left[:missing]
     return shares

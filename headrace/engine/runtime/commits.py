@@ -12,8 +12,9 @@ from headrace.engine.metrics import Metrics
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 
-#: Records that may be finished and not yet committed: while the log is slow, or down, agents wait.
-MOST_UNCOMMITTED = 100_000
+#: Records that may be with agents or finished, and not yet committed, over all partitions: it bounds memory, and while
+#: the log is slow, or down, agents wait.
+MOST_UNCOMMITTED = 50_000
 
 #: Gives the table changes of finished batches of one input partition.
 CollectChanges = Callable[[TopicPartition], Sequence[Changes]]
@@ -47,7 +48,7 @@ class Commits:
         self._collect = collect
         self._coupled = coupled
         self._finished: dict[TopicPartition, _Finished] = {}
-        self._busy: set[TopicPartition] = set()
+        self._busy: dict[TopicPartition, int] = {}
         self._refused: set[TopicPartition] = set()
         self._partitioners: dict[str, Partitioner] = {}
         self._writing = asyncio.Lock()
@@ -67,34 +68,40 @@ class Commits:
         self.committed = dict(positions)
         return moved
 
-    def begin(self, target: TopicPartition) -> None:
-        """A batch of `target` is given to its agents: from now on its tables may be half-way."""
-        self._busy.add(target)
+    def begin(self, target: TopicPartition, count: int) -> None:
+        """A batch of `count` records is given to its agents: from now on the tables of `target` may be half-way."""
+        self._busy[target] = count
+        self._add_uncommitted(count)
 
-    def finish(self, target: TopicPartition, position: int, sends: Sequence[Send], count: int) -> None:
-        """Every agent is done with the `count` records before `position`.
+    def finish(self, target: TopicPartition, position: int, sends: Sequence[Send]) -> None:
+        """Every agent is done with the records before `position`.
 
         Without this call after `begin` nothing more of the partition is committed.
         """
         finished = self._finished.setdefault(target, _Finished(position))
         finished.position = position
         finished.sends += sends
-        finished.count += count
-        self._busy.discard(target)
-        self._add_uncommitted(count)
+        finished.count += self._busy.pop(target, 0)
         self._something_finished.set()
+
+    def give_up(self, target: TopicPartition) -> None:
+        """The batch in hand will never be finished; nothing more of the partition is committed."""
+        self._add_uncommitted(-self._busy[target])
+        self._busy[target] = 0
 
     def move(self, target: TopicPartition, position: int) -> None:
         """There is nothing to do before `position`: Kafka's own markers. Committed too, or lag would never reach 0."""
-        self.finish(target, position, [], 0)
+        self.finish(target, position, [])
 
     async def wait_finished(self) -> None:
         """Wait until there is something to commit."""
         await self._something_finished.wait()
 
     async def wait_room(self) -> None:
-        """Wait while more than `MOST_UNCOMMITTED` records are finished and not committed."""
-        await self._room.wait()
+        """Wait while `MOST_UNCOMMITTED` records are not committed. Begin at once when this returns."""
+        while self._uncommitted >= MOST_UNCOMMITTED:
+            self._room.clear()
+            await self._room.wait()
 
     async def commit(self, member: Member, on_cut: Callable[[], None] = lambda: None) -> None:
         """Take everything that is finished at one instant, and make it durable and visible.
@@ -136,7 +143,7 @@ class Commits:
     def forget(self) -> set[TopicPartition]:
         """Start anew with all partitions. Those whose tables changed without a commit."""
         ahead = self._refused | {target for target, finished in self._finished.items() if finished.count}
-        self._add_uncommitted(-sum(finished.count for finished in self._finished.values()))
+        self._add_uncommitted(-sum(finished.count for finished in self._finished.values()) - sum(self._busy.values()))
         self._finished.clear()
         self._busy.clear()
         self._refused = set()
@@ -144,9 +151,7 @@ class Commits:
 
     def _add_uncommitted(self, count: int) -> None:
         self._uncommitted += count
-        if self._uncommitted > MOST_UNCOMMITTED:
-            self._room.clear()
-        else:
+        if self._uncommitted < MOST_UNCOMMITTED:
             self._room.set()
 
     def _cut(self, member: Member) -> tuple[Transaction | None, int]:
@@ -154,7 +159,7 @@ class Commits:
         changes: list[Changes] = []
         positions: dict[TopicPartition, int] = {}
         count = 0
-        apart = self._busy | self._refused
+        apart = self._busy.keys() | self._refused
         for target in [each for each in self._finished if not apart & {each, *self._coupled(each)}]:
             finished = self._finished.pop(target)
             sends += finished.sends

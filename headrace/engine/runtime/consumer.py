@@ -1,6 +1,7 @@
 """Faust's consumer on a `Log`: shares partitions with its group, reads them in batches, commits what is finished."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Set
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +18,9 @@ from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
 from headrace.engine.runtime.pumps import Pumps
 from headrace.engine.runtime.settings import RuntimeSettings
+
+#: Seconds between two looks for a partition that is not known.
+LOOK_PAUSE = 0.2
 
 log_ = structlog.get_logger()
 
@@ -60,6 +64,7 @@ class BatchConsumer(Consumer):
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._member = Member()
         self._membership: Membership | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._taking_over: asyncio.Future[Any] | None = None
         self._suspending: asyncio.Future[Any] | None = None
         self._drained = asyncio.Event()
@@ -69,10 +74,20 @@ class BatchConsumer(Consumer):
     # -- assignment
 
     async def subscribe(self, topics: Iterable[str]) -> None:
-        if self._membership is not None:
-            await self._membership.leave()
+        await self._leave()
         app = cast(Any, self.app)
         self._membership = await self._headrace_log.join(app.conf.id, topics, self, assignor=app.assignor)
+        self._watching = asyncio.create_task(self._end_when_lost(self._membership))
+
+    async def _end_when_lost(self, membership: Membership) -> None:
+        error = await membership.wait_lost()
+        # What is in hand cannot be committed any more.
+        await self.crash(error)
+
+    async def _leave(self) -> None:
+        await _cancel(self._watching)
+        if self._membership is not None:
+            await self._membership.leave()
 
     async def on_assigned(self, targets: Set[TopicPartition], member: Member) -> None:
         """The group gave out partitions. Takes them over in the background: the group waits for this to return."""
@@ -112,7 +127,7 @@ class BatchConsumer(Consumer):
         # Positions first: they wait for the last transaction of whoever had the partitions. Tables are restored to an
         # end that is looked up afterwards, so they contain it too.
         positions = await self._positions(targets)
-        app.tables.drop(self._commits.begin_at({target: positions[target] for target in targets}))
+        app.tables.drop(self._commits.begin_at(positions))
         await self.on_partitions_assigned({TP(*target) for target in targets}, app.consumer_generation_id)
         app.on_rebalance_end()
         self._metrics.observe("headrace_restore_seconds", self._clock.monotonic() - began, group=self._group)
@@ -130,12 +145,17 @@ class BatchConsumer(Consumer):
         self._metrics.remove("headrace_watermark_delay_seconds")
         self._health.ready("agents")
 
-    async def _positions(self, targets: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        group = cast(Any, self.app).conf.id
-        positions: dict[TopicPartition, int] = {}
-        for topic in {target.topic for target in targets}:
-            positions |= await self._headrace_log.positions(group, topic)
-        return positions
+    async def _positions(self, targets: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
+        """Committed positions; waits while the log does not know a partition, or not any more."""
+        while True:
+            found: dict[TopicPartition, int] = {}
+            for topic in {target.topic for target in targets}:
+                with contextlib.suppress(KeyError):
+                    found |= await self._headrace_log.positions(self._group, topic)
+            if targets <= found.keys():
+                return {target: found[target] for target in targets}
+            # The group has given out what this worker has not heard of, or what is gone by now: it will speak again.
+            await self._clock.sleep(LOOK_PAUSE)
 
     async def _suspend(self, timeout: float) -> None:
         """Stop all partitions, commit what they finished. Tables that are ahead of the log then are dropped.
@@ -222,8 +242,7 @@ class BatchConsumer(Consumer):
             self._health.not_ready("agents", "stopping")
             await self._cancel_take_over()
             await self._suspend(self._settings.drain_timeout)
-            if self._membership is not None:
-                await self._membership.leave()
+            await self._leave()
             await self._pumps.close()
 
     async def on_stop(self) -> None:

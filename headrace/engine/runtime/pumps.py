@@ -117,13 +117,17 @@ class Pumps:
 
     async def _pump(self, target: TopicPartition, position: int) -> None:
         while True:
+            # Read, and with it decoded, only when there is room: what waits is bytes.
+            if not await self._reader.wait({target: position}, self._settings.poll_timeout):
+                continue
+            await self._gate.wait()
+            await self._commits.wait_room()
             try:
                 fetched = await self._fetch(target, position)
             except TopicChanged as error:
                 self._on_stopped(target, str(error))
                 return
             await self._gate.wait()
-            await self._commits.wait_room()
             if fetched is None:
                 continue
             position = fetched.next_offset
@@ -136,7 +140,7 @@ class Pumps:
     async def _deliver(self, target: TopicPartition, fetched: Fetched) -> bool:
         """Give a fetch to its agents; whether the partition can go on."""
         assert self._conductor is not None
-        self._commits.begin(target)
+        self._commits.begin(target, len(fetched.records))
         topic, partition = target
         self._metrics.count("headrace_records_read_total", len(fetched.records), topic=topic, partition=partition)
         self._metrics.count("headrace_batches_total", topic=topic, partition=partition)
@@ -144,20 +148,18 @@ class Pumps:
         try:
             sends = await delivery.wait_finished()
         except AgentStopped as error:
+            self._commits.give_up(target)
             self._on_stopped(target, str(error))
             self._something_ended.set()
             return False
         del self._deliveries[target]
-        self._commits.finish(target, fetched.next_offset, sends, len(fetched.records))
+        self._commits.finish(target, fetched.next_offset, sends)
         self._something_ended.set()
         return True
 
     async def _fetch(self, target: TopicPartition, position: int) -> Fetched | None:
         settings, reader = self._settings, self._reader
         fetched = await reader.read(target, position, settings.max_batch_records)
-        if fetched is None:
-            await reader.wait({target: position}, settings.poll_timeout)
-            fetched = await reader.read(target, position, settings.max_batch_records)
         if fetched is not None and 0 < len(fetched.records) < settings.linger_records:
             await self._clock.sleep(settings.linger)
             room = settings.max_batch_records - len(fetched.records)
