@@ -64,7 +64,7 @@ class Bench:
         await fill(Intake(self.log, self.clock), self.clock, self.total)
 
     async def run(self, app: App, *passed: str) -> tuple[float, float]:
-        """Run `app` until it has passed all of these topics: seconds since its tables were restored, and CPU seconds."""
+        """Run `app` until it has passed all of these topics: seconds since it was ready, and CPU seconds."""
         stop = asyncio.Event()
         running = asyncio.create_task(app.run(stop))
         while app.health.unready() and not running.done():

@@ -27,6 +27,7 @@ from headrace.engine.log import (
     TopicSpec,
     Transaction,
 )
+from headrace.engine.records import Records
 
 #: How often a waiting reader looks for appends of other processes, seconds.
 POLL_INTERVAL = 0.1
@@ -108,7 +109,10 @@ class EmbeddedLog:
             return None
         partition = self._ordinary(target)
         rows = await self._reader.run(lambda connection: operations.read(connection, partition, offset, max_records))
-        return operations.assemble(target, offset, rows)
+        # Nothing there although the end is further on: retention dropped it all.
+        return operations.assemble(target, offset, rows) or Fetched(
+            target, offset, self._ends[target], Records([], [], [])
+        )
 
     async def wait(self, positions: Mapping[TopicPartition, int], timeout: float) -> bool:
         changed = asyncio.Event()

@@ -70,7 +70,7 @@ class KafkaReader:
         self._clock = clock
         self._on_close = on_close
         self._fetcher: Fetcher | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._buffers: dict[TopicPartition, _Buffer] = {}
         self._waiters: set[asyncio.Event] = set()
@@ -119,11 +119,12 @@ class KafkaReader:
         self._closed = True
         self._buffers.clear()
         self._wake_up()
+        if self._opening is not None:
+            await asyncio.gather(self._opening, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        async with self._opening:
-            fetcher, self._fetcher = self._fetcher, None
+        fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await self._thread.run(fetcher.close())
         self._on_close(self)
@@ -135,12 +136,17 @@ class KafkaReader:
     async def _open(self) -> Fetcher:
         self._check_open()
         if self._fetcher is None:
-            async with self._opening:
-                self._check_open()
-                if self._fetcher is None:
-                    self._fetcher = await self._thread.run(self._make_fetcher(self._deliver))
-                    self._watching = asyncio.create_task(self._watch())
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._start())
+            # Goes on when this caller is cancelled: half open, a connection would be left behind.
+            await asyncio.shield(self._opening)
+            self._check_open()
+        assert self._fetcher is not None
         return self._fetcher
+
+    async def _start(self) -> None:
+        self._fetcher = await self._thread.run(self._make_fetcher(self._deliver))
+        self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:

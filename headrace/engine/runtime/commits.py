@@ -97,6 +97,11 @@ class Commits:
         """Wait until there is something to commit."""
         await self._something_finished.wait()
 
+    async def wait_written(self) -> None:
+        """Wait until no commit is being written: cut off, it would be durable without anybody here knowing."""
+        async with self._writing:
+            pass
+
     async def wait_room(self) -> None:
         """Wait while `MOST_UNCOMMITTED` records are not committed. Begin at once when this returns."""
         while self._uncommitted >= MOST_UNCOMMITTED:
@@ -185,11 +190,11 @@ class Commits:
         return [Append(target, Records.concat(records), tallies.get(target, {})) for target, records in parts.items()]
 
     def _split(self, send: Send) -> list[tuple[int, Records]]:
-        if send.partition is not None:
-            return [(send.partition, send.records)]
         partitioner = self._partitioners.get(send.topic)
         if partitioner is None:
             partitioner = self._partitioners[send.topic] = Partitioner(self._log.partitions(send.topic))
+        if send.partition is not None and send.partition < partitioner.partitions:
+            return [(send.partition, send.records)]
         rows = partitioner.split([key or b"" for key in send.records.keys])
         if len(rows) == 1:
             return [(next(iter(rows)), send.records)]

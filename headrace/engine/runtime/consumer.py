@@ -209,6 +209,7 @@ class BatchConsumer(Consumer):
                 self._pumps.open(group, cast(BatchConductor, self.app.topics))
                 committer = group.create_task(self._commit_when_finished())
                 await self._drained.wait()
+                await self._commits.wait_written()
                 committer.cancel()
         except ExceptionGroup as errors:
             raise first(errors) from None

@@ -133,9 +133,19 @@ class Pumps:
             position = fetched.next_offset
             if not len(fetched.records):
                 self._commits.move(target, position)
-            elif not await self._deliver(target, fetched):
+            elif not await self._deliver_pieces(target, fetched):
                 return
             await self._clock.sleep(0)  # a saturated partition must not keep the others from running
+
+    async def _deliver_pieces(self, target: TopicPartition, fetched: Fetched) -> bool:
+        """Give a fetch to its agents, in parts where they go event by event; whether the partition can go on."""
+        assert self._conductor is not None
+        for piece in self._conductor.pieces(fetched):
+            await self._gate.wait()
+            await self._commits.wait_room()
+            if not await self._deliver(target, piece):
+                return False
+        return True
 
     async def _deliver(self, target: TopicPartition, fetched: Fetched) -> bool:
         """Give a fetch to its agents; whether the partition can go on."""
