@@ -141,7 +141,7 @@ async def send(bench: Bench) -> dict[str, float]:
     producer = AIOKafkaProducer(
         bootstrap_servers=bench.bootstrap,
         enable_idempotence=True,
-        compression_type="lz4",
+        compression_type="zstd",
         linger_ms=5,
         max_batch_size=512 << 10,
     )
