@@ -34,6 +34,8 @@ from headrace.tables.device_types import load_device_types
 from headrace.tables.rules import load_rules
 
 POLL = 0.05
+#: Messages per commit, and as many different ones.
+TRANSACTION = 20_000
 
 
 class Bench:
@@ -146,9 +148,10 @@ async def send(bench: Bench) -> dict[str, float]:
         max_batch_size=512 << 10,
     )
     await producer.start()
-    found = list(messages(bench.total))
+    found = list(messages(TRANSACTION))
     began, cpu = time.perf_counter(), time.process_time()
-    sent = [await producer.send(topics.RAW, payload, key=key, timestamp_ms=stamp) for key, stamp, payload in found]
+    for _ in range(0, bench.total, TRANSACTION):
+        sent = [await producer.send(topics.RAW, payload, key=key, timestamp_ms=stamp) for key, stamp, payload in found]
     await asyncio.gather(*sent)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     await producer.stop()
@@ -156,17 +159,22 @@ async def send(bench: Bench) -> dict[str, float]:
 
 
 async def commit(bench: Bench) -> dict[str, float]:
-    """The same messages through `Log.commit`, in transactions of 20,000."""
-    found = list(messages(bench.total))
+    """The same messages through `Log.commit`, in transactions, two under way: one written, one being prepared."""
+    found = list(messages(TRANSACTION))
     partitioner = Partitioner(bench.log.partitions(topics.RAW))
     await bench.log.commit(Transaction())
     began, cpu = time.perf_counter(), time.process_time()
-    for start in range(0, bench.total, 20_000):
-        keys, stamps, payloads = (list(column) for column in zip(*found[start : start + 20_000], strict=True))
-        records = Records(keys, payloads, stamps)
-        rows_of = partitioner.split(keys)
-        appends = [Append(TopicPartition(topics.RAW, number), records.take(rows)) for number, rows in rows_of.items()]
-        await bench.log.commit(Transaction(appends=appends))
+    under_way = asyncio.Semaphore(2)
+
+    async def write() -> None:
+        async with under_way:
+            keys, stamps, payloads = (list(column) for column in zip(*found, strict=True))
+            records = Records(keys, payloads, stamps)
+            rows = partitioner.split(keys)
+            appends = [Append(TopicPartition(topics.RAW, number), records.take(mine)) for number, mine in rows.items()]
+            await bench.log.commit(Transaction(appends=appends))
+
+    await asyncio.gather(*(write() for _ in range(0, bench.total, TRANSACTION)))
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     return {"value": bench.total / seconds, "cpu_us_per_message": cpu / bench.total * 1e6}
 

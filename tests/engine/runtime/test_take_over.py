@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from headrace.engine.app import App
+from headrace.engine.errors import LogError
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
 from headrace.engine.records import Records
@@ -54,6 +55,11 @@ def counting(place: Place, tables: dict[str, Counts], name: str) -> Build:
     return build
 
 
+def everywhere(*values: bytes) -> dict[int, list[bytes]]:
+    """These values in every partition."""
+    return {partition: list(values) for partition in range(PARTITIONS)}
+
+
 async def append_everywhere(place: Place, *values: bytes) -> None:
     for partition in range(PARTITIONS):
         await place.append(partition, *values)
@@ -79,7 +85,7 @@ async def test_table_state_is_kept_when_the_partition_comes_back(place: Place) -
 
     assert restored_by_both == ([0, 1, 2, 3], moved)
     assert sorted(tables["stays"].restores) == sorted([0, 1, 2, 3, *moved])
-    assert await place.values() == dict.fromkeys(range(PARTITIONS), [b"a=1", b"a=2", b"a=3", b"a=4"])
+    assert await place.values() == everywhere(b"a=1", b"a=2", b"a=3", b"a=4")
 
 
 async def test_tables_are_restored_after_a_refused_commit(place: Place) -> None:
@@ -101,10 +107,9 @@ async def test_tables_are_restored_after_a_refused_commit(place: Place) -> None:
         assert worker.consumer.rebalances == 1
     await same_name.close()
     assert len(tables["w"].restores) > PARTITIONS
-    counts = [b"a=1", b"a=2", b"a=3", b"b=1"]
-    values = await place.values()
-    assert values.pop(0) == [*counts[:2], b"fenced", *counts[2:]]
-    assert values == dict.fromkeys(range(1, PARTITIONS), counts)
+    counts = everywhere(b"a=1", b"a=2", b"a=3", b"b=1")
+    counts[0].insert(2, b"fenced")
+    assert await place.values() == counts
 
 
 class _SlowRestore(KafkaLog):
@@ -141,7 +146,7 @@ async def test_second_rebalance_during_a_restore(place: Place) -> None:
                 await wait_shared([first, second, third], PARTITIONS)
                 await place.wait_done()
 
-    assert await place.values() == dict.fromkeys(range(PARTITIONS), [b"a=1", b"a=2"])
+    assert await place.values() == everywhere(b"a=1", b"a=2")
 
 
 async def test_slow_agent_holds_back_only_its_own_partition(place: Place) -> None:
@@ -173,21 +178,21 @@ async def test_slow_agent_holds_back_only_its_own_partition(place: Place) -> Non
         await place.wait_done()
 
     assert stuck == 0
-    assert await place.values() == dict.fromkeys(range(PARTITIONS), [b"1", b"2", b"3", b"4"])
+    assert await place.values() == everywhere(b"1", b"2", b"3", b"4")
 
 
 async def test_lag_reaches_zero_behind_an_aborted_transaction(place: Place) -> None:
     """The last offsets of a topic are no records: the position passes them all the same."""
     servers = place.url.removeprefix("kafka://")
-    async with AIOKafkaProducer(bootstrap_servers=servers, transactional_id=f"{place.group}-aborts") as producer:
-        async with place.worker(counting(place, {}, "w")) as worker:
-            await wait_shared([worker], PARTITIONS)
-            await place.append(0, b"a")
-            await producer.begin_transaction()
-            await producer.send_and_wait(place.topic, b"never", partition=0)
-            await producer.abort_transaction()
-            await wait_until(partial(_ends_behind, place, 4), "the transaction was not aborted")
-            await place.wait_done()
+    aborts = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=f"{place.group}-aborts")
+    async with aborts, place.worker(counting(place, {}, "w")) as worker:
+        await wait_shared([worker], PARTITIONS)
+        await place.append(0, b"a")
+        await aborts.begin_transaction()
+        await aborts.send_and_wait(place.topic, b"never", partition=0)
+        await aborts.abort_transaction()
+        await wait_until(partial(_ends_behind, place, 4), "the transaction was not aborted")
+        await place.wait_done()
 
     assert await place.values() == {0: [b"a=1"]}
 
@@ -211,12 +216,8 @@ async def test_topic_that_was_made_anew_stops(place: Place) -> None:
         await wait_shared([worker], PARTITIONS + 1)
         await append_everywhere(place, *[b"old"] * 10)
         await place.wait_done()
-        admin = AIOKafkaAdminClient(bootstrap_servers=place.url.removeprefix("kafka://"))
-        await admin.start()
-        await admin.delete_topics([place.topic])
-        await admin.close()
-        await wait_until(partial(_made_anew, place), "the topic cannot be made anew")
-        await place.append(0, b"new")
+        await _make_anew(place)
+        await wait_until(partial(_appended, place, b"new"), "the new topic takes nothing")
         await wait_until(lambda: place.target(0) in worker.app.stopped_partitions, "it goes on")
         await place.append(0, b"other", topic=other)
         await place.wait_done(other)
@@ -226,6 +227,18 @@ async def test_topic_that_was_made_anew_stops(place: Place) -> None:
     assert (await place.values())[0] == [*[b"old"] * 10, b"other"]
 
 
-async def _made_anew(place: Place) -> bool:
-    await place.log.create_topics([TopicSpec(place.topic, PARTITIONS)])
-    return not sum((await place.log.end_offsets(place.topic)).values())
+async def _make_anew(place: Place) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=place.url.removeprefix("kafka://"))
+    await admin.start()
+    await admin.delete_topics([place.topic])
+    made = await admin.create_topics([NewTopic(place.topic, PARTITIONS, 1)])
+    await admin.close()
+    assert [code for _, code, *_ in made.topic_errors] == [0]
+
+
+async def _appended(place: Place, value: bytes) -> bool:
+    try:
+        await place.append(0, value)
+    except LogError:
+        return False  # not known yet
+    return True
