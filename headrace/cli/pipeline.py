@@ -101,9 +101,7 @@ class Pipeline:
         self._resources.push_async_callback(self.log.close)
         self.agents = build_agents(settings, self._device_types, self._rules)
         metrics, health = self.monitoring.metrics, self.monitoring.health
-        self.app = App(
-            GROUP, self.log, clock=self._clock, runtime=settings.runtime, metrics=metrics, health=health
-        )
+        self.app = App(GROUP, self.log, clock=self._clock, runtime=settings.runtime, metrics=metrics, health=health)
         self.app.add(self.agents)
         await self.app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
         self.intake = Intake(self.log, self._clock, metrics)

@@ -38,11 +38,21 @@ def worker(workers: int, data: Path | None, config: Path | None) -> None:
     if workers > 1 and not on_kafka:
         raise ConfigError("--workers: the embedded log takes one worker; name a Kafka as [log] url for more")
     if workers > 1:
+        asyncio.run(_prepare(setup))
         asyncio.run(Workers(workers, config).run())
     elif on_kafka:
         _work_on_kafka(setup)
     else:
         _work_in_folder(setup, data)
+
+
+async def _prepare(setup: Setup) -> None:
+    """Find out before there are processes whether there is a Kafka, and make its topics."""
+    log = await open_log(setup.settings, None, "workers")
+    try:
+        await log.create_topics(topic_specs(setup.settings))
+    finally:
+        await log.close()
 
 
 def _work_on_kafka(setup: Setup) -> None:

@@ -66,9 +66,11 @@ class Workers:
             if code == MISTAKE:
                 stop.set()
                 return True
-            pause = FIRST_PAUSE if self._clock.monotonic() - began > STEADY else min(LONGEST_PAUSE, pause * 2)
+            if self._clock.monotonic() - began > STEADY:
+                pause = FIRST_PAUSE
             log.error("worker_failed", worker=number, code=code, again_in=pause)
             await _wait(stop, pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
         return False
 
     async def _run_once(self, stop: asyncio.Event) -> int:

@@ -74,7 +74,9 @@ async def check_log(log: KafkaLog, setup: Setup, truth: FleetTruth, appended: in
 
     readings = await read_topic(log, topics.READINGS)
     ingested = await _compare(log, [agents.ingest], raw, {topics.READINGS: readings}, FROM_RAW)
-    await _compare(log, [agents.rollup, agents.detect, agents.alert], readings, {}, FROM_READINGS)
+    driven = await _compare(log, [agents.rollup, agents.detect, agents.alert], readings, {}, FROM_READINGS)
+    for topic in (topics.ROLLUPS, topics.ANOMALIES, topics.ALERTS):
+        assert any(each.sent.get(topic) for each in driven.values()), f"the load was too short for {topic}"
     await _compare_dead_letters(log, ingested)
 
     reading_ids = Counter(

@@ -14,8 +14,8 @@ from headrace.engine.kafka.log import KafkaLog
 RATE = 2_000.0
 DEVICES = 200
 START_MS = 1_750_000_000_000
-#: Virtual seconds per second: windows of a minute close every two seconds.
-SPEED = 30.0
+#: Virtual seconds per second: windows of a minute close every second, the first alert comes after five.
+SPEED = 60.0
 #: Messages that wait for Kafka; while more wait, the fleet leaves messages out, as devices with a full buffer do.
 MOST_WAITING = 20_000
 #: Seconds between two appends.

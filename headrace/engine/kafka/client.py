@@ -32,6 +32,10 @@ class Rejected(kafka_errors.KafkaError):  # type: ignore[misc]
 class Client(AIOKafkaClient):  # type: ignore[misc]
     """A connection to a cluster. When no broker that it knows answers, it asks the configured addresses again."""
 
+    def connections(self) -> set[object]:
+        """The connections that are open."""
+        return {connection for connection in self._conns.values() if connection.connected()}
+
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
         if await super()._metadata_update(cluster_metadata, topics):
             return True

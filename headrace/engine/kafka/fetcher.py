@@ -260,12 +260,13 @@ class Fetcher:
                 f"{target.topic}/{target.partition} ends at {end}, but was read up to {cursor.position}: "
                 f"the topic was deleted and made anew. `headrace topics reset {target.topic}` starts it over"
             )
-        log.error(
-            "records_lost",
-            topic=target.topic,
-            partition=target.partition,
-            count=first - cursor.position,
-            reason="retention dropped records that were not read yet",
-        )
+        if cursor.position > 0:  # at 0 nothing was read yet: that is where a new group begins
+            log.error(
+                "records_lost",
+                topic=target.topic,
+                partition=target.partition,
+                count=first - cursor.position,
+                reason="retention dropped records that were not read yet",
+            )
         cursor.position = first
         return None

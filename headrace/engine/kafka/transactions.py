@@ -14,7 +14,7 @@ from headrace.engine.errors import CommitRefused, LogError, first
 from headrace.engine.kafka.client import UNAUTHORIZED, UNKNOWN_TOPIC, Rejected
 from headrace.engine.kafka.encoding import encode
 from headrace.engine.kafka.fetch import is_committed
-from headrace.engine.kafka.producer import Producer
+from headrace.engine.kafka.producer import Producer, Scope
 from headrace.engine.log import Member, TopicPartition, Transaction
 from headrace.engine.records import Records
 
@@ -26,10 +26,11 @@ MOVED_ON = frozenset({22, 25, 27, 82})
 FORBIDDEN = UNAUTHORIZED | {10, UNKNOWN_TOPIC, 17, 18, 32, 35, 43, 44, 50, 76, 87}
 #: Aborted by the cluster: it took too long, or a process of the same name started.
 FENCED = frozenset({47, 90})
-#: Longest pause before a transaction is repeated, seconds.
-RETRY_PAUSE = 0.5
-#: Seconds to abort a transaction in, before it is left to the cluster's timeout.
-ABORT_TIMEOUT = 3.0
+RETRY_PAUSE = 0.2
+#: Longest pause, seconds, of a producer that was fenced.
+LONGEST_PAUSE = 0.5
+#: Seconds to abort a transaction in when the log is closed, before it is left to the cluster's timeout.
+CLOSE_TIMEOUT = 3.0
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +57,11 @@ class Transactions:
         self._clock = clock
         self._compression = compression
         self._producer: Producer | None = None
-        self._registered = False
+        self._clean = False
+        self._failed: Scope | None = None
+        self._hold_off = 0.0
+        self._preparing = asyncio.Lock()
+        self._background: asyncio.Task[None] | None = None
         self.count = 0
 
     async def carry_out(self, transaction: Transaction, records: Mapping[TopicPartition, Records]) -> None:
@@ -68,81 +73,91 @@ class Transactions:
             CommitRefused: the member has lost its partitions, or, with positions, the producer was fenced.
             LogError: Kafka will never take this.
         """
+        scope = Scope(frozenset(records), transaction.group if transaction.positions else "")
         while True:
             producer = await self._ready()
             progress = _Progress()
-            self._registered = False
             try:
-                await self._attempt(producer, transaction, records, progress)
+                await self._attempt(producer, transaction, records, scope, progress)
             except kafka_errors.KafkaError as error:
-                if _code(error) not in FENCED:
-                    await self._abort()
+                self._fail(scope, fenced=_code(error) in FENCED)
+                self._background = asyncio.create_task(self._clean_up())
                 _raise_final(error, transaction)
                 log.warning("transaction_repeated", name=producer.name, error=str(error))
-                # A rival of our name would be fenced in turn: chance lets one of both through.
-                await self._clock.sleep(random.uniform(0, RETRY_PAUSE))
                 if not (progress.ending and await self._was_committed(progress)):
                     continue
-            self._registered = True
+            except BaseException:
+                self._fail(scope, fenced=False)
+                raise
             self.count += 1
             return
 
     async def close(self) -> None:
-        """Abort what is open and let go of the connections."""
+        """Abort what is open, if Kafka answers soon, and let go of the connections."""
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.wait([self._background])
         if self._producer is not None:
-            if not self._registered:
-                await self._abort()
+            with contextlib.suppress(TimeoutError, LogError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._ready()
             await self._producer.client.close()
             self._producer = None
 
+    def _fail(self, scope: Scope, *, fenced: bool) -> None:
+        self._clean, self._failed = False, scope
+        # A rival of our name would be fenced in turn: chance lets one of both through.
+        self._hold_off = random.uniform(0, LONGEST_PAUSE) if fenced else 0.0
+
+    async def _clean_up(self) -> None:
+        """Abort what failed now, not with the next commit: whoever restores these tables waits for it."""
+        with contextlib.suppress(LogError):
+            await self._ready()
+
     async def _ready(self) -> Producer:
-        """The producer, known to the cluster: whatever its predecessor left open is aborted or finished by then."""
-        while self._producer is None or not self._registered:
-            try:
-                if self._producer is None:
-                    self._producer = await self._make_producer()
-                await self._producer.register()
-                self._registered = True
-            except kafka_errors.KafkaError as error:
-                if _code(error) in FORBIDDEN:
-                    raise LogError(f"Kafka refuses transactions: {error}") from error
-                log.warning("producer_waits_for_kafka", error=str(error))
-                await self._clock.sleep(RETRY_PAUSE)
-        return self._producer
+        """The producer, known to the cluster: what it or its predecessor left open is aborted or finished by then."""
+        async with self._preparing:
+            while self._producer is None or not self._clean:
+                try:
+                    if self._producer is None:
+                        self._producer = await self._make_producer()
+                    await self._prepare(self._producer)
+                except kafka_errors.KafkaError as error:
+                    if _code(error) in FORBIDDEN:
+                        raise LogError(f"Kafka refuses transactions: {error}") from error
+                    log.warning("producer_waits_for_kafka", error=str(error))
+                    await self._clock.sleep(RETRY_PAUSE)
+            return self._producer
+
+    async def _prepare(self, producer: Producer) -> None:
+        await self._clock.sleep(self._hold_off)
+        await producer.register()
+        await producer.settle()
+        if self._failed is not None:
+            await producer.mark(self._failed, commit=False)
+        self._clean, self._failed = True, None
 
     async def _attempt(
         self,
         producer: Producer,
         transaction: Transaction,
         records: Mapping[TopicPartition, Records],
+        scope: Scope,
         progress: _Progress,
     ) -> None:
-        if records:
-            await producer.add_partitions(records)
+        await producer.begin(scope)
         batches = {target: encode(rows, self._compression) for target, rows in records.items()}
+        member = transaction.member or Member()
         try:
             async with asyncio.TaskGroup() as group:
                 write = group.create_task(producer.write(batches))
-                if transaction.positions:
-                    group.create_task(self._send_positions(producer, transaction))
+                if scope.group:
+                    group.create_task(producer.commit_positions(scope.group, transaction.positions, member))
         except BaseExceptionGroup as errors:
             raise first(errors) from errors
         progress.firsts = write.result()
         progress.ending = True
-        await producer.end()
-
-    @staticmethod
-    async def _send_positions(producer: Producer, transaction: Transaction) -> None:
-        await producer.add_group(transaction.group)
-        await producer.commit_positions(transaction.group, transaction.positions, transaction.member or Member())
-
-    async def _abort(self) -> None:
-        """Registering anew aborts what is open, so that readers need not wait for its timeout."""
-        assert self._producer is not None
-        with contextlib.suppress(TimeoutError, kafka_errors.KafkaError):
-            async with asyncio.timeout(ABORT_TIMEOUT):
-                await self._producer.register()
-                self._registered = True
+        await producer.end(scope)
 
     async def _was_committed(self, progress: _Progress) -> bool:
         """Whether a transaction was committed after all: its end may not have been answered before a rival came."""

@@ -57,6 +57,7 @@ class Commits:
         self._room = asyncio.Event()
         self._room.set()
         self.committed: dict[TopicPartition, int] = {}
+        self._reached: dict[TopicPartition, int] = {}
 
     def begin_at(self, positions: Mapping[TopicPartition, int]) -> set[TopicPartition]:
         """Work on these partitions from their committed positions on. Those that somebody else moved on meanwhile.
@@ -66,7 +67,13 @@ class Commits:
         """
         moved = {target for target, position in positions.items() if self.committed.get(target) != position}
         self.committed = dict(positions)
+        for target, position in positions.items():
+            self._reached[target] = max(position, self._reached.get(target, 0))
         return moved
+
+    def lost(self, target: TopicPartition) -> int:
+        """By how much the committed position has gone back, offsets; 0 while the topic is the same."""
+        return self._reached[target] - self.committed[target]
 
     def begin(self, target: TopicPartition, count: int) -> None:
         """A batch of `count` records is given to its agents: from now on the tables of `target` may be half-way."""
@@ -137,6 +144,7 @@ class Commits:
             finally:
                 self._add_uncommitted(-count)
             self.committed.update(transaction.positions)
+            self._reached.update(transaction.positions)
             self._note(transaction, self._clock.monotonic() - began)
 
     def _note(self, transaction: Transaction, seconds: float) -> None:

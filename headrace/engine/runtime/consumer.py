@@ -135,7 +135,7 @@ class BatchConsumer(Consumer):
             del self.stopped_partitions[target]
             self._health.repaired(f"{self._group} {target.topic}[{target.partition}]")
         for target in sorted(targets):
-            problem = app.tables.problem(target)
+            problem = app.tables.problem(target) or self._problem(target)
             if problem is not None:
                 self._stop_partition(target, problem)
             elif target not in self.stopped_partitions:
@@ -144,6 +144,16 @@ class BatchConsumer(Consumer):
         self._metrics.set("headrace_partitions_stopped", len(self.stopped_partitions), group=self._group)
         self._metrics.remove("headrace_watermark_delay_seconds")
         self._health.ready("agents")
+
+    def _problem(self, target: TopicPartition) -> str | None:
+        """Why a partition is not what it was, or None. Kafka forgets positions in a topic that is deleted."""
+        if not self._commits.lost(target):
+            return None
+        return (
+            f"the committed position of {target.topic}/{target.partition} has gone back to "
+            f"{self._commits.committed[target]}: the topic was deleted and made anew, or its group reset. "
+            f"`headrace topics reset {target.topic} --group {self._group}` starts it over"
+        )
 
     async def _positions(self, targets: frozenset[TopicPartition]) -> dict[TopicPartition, int]:
         """Committed positions; waits while the log does not know a partition, or not any more."""

@@ -9,7 +9,7 @@ from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.encoding import encode
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.offsets import LATEST, READ_UNCOMMITTED, list_offsets
-from headrace.engine.kafka.producer import Producer
+from headrace.engine.kafka.producer import Producer, Scope
 from headrace.engine.log import TopicPartition
 from headrace.engine.records import Records
 
@@ -45,9 +45,9 @@ class HeldProducer(Producer):
 
     gate = Gate()
 
-    async def end(self) -> None:
+    async def end(self, scope: Scope) -> None:
         await self.gate.pass_through()
-        await super().end()
+        await super().end(scope)
 
 
 class HeldLog(KafkaLog):
@@ -87,7 +87,7 @@ async def abort(bootstrap: str, records: Mapping[TopicPartition, Records]) -> No
     async with connected(bootstrap) as client:
         producer = Producer(client, "aborts", 10.0, SystemClock())
         await producer.register()
-        await producer.add_partitions(records)
+        await producer.begin(Scope(frozenset(records)))
         await producer.write({target: encode(rows, "none") for target, rows in records.items()})
         await producer.register()
 

@@ -130,9 +130,9 @@ async def test_updates_of_one_view_at_once(kafka: KafkaServer, log: KafkaLog, na
 
 
 @pytest.fixture
-async def cleaned_log(cleaning_kafka: KafkaServer) -> AsyncIterator[KafkaLog]:
+async def cleaned_log(odd_kafka: KafkaServer) -> AsyncIterator[KafkaLog]:
     """A log on the Kafka that compacts at once."""
-    log = KafkaLog(f"kafka://{cleaning_kafka.bootstrap}", KafkaSettings())
+    log = KafkaLog(f"kafka://{odd_kafka.bootstrap}", KafkaSettings())
     await log.start()
     yield log
     await log.close()
@@ -150,7 +150,7 @@ async def offsets_left(bootstrap: str, target: TopicPartition, end: int) -> list
     return left
 
 
-async def test_restore_of_a_compacted_changelog(cleaning_kafka: KafkaServer, cleaned_log: KafkaLog) -> None:
+async def test_restore_of_a_compacted_changelog(odd_kafka: KafkaServer, cleaned_log: KafkaLog) -> None:
     """A changelog with holes, at its beginning, inside of batches and in place of whole transactions, restores."""
     names = Names.new()
     await cleaned_log.create_topics(names.specs())
@@ -164,7 +164,7 @@ async def test_restore_of_a_compacted_changelog(cleaning_kafka: KafkaServer, cle
             await change(cleaned_log, names.s0, entries)
             expected = {key: value for key, value in (expected | entries).items() if value is not None}
             end = (await cleaned_log.end_offsets(names.state))[names.s0]
-            compacted = await offsets_left(cleaning_kafka.bootstrap, names.s0, end)
+            compacted = await offsets_left(odd_kafka.bootstrap, names.s0, end)
             assert await restore_all(cleaned_log, names.s0) == expected
             if round_ > 3 and len(compacted) < 20 * round_ and 0 not in compacted:
                 break

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -216,7 +217,9 @@ async def test_topic_that_was_made_anew_stops(place: Place) -> None:
         await wait_shared([worker], PARTITIONS + 1)
         await append_everywhere(place, *[b"old"] * 10)
         await place.wait_done()
-        await _make_anew(place)
+        async with _admin(place) as admin:
+            await admin.delete_topics([place.topic])
+            await admin.create_topics([NewTopic(place.topic, PARTITIONS, 1)])
         await wait_until(partial(_appended, place, b"new"), "the new topic takes nothing")
         await wait_until(lambda: place.target(0) in worker.app.stopped_partitions, "it goes on")
         await place.append(0, b"other", topic=other)
@@ -227,13 +230,28 @@ async def test_topic_that_was_made_anew_stops(place: Place) -> None:
     assert (await place.values())[0] == [*[b"old"] * 10, b"other"]
 
 
-async def _make_anew(place: Place) -> None:
+async def test_topic_that_was_away_for_a_while_stops(place: Place) -> None:
+    """Deleted, and made anew when the worker has noticed: Kafka has forgotten the positions, the worker has not."""
+    async with place.worker(counting(place, {}, "w")) as worker:
+        await wait_shared([worker], PARTITIONS)
+        await append_everywhere(place, b"old")
+        await place.wait_done()
+        async with _admin(place) as admin:
+            await admin.delete_topics([place.topic])
+            await wait_until(lambda: not worker.partitions and not worker.app.rebalancing, "it is not missed")
+            await admin.create_topics([NewTopic(place.topic, PARTITIONS, 1)])
+        await wait_until(lambda: len(worker.app.stopped_partitions) == PARTITIONS, "it goes on")
+
+        assert f"headrace topics reset {place.topic}" in worker.app.stopped_partitions[place.target(0)]
+    assert await place.values() == everywhere(b"old=1")
+
+
+@asynccontextmanager
+async def _admin(place: Place) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(bootstrap_servers=place.url.removeprefix("kafka://"))
     await admin.start()
-    await admin.delete_topics([place.topic])
-    made = await admin.create_topics([NewTopic(place.topic, PARTITIONS, 1)])
+    yield admin
     await admin.close()
-    assert [code for _, code, *_ in made.topic_errors] == [0]
 
 
 async def _appended(place: Place, value: bytes) -> bool:

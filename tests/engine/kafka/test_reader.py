@@ -1,0 +1,232 @@
+"""Reading a partition goes on whatever becomes of it, fetches ahead within bounds, and says what it cannot help."""
+
+import asyncio
+import os
+
+import pytest
+from structlog.testing import capture_logs
+
+from headrace.engine.clock import SystemClock
+from headrace.engine.errors import LogError, TopicChanged
+from headrace.engine.kafka.fetcher import BUFFER_BYTES
+from headrace.engine.kafka.log import KafkaLog
+from headrace.engine.kafka.reader import KafkaReader
+from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.records import Records
+from tests.conftest import KafkaServer
+from tests.contract.log_contract import PATIENCE, Names, append, fetch, numbers, open_reader, read_all
+from tests.engine.kafka.admin import delete_records, make_anew
+
+pytestmark = pytest.mark.integration
+
+
+async def test_dropped_records_are_counted_and_passed(kafka: KafkaServer, log: KafkaLog, names: Names) -> None:
+    """When retention drops what was not read yet, that is logged with its count, and reading goes on behind it."""
+    await append(log, names.p0, *numbers(10))
+    first = await read_first(log, names.p0)
+    await append(log, names.p0, *numbers(10, 10))
+    await delete_records(kafka.bootstrap, names.p0, 16)
+
+    with capture_logs() as logged:
+        async with open_reader(log) as reader:
+            moved = await fetch(reader, names.p0, first)
+            rest = await fetch(reader, names.p0, moved.next_offset)
+
+    assert (moved.base_offset, moved.next_offset, len(moved.records)) == (first, 16, 0)
+    assert rest.records.values == numbers(5, 15)
+    lost = [entry for entry in logged if entry["event"] == "records_lost"]
+    assert [(entry["count"], entry["topic"]) for entry in lost] == [(16 - first, names.events)]
+
+
+async def read_first(log: KafkaLog, target: TopicPartition) -> int:
+    """Read one record; where the next one is."""
+    async with open_reader(log) as reader:
+        return (await fetch(reader, target, 0, 1)).next_offset
+
+
+async def test_beginning_where_nothing_is_kept_is_no_loss(kafka: KafkaServer, log: KafkaLog, names: Names) -> None:
+    """Who has never read begins with the oldest record kept; nothing is reported lost."""
+    await append(log, names.p0, *numbers(10))
+    await delete_records(kafka.bootstrap, names.p0, 4)
+
+    with capture_logs() as logged:
+        found = await read_all(log, names.p0)
+
+    assert found == numbers(6, 4)
+    assert logged == []
+
+
+async def test_dropped_below_a_running_reader(kafka: KafkaServer, log: KafkaLog, names: Names) -> None:
+    """A reader whose place is dropped between two reads goes on with the oldest record kept."""
+    await append(log, names.p0, *numbers(3))
+    end = (await log.end_offsets(names.events))[names.p0]
+    async with open_reader(log) as reader:
+        await fetch(reader, names.p0, 0)
+        assert not await reader.wait({names.p0: end}, 0.1)
+        await append(log, names.p0, *numbers(3, 3))
+
+        found = await fetch(reader, names.p0, end)
+        await delete_records(kafka.bootstrap, names.p0, found.next_offset)
+        await append(log, names.p0, b"last")
+
+        assert found.records.values == numbers(3, 3)
+        assert (await fetch(reader, names.p0, found.next_offset)).records.values == [b"last"]
+
+
+async def test_topic_made_anew_stops_its_reader(kafka: KafkaServer, log: KafkaLog, names: Names) -> None:
+    """A topic that was deleted and made again is not read on in silence: the error names the command that helps."""
+    await append(log, names.p0, *numbers(100))
+    await append(log, names.o0, b"other")
+    async with open_reader(log) as reader:
+        position = 0
+        while position < (await log.end_offsets(names.events))[names.p0]:
+            position = (await fetch(reader, names.p0, position)).next_offset
+        await make_anew(kafka.bootstrap, names.events, 2)
+
+        with pytest.raises(TopicChanged, match=f"headrace topics reset {names.events}"):
+            await fetch(reader, names.p0, position)
+
+        with pytest.raises(TopicChanged):
+            await reader.read(names.p0, position, 10)
+        assert (await fetch(reader, names.o0, 0)).records.values == [b"other"]
+
+
+async def test_slow_reader_of_a_large_backlog_buffers_little(log: KafkaLog) -> None:
+    """What is fetched ahead stays within the bound, over all partitions; all of it comes when it is read."""
+    topic = Names.new().events
+    await log.create_topics([TopicSpec(topic, 24)])
+    targets = [TopicPartition(topic, number) for number in range(24)]
+    sent: list[bytes | None] = [os.urandom(1 << 19) for _ in range(6)]
+    for start in range(0, 24, 8):
+        await log.commit(
+            Transaction([Append(target, Records([None] * 6, sent, [1] * 6)) for target in targets[start : start + 8]])
+        )
+    reader = log.reader()
+    assert isinstance(reader, KafkaReader)
+    places = dict.fromkeys(targets, 0)
+    await reader.wait(places, PATIENCE)
+    buffered = await settled_size(reader)
+
+    found: dict[TopicPartition, list[bytes | None]] = {target: [] for target in targets}
+    most = buffered
+    while any(len(values) < 6 for values in found.values()):
+        for target, values in found.items():
+            if len(values) < 6:
+                fetched = await fetch(reader, target, places[target], 1)
+                values.extend(fetched.records.values)
+                places[target] = fetched.next_offset
+        most = max(most, size(reader))
+
+    assert BUFFER_BYTES / 2 < buffered <= most <= BUFFER_BYTES * 1.1 < sum(map(len, filter(None, sent))) * 24
+    assert all(values == sent for values in found.values())
+    await reader.close()
+
+
+def size(reader: KafkaReader) -> int:
+    """Bytes that a reader holds."""
+    return sum(len(stretch.payload) for buffer in reader._buffers.values() for stretch in buffer.stretches)
+
+
+async def settled_size(reader: KafkaReader) -> int:
+    """Bytes that a reader holds once it fetches no more."""
+    before = -1
+    async with asyncio.timeout(PATIENCE):
+        while (now := size(reader)) != before:
+            before = now
+            await SystemClock().sleep(0.5)
+    return now
+
+
+async def test_large_batch_behind_a_busy_partition_is_read(log: KafkaLog, names: Names) -> None:
+    """A record larger than the share of its partition comes, though another partition always has something."""
+    large = os.urandom(3 << 20)
+    await log.commit(Transaction([Append(names.p1, Records([b"k"], [large], [1]))]))
+    busy = asyncio.create_task(keep_writing(log, names.p0))
+
+    async with open_reader(log) as reader:
+        position = 0
+        async with asyncio.timeout(PATIENCE):
+            while (found := await reader.read(names.p1, 0, 10)) is None:
+                await reader.wait({names.p0: position}, 1)
+                if (fetched := await reader.read(names.p0, position, 10)) is not None:
+                    position = fetched.next_offset
+    busy.cancel()
+
+    assert found.records.values == [large]
+
+
+async def keep_writing(log: KafkaLog, target: TopicPartition) -> None:
+    while True:
+        await log.commit(Transaction([Append(target, Records([b"k"], [os.urandom(1 << 19)], [1]))]))
+
+
+async def test_sought_partition_does_not_wait_for_idle_ones(log: KafkaLog, names: Names) -> None:
+    """While a broker holds a request for partitions that have nothing, another one is asked for beside it."""
+    await append(log, names.o0, *numbers(3))
+    overtaken = 0
+    async with open_reader(log) as reader:
+        assert isinstance(reader, KafkaReader)
+        for number in range(9):
+            assert not await reader.wait({names.p0: 0, names.p1: 0}, 0.05)
+            assert reader._fetcher is not None
+            held = set(reader._fetcher._tasks)
+
+            found = await fetch(reader, names.o0, number % 3)
+
+            assert found.records.values == numbers(3)[number % 3 :]
+            overtaken += any(not task.done() for task in held)
+    assert overtaken > 0
+
+
+async def test_closed_reader_ends_its_waiters(log: KafkaLog, names: Names) -> None:
+    """Closing a reader ends who waits on it, with an error; reading on is one, too."""
+    reader = log.reader()
+    waiting = asyncio.create_task(reader.wait({names.p0: 0}, PATIENCE))
+    await asyncio.wait([waiting], timeout=0.1)
+
+    await reader.close()
+
+    with pytest.raises(LogError):
+        await waiting
+    with pytest.raises(LogError):
+        await reader.read(names.p0, 0, 1)
+
+
+async def test_closing_a_reader_while_it_opens(log: KafkaLog, names: Names) -> None:
+    """A reader that is closed before it has connected leaves nothing behind."""
+    reader = log.reader()
+    assert isinstance(reader, KafkaReader)
+    reading = asyncio.create_task(reader.read(names.p0, 0, 1))
+    await asyncio.sleep(0)
+
+    await reader.close()
+    await asyncio.gather(reading, return_exceptions=True)
+
+    assert reader._fetcher is None
+    assert reader not in log._readers
+
+
+async def test_forgotten_partitions_are_not_fetched(log: KafkaLog, names: Names) -> None:
+    """What another worker reads now is fetched no more, until it is asked for again."""
+    await append(log, names.p0, *numbers(5))
+    async with open_reader(log) as reader:
+        assert isinstance(reader, KafkaReader)
+        await fetch(reader, names.p0, 0, 2)
+        await fetch(reader, names.p0, 2, 1)
+        reader.forget([names.p0, names.p1])
+        await log.end_offsets(names.events)
+        assert reader._fetcher is not None
+        assert reader._fetcher.positions() == {}
+
+        assert (await fetch(reader, names.p0, 3)).records.values == numbers(2, 3)
+
+
+async def test_reading_before_the_topic_exists(log: KafkaLog) -> None:
+    """A partition of a topic that is made later is read when it is there."""
+    target = TopicPartition(Names.new().events, 0)
+    async with open_reader(log) as reader:
+        assert not await reader.wait({target: 0}, 0.2)
+        await log.create_topics([TopicSpec(target.topic, 1)])
+        await append(log, target, b"first")
+
+        assert (await fetch(reader, target, 0)).records.values == [b"first"]
