@@ -10,22 +10,31 @@ from headrace.engine.intake import Intake
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import SCHEME
 from headrace.engine.log import Log, TopicSpec
+from headrace.engine.monitoring import Monitoring
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 
 
-async def open_log(settings: Settings, folder: Path | None, role: str) -> Log:
+async def open_log(settings: Settings, folder: Path | None, role: str, monitoring: Monitoring | None = None) -> Log:
     """The log, connected; the caller closes it.
 
     Args:
         folder: where the embedded log is.
         role: what the process does, such as "worker"; with its instance the name that Kafka knows it by.
+        monitoring: of the process, if it has one.
     Raises:
         ConfigError: no Kafka there, or no folder for the embedded log.
         LogError: it cannot be opened.
     """
     if settings.log.url.startswith(SCHEME):
-        log = KafkaLog(settings.log.url, settings.kafka, SystemClock(), role=role)
+        log = KafkaLog(
+            settings.log.url,
+            settings.kafka,
+            SystemClock(),
+            role=role,
+            metrics=monitoring.metrics if monitoring else None,
+            health=monitoring.health if monitoring else None,
+        )
         await log.start()
         return log
     if folder is None:

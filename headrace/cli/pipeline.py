@@ -97,7 +97,7 @@ class Pipeline:
         lock = WorkerLock(self._folder)
         lock.acquire()
         self._resources.callback(lock.release)
-        self.log = await open_log(settings, self._folder, "pipeline")
+        self.log = await open_log(settings, self._folder, "pipeline", self.monitoring)
         self._resources.push_async_callback(self.log.close)
         self.agents = build_agents(settings, self._device_types, self._rules)
         metrics, health = self.monitoring.metrics, self.monitoring.health

@@ -59,7 +59,8 @@ def _work_on_kafka(setup: Setup) -> None:
     settings = setup.settings
     with instance_name(settings.kafka.instance, GROUP, settings.log.url) as name:
         kafka = settings.kafka.model_copy(update={"instance": name})
-        asyncio.run(_work(setup._replace(settings=settings.model_copy(update={"kafka": kafka})), None, name))
+        number = int(name.rpartition("-")[2])
+        asyncio.run(_work(setup._replace(settings=settings.model_copy(update={"kafka": kafka})), None, name, number))
 
 
 def _work_in_folder(setup: Setup, data: Path | None) -> None:
@@ -77,9 +78,9 @@ def _work_in_folder(setup: Setup, data: Path | None) -> None:
 async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> None:
     settings = setup.settings
     stop = stop_on_signals()
-    log = await open_log(settings, data, "worker")
+    monitoring = Monitoring(settings.monitor, index=index)
+    log = await open_log(settings, data, "worker", monitoring)
     try:
-        monitoring = Monitoring(settings.monitor, index=index)
         app = App(
             GROUP,
             log,

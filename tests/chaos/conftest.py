@@ -6,7 +6,7 @@ import random
 import pytest
 
 #: Names the seed of an earlier run, to repeat what was random in it.
-SEED = "CHAOS_SEED"
+SEED = "HEADRACE_TEST_CHAOS_SEED"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The log on Kafka: `headrace.engine.log.Log` for many workers."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence, Set
 from functools import partial
@@ -9,6 +10,8 @@ import aiokafka.errors as kafka_errors
 
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.errors import ConfigError, LogError
+from headrace.engine.health import Health
+from headrace.engine.heart import Heart
 from headrace.engine.kafka import tallies, topics
 from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.commits import CommitQueue
@@ -25,6 +28,7 @@ from headrace.engine.kafka.settings import SCHEME, KafkaSettings
 from headrace.engine.kafka.transactions import Transactions
 from headrace.engine.kafka.watchdog import Watchdog
 from headrace.engine.log import Listener, Reader, Tally, TopicPartition, TopicSpec, Transaction
+from headrace.engine.metrics import Metrics
 
 #: Entries of a compacted partition handed over at once when it is restored.
 RESTORE_CHUNK = 10_000
@@ -46,10 +50,18 @@ class KafkaLog:
         clock: stamps what the log itself writes.
         role: what this process is, such as "worker"; with `settings.instance` the name that Kafka knows it by, so that
             a process that starts again ends what its predecessor left open.
+        metrics, health: of the process; told when fetching was rebuilt, and that the thread runs.
     """
 
     def __init__(
-        self, url: str, settings: KafkaSettings, clock: Clock | None = None, *, role: str = "headrace"
+        self,
+        url: str,
+        settings: KafkaSettings,
+        clock: Clock | None = None,
+        *,
+        role: str = "headrace",
+        metrics: Metrics | None = None,
+        health: Health | None = None,
     ) -> None:
         self._servers = url.removeprefix(SCHEME)
         self._settings = settings
@@ -57,6 +69,9 @@ class KafkaLog:
         self._options = settings.client_options()
         self._name = f"{role}-{settings.instance or os.urandom(6).hex()}"
         self._thread = LoopThread("headrace-kafka")
+        self._metrics = metrics or Metrics()
+        self._health = health
+        self._heart: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._queues: dict[str, CommitQueue] = {}
         self._tallies: CompactedView | None = None
@@ -76,6 +91,8 @@ class KafkaLog:
             raise ConfigError(
                 f"no Kafka at {self._servers}: {error!r}; check [log] url and the security settings of [kafka]"
             ) from error
+        if self._health is not None:
+            self._heart = await self._thread.run(self._beat(self._health))
 
     async def create_topics(self, topics_: Iterable[TopicSpec]) -> None:
         specs = [tallies.TOPIC, *topics_]
@@ -105,7 +122,7 @@ class KafkaLog:
 
         timeouts = self._settings.stall_timeout, self._settings.request_timeout
         watchdog = Watchdog(self._known, SystemClock(), *timeouts)
-        reader = KafkaReader(self._thread, make, watchdog, SystemClock(), self._readers.remove)
+        reader = KafkaReader(self._thread, make, watchdog, SystemClock(), self._metrics, self._readers.remove)
         self._readers.append(reader)
         return reader
 
@@ -200,6 +217,9 @@ class KafkaLog:
             raise LogError(f"Kafka does not answer as it should: {error}") from error
 
     # -- on the I/O thread
+
+    async def _beat(self, health: Health) -> asyncio.Task[None]:
+        return asyncio.create_task(Heart(health, self._metrics, SystemClock(), "kafka").run())
 
     async def _knowing_client(self) -> Client:
         """A client that knows every topic: one that asks for none by name is told of all."""

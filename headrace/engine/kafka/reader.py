@@ -17,6 +17,7 @@ from headrace.engine.kafka.fetcher import Arrival, Deliver, Fetcher
 from headrace.engine.kafka.loop_thread import LoopThread
 from headrace.engine.kafka.watchdog import Watchdog
 from headrace.engine.log import Fetched, TopicPartition
+from headrace.engine.metrics import Metrics
 
 #: Seconds that a stalled fetcher gets to close.
 CLOSE_TIMEOUT = 3.0
@@ -53,6 +54,7 @@ class KafkaReader:
         make_fetcher: called there, again whenever fetching has stalled.
         watchdog: says that it has.
         clock: waits.
+        metrics: told of rebuilds.
         on_close: called with the reader when it is closed.
     """
 
@@ -62,6 +64,7 @@ class KafkaReader:
         make_fetcher: MakeFetcher,
         watchdog: Watchdog,
         clock: Clock,
+        metrics: Metrics,
         on_close: Callable[["KafkaReader"], object],
     ) -> None:
         self._thread = thread
@@ -77,6 +80,7 @@ class KafkaReader:
         self._seeks = 0
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
+        self._metrics = metrics
         self.rebuilds = 0
 
     async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
@@ -158,6 +162,7 @@ class KafkaReader:
                 try:
                     self._fetcher = await self._thread.run(self._replace(self._fetcher))
                     self.rebuilds += 1
+                    self._metrics.count("headrace_fetch_rebuilds_total")
                 except kafka_errors.KafkaError as error:
                     log.warning("fetching_not_rebuilt", error=str(error))
 
