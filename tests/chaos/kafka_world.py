@@ -1,6 +1,7 @@
 """A Kafka of its own, workers on it and load: what the chaos tests on Kafka break."""
 
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -214,6 +215,8 @@ async def running_world(
             f"[kafka]\n{options}[rollup]\ngrace = 120\n[detect]\npane = 60\nwarm_up = 20\n"
         )
         setup = set_up(config)
+        # Ten lines a second while a broker is away, of which no test says anything.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         log = KafkaLog(setup.settings.log.url, setup.settings.kafka, role="chaos")
         await log.start()
         world: World | None = None

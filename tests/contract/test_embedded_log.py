@@ -14,7 +14,8 @@ from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import LogError, LogInUse
 from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
-from tests.contract.log_contract import LogContract, append, read_all, records
+from tests.contract.log_access import append, read_all, records
+from tests.contract.log_contract import LogContract
 
 EVENTS = "events"
 P0 = TopicPartition(EVENTS, 0)

@@ -52,6 +52,10 @@ class CommitQueue:
             self._worker = asyncio.create_task(self._work())
         await asyncio.shield(done)
 
+    async def prepare(self) -> None:
+        """End what a process of the same name left open, soon and not with the first commit."""
+        await self._thread.run(self._transactions.prepare())
+
     async def close(self) -> None:
         """Finish what is asked for, if Kafka takes it soon; who still waits then gets a LogError."""
         if self._worker is not None and not self._worker.done():

@@ -60,13 +60,9 @@ def decode(found: Sequence[Stretch]) -> Fetched:
         contents = _together(full)
         if contents is not None:
             return _fetched(found, [header for header, _ in full], contents)
-        each = [_fetched([stretch], [stretch.header], _alone(stretch)) for stretch in found if stretch.header]
+        return Fetched.joined([_alone(stretch) for stretch in found])
     except Exception as error:  # codecs raise what they like
         raise CorruptRecordException(f"damaged records from offset {found[0].offset} on: {error!r}") from error
-    if not each:
-        return Fetched(found[0].target, found[0].offset, found[-1].next_offset, Records([], [], []))
-    joined = Fetched.joined(each)
-    return joined._replace(base_offset=found[0].offset, next_offset=found[-1].next_offset)
 
 
 def _together(batches: Sequence[tuple[record_format.Header, bytes]]) -> Contents | None:
@@ -81,9 +77,10 @@ def _together(batches: Sequence[tuple[record_format.Header, bytes]]) -> Contents
     return read_columns(plain[0] if len(plain) == 1 else b"".join(plain), count)
 
 
-def _alone(stretch: Stretch) -> Contents:
-    assert stretch.header is not None
-    return _together([(stretch.header, stretch.payload)]) or _contents(stretch.header, stretch.payload)
+def _alone(stretch: Stretch) -> Fetched:
+    if stretch.header is None:
+        return Fetched(stretch.target, stretch.offset, stretch.next_offset, Records([], [], []))
+    return _fetched([stretch], [stretch.header], _contents(stretch.header, stretch.payload))
 
 
 def _fetched(found: Sequence[Stretch], headers: Sequence[record_format.Header | None], contents: Contents) -> Fetched:

@@ -17,6 +17,8 @@ from headrace.engine.records import Records
 BATCH_BYTES = 512 << 10
 #: Bytes at most that a record or a header takes besides its contents: lengths, time, offset.
 RECORD_OVERHEAD, HEADER_OVERHEAD = 32, 10
+#: Up to this many records their sizes are not worth numpy's calls.
+FEW_RECORDS = 200
 
 IntArray = npt.NDArray[np.int64]
 
@@ -73,6 +75,9 @@ def encode(records: Records, compression: str) -> Iterator[EncodedBatch]:
 
 def _parts(records: Records) -> Iterator[tuple[int, int]]:
     """Where one batch ends and the next begins."""
+    if len(records) <= FEW_RECORDS and _few_bytes(records):
+        yield 0, len(records)
+        return
     ends = np.cumsum(_sizes(records))
     start = written = 0
     while start < len(records):
@@ -80,6 +85,14 @@ def _parts(records: Records) -> Iterator[tuple[int, int]]:
         stop = max(stop, start + 1)
         yield start, stop
         start, written = stop, int(ends[stop - 1])
+
+
+def _few_bytes(records: Records) -> bool:
+    """Whether all fit into one batch, as far as a quick look tells."""
+    size = sum(len(name) for name in records.headers) * len(records)
+    for column in (records.keys, records.values, *records.headers.values()):
+        size += len(column) * len(records) if isinstance(column, bytes) else sum(len(each) for each in column if each)
+    return size <= BATCH_BYTES // 2
 
 
 def _sizes(records: Records) -> IntArray:

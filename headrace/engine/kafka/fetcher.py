@@ -10,11 +10,12 @@ import structlog
 from aiokafka.client import ConnectionGroup
 
 from headrace.engine.clock import Clock
-from headrace.engine.errors import HeadraceError, LogError, TopicChanged
-from headrace.engine.kafka.client import UNAUTHORIZED, Client
+from headrace.engine.errors import HeadraceError, LogError
+from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.decoding import Stretch, stretches
-from headrace.engine.kafka.fetch import OFFSET_OUT_OF_RANGE, Part, fetch
-from headrace.engine.kafka.offsets import EARLIEST, LATEST, list_offsets
+from headrace.engine.kafka.fetch import Part, fetch
+from headrace.engine.kafka.fetch_repair import made_anew, repaired
+from headrace.engine.kafka.topic_ids import TopicIds
 from headrace.engine.log import TopicPartition
 
 #: Bytes fetched and not yet read, as they came over the wire, over all partitions of a reader; shared out among them.
@@ -23,6 +24,8 @@ LEAST_PARTITION_BYTES, MOST_PARTITION_BYTES = 128 << 10, 2 << 20
 #: Longest that a broker holds a request that it has nothing for, ms.
 PATIENT_WAIT_MS = 250
 RETRY_PAUSE = 0.1
+#: Seconds between two looks whether topics were made anew.
+TOPIC_CHECK = 5.0
 #: Fetches of damaged records in a row before the partition fails.
 MOST_DAMAGED = 5
 
@@ -78,12 +81,15 @@ class Fetcher:
         self._cursors: dict[TopicPartition, _Cursor] = {}
         self._busy: set[tuple[int, object]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ids = TopicIds(client)
         self._closed = False
 
     def seek(self, target: TopicPartition, offset: int, number: int) -> None:
         """Fetch `target` from `offset` on; arrivals carry `number`, so that older ones are told apart."""
         self._cursors[target] = _Cursor(number, offset, self._clock.monotonic())
         self._client.add_topic(target.topic)
+        if not self._ids.known(target.topic):
+            self._spawn(self._check_topics(), "topics")
         self._schedule()
 
     def forget(self, targets: Iterable[TopicPartition]) -> None:
@@ -125,6 +131,8 @@ class Fetcher:
         """Start every request that can be made now."""
         if self._closed:
             return
+        if self._cursors and not self._running("topics"):
+            self._spawn(self._check_topics(TOPIC_CHECK), "topics")
         for node, targets in self._free().items():
             if (node, PATIENT) not in self._busy:
                 self._start(node, PATIENT, targets)
@@ -147,7 +155,7 @@ class Fetcher:
                 leaderless = True
             else:
                 wanted.setdefault(node, []).append(target)
-        if leaderless and not any(task.get_name() == "leaders" for task in self._tasks):
+        if leaderless and not self._running("leaders"):
             self._spawn(self._find_leaders(), "leaders")
         return wanted
 
@@ -169,6 +177,9 @@ class Fetcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._schedule())
+
+    def _running(self, name: str) -> bool:
+        return any(task.get_name() == name for task in self._tasks)
 
     async def _find_leaders(self) -> None:
         await asyncio.wait([self._client.force_metadata_update()], timeout=RETRY_PAUSE)
@@ -225,48 +236,34 @@ class Fetcher:
         log.warning("damaged_records", topic=target.topic, partition=target.partition, error=str(error))
         if cursor.damaged < MOST_DAMAGED:
             return None
-        cursor.failed = True
         message = f"{target.topic}/{target.partition} cannot be read: {error}; its copies on the brokers are damaged"
-        return Arrival(target, cursor.seek, [], LogError(message))
+        return self._failed(target, cursor, LogError(message))
 
     async def _repair(self, target: TopicPartition, cursor: _Cursor, code: int) -> None:
-        """Repair what can be repaired; what cannot goes to the reader."""
         position = cursor.position
-        problem: HeadraceError | None = None
         try:
-            if code == OFFSET_OUT_OF_RANGE:
-                problem = await self._out_of_range(target, cursor)
-            elif code in UNAUTHORIZED:
-                problem = LogError(f"Kafka does not let this user read topic {target.topic}; grant READ on it")
-            else:
-                # The leader moved, or is on its way: look again.
-                self._client.force_metadata_update()
-                await self._clock.sleep(RETRY_PAUSE)
+            cursor.position = await repaired(self._client, self._ids, self._clock, target, position, code)
         except HeadraceError as error:
-            problem = error
+            self._deliver([self._failed(target, cursor, error)])
+        else:
+            if cursor.position != position:
+                self._deliver([Arrival(target, cursor.seek, [Stretch(target, position, cursor.position)])])
         finally:
             cursor.busy -= 1
-        if problem is not None:
-            cursor.failed = True
-            self._deliver([Arrival(target, cursor.seek, [], problem)])
-        elif cursor.position != position:
-            self._deliver([Arrival(target, cursor.seek, [Stretch(target, position, cursor.position)])])
 
-    async def _out_of_range(self, target: TopicPartition, cursor: _Cursor) -> HeadraceError | None:
-        first = (await list_offsets(self._client, [target], EARLIEST))[target]
-        end = (await list_offsets(self._client, [target], LATEST))[target]
-        if cursor.position > end:
-            return TopicChanged(
-                f"{target.topic}/{target.partition} ends at {end}, but was read up to {cursor.position}: "
-                f"the topic was deleted and made anew. `headrace topics reset {target.topic}` starts it over"
+    @staticmethod
+    def _failed(target: TopicPartition, cursor: _Cursor, error: HeadraceError) -> Arrival:
+        cursor.failed = True
+        return Arrival(target, cursor.seek, [], error)
+
+    async def _check_topics(self, pause: float = 0.0) -> None:
+        """A topic that was made anew is not read on, though its offsets reach as far as before."""
+        await self._clock.sleep(pause)
+        for topic in await self._ids.changed({target.topic for target in self._cursors}):
+            self._deliver(
+                [
+                    self._failed(target, cursor, made_anew(topic))
+                    for target, cursor in self._cursors.items()
+                    if target.topic == topic and not cursor.failed
+                ]
             )
-        if cursor.position > 0:  # at 0 nothing was read yet: that is where a new group begins
-            log.error(
-                "records_lost",
-                topic=target.topic,
-                partition=target.partition,
-                count=first - cursor.position,
-                reason="retention dropped records that were not read yet",
-            )
-        cursor.position = first
-        return None

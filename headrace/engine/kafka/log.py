@@ -140,6 +140,8 @@ class KafkaLog:
             self._learn,
         )
         self._members.append(member)
+        if self._settings.instance is not None:
+            await self._queue(group).prepare()
         await member.join()
         return member
 

@@ -92,6 +92,11 @@ class Transactions:
             self.count += 1
             return
 
+    async def prepare(self) -> None:
+        """Begin to end what a predecessor of the same name left open: the owners of its partitions wait for that."""
+        if self._background is None:
+            self._background = asyncio.create_task(self._clean_up())
+
     async def close(self) -> None:
         """Abort what is open, if Kafka answers soon, and let go of the connections."""
         if self._background is not None:

@@ -197,12 +197,18 @@ class Commits:
                     send.tallies = {}  # counted once, with the first partition the send goes to
         return [Append(target, Records.concat(records), tallies.get(target, {})) for target, records in parts.items()]
 
+    def _partitions(self, topic: str) -> int:
+        try:
+            return self._log.partitions(topic)
+        except KeyError as error:
+            raise LogError(f"an agent sends to topic {topic!r}, which does not exist; create it") from error
+
     def _split(self, send: Send) -> list[tuple[int, Records]]:
+        if send.partition is not None:
+            return [(send.partition, send.records)]
         partitioner = self._partitioners.get(send.topic)
         if partitioner is None:
-            partitioner = self._partitioners[send.topic] = Partitioner(self._log.partitions(send.topic))
-        if send.partition is not None and send.partition < partitioner.partitions:
-            return [(send.partition, send.records)]
+            partitioner = self._partitioners[send.topic] = Partitioner(self._partitions(send.topic))
         rows = partitioner.split([key or b"" for key in send.records.keys])
         if len(rows) == 1:
             return [(next(iter(rows)), send.records)]

@@ -21,6 +21,8 @@ from headrace.engine.runtime.settings import RuntimeSettings
 
 #: Seconds between two looks for a partition that is not known.
 LOOK_PAUSE = 0.2
+#: Seconds that the log gets for the last commit of a worker that stops.
+LAST_COMMIT_TIMEOUT = 5.0
 
 log_ = structlog.get_logger()
 
@@ -138,7 +140,8 @@ class BatchConsumer(Consumer):
             problem = app.tables.problem(target) or self._problem(target)
             if problem is not None:
                 self._stop_partition(target, problem)
-            elif target not in self.stopped_partitions:
+            elif target not in self.stopped_partitions and app.tables.is_restored(target):
+                # Not restored: Faust's handler above crashes the app on an error, or does nothing as it stops already.
                 self._pumps.start(target, positions[target])
         self._metrics.set("headrace_partitions_assigned", len(targets), group=self._group)
         self._metrics.set("headrace_partitions_stopped", len(self.stopped_partitions), group=self._group)
@@ -252,9 +255,18 @@ class BatchConsumer(Consumer):
             self._assignment = None
             self._health.not_ready("agents", "stopping")
             await self._cancel_take_over()
-            await self._suspend(self._settings.drain_timeout)
+            await self._suspend_at_last()
             await self._leave()
             await self._pumps.close()
+
+    async def _suspend_at_last(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout + LAST_COMMIT_TIMEOUT):
+                await self._suspend(self._settings.drain_timeout)
+        except TimeoutError:
+            # The next owner begins at the position before it.
+            log_.warning("stopped_without_last_commit", group=self._group)
+            await _cancel(self._suspending)
 
     async def on_stop(self) -> None:
         """Everything was committed by `drain`; what was not finished must not be."""

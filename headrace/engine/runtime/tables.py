@@ -73,6 +73,10 @@ class BatchTableManager(TableManager):
             if other.partition == target.partition and other.topic in topics
         ]
 
+    def is_restored(self, target: TopicPartition) -> bool:
+        """Whether the tables of a partition are what their changelogs say."""
+        return target in self._restored_partitions
+
     def problem(self, target: TopicPartition) -> str | None:
         """Why the tables of a partition cannot be kept, or None."""
         return self._problems.get(target.topic)

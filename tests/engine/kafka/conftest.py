@@ -8,7 +8,7 @@ from local_kafka.cluster import Cluster
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
 from tests.conftest import KafkaServer
-from tests.contract.log_contract import Names
+from tests.contract.log_access import Names
 
 ODD_SETTINGS = {
     # Compacts whatever was appended before the last append, and forgets deleted keys, within a second.

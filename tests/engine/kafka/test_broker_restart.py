@@ -10,7 +10,7 @@ from headrace.engine.errors import CommitRefused
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
-from tests.contract.log_contract import Assignments, Names, append, fetch, numbers, open_reader, records, restore_all
+from tests.contract.log_access import Assignments, Names, append, fetch, numbers, open_reader, records, restore_all
 
 pytestmark = pytest.mark.integration
 

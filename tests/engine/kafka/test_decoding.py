@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.engine.kafka.decoding import MANY_RECORDS, stretches
+from headrace.engine.kafka.decoding import decode as decode_all
 from headrace.engine.kafka.encoding import encode
 from headrace.engine.kafka.record_columns import read_columns
 from headrace.engine.kafka.record_format import CHECKED_FROM, HEADER, LENGTH, crc32c
@@ -170,6 +171,39 @@ def test_nothing_but_markers_moves_the_position() -> None:
     (found,) = decode(body(ONE, "none", 8) + marker(9, 0), 8, [(77, 8)])
 
     assert (found.base_offset, found.next_offset, len(found.records)) == (8, 10, 0)
+
+
+@pytest.mark.parametrize("count", [1, MANY_RECORDS])
+def test_read_that_begins_at_a_marker(count: int) -> None:
+    """Records behind a marker that a read begins with keep their own offsets."""
+    many = Records([b"k"] * count, [b"v"] * count, [1] * count)
+    data = marker(5, 1) + body(many, "none", 6) + marker(6 + count, 1) + body(ONE, "none", 7 + count)
+
+    whole = decode_all(stretches(TARGET, 5, data))
+
+    assert offsets([whole]) == [*range(6, 6 + count), 7 + count]
+    assert (whole.base_offset, whole.next_offset) == (5, 8 + count)
+
+
+@given(st.lists(st.tuples(some_records(most=60), st.booleans()), min_size=1, max_size=5), st.data())
+def test_stretches_are_read_together_as_one_by_one(parts: list[tuple[Records, bool]], data: st.DataObject) -> None:
+    """Several batches decoded at once are what each is by itself, whatever lies between them."""
+    whole, at = b"", 0
+    for records, aborted in parts:
+        whole += body(records, "lz4", at) + marker(at + len(records), int(not aborted))
+        at += len(records) + 1
+    starts = [0]
+    for records, _ in parts:
+        starts.append(starts[-1] + len(records) + 1)
+    gone = [(77, start) for start, (_, aborted) in zip(starts, parts, strict=False) if aborted]
+    offset = data.draw(st.integers(0, at - 1))
+    found = stretches(TARGET, offset, whole, gone)
+
+    together, each = decode_all(found), [stretch.decode() for stretch in found]
+
+    assert offsets([together]) == offsets(each)
+    assert same([together.records], Records.concat([piece.records for piece in each]))
+    assert (together.base_offset, together.next_offset) == (offset, at)
 
 
 def test_aborted_transaction_of_somebody_else() -> None:

@@ -14,7 +14,7 @@ from headrace.engine.kafka.reader import KafkaReader
 from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
-from tests.contract.log_contract import PATIENCE, Names, append, fetch, numbers, open_reader, read_all
+from tests.contract.log_access import PATIENCE, Names, append, fetch, numbers, open_reader, read_all
 from tests.engine.kafka.admin import delete_records, make_anew
 
 pytestmark = pytest.mark.integration
@@ -73,7 +73,10 @@ async def test_dropped_below_a_running_reader(kafka: KafkaServer, log: KafkaLog,
         assert (await fetch(reader, names.p0, found.next_offset)).records.values == [b"last"]
 
 
-async def test_topic_made_anew_stops_its_reader(kafka: KafkaServer, log: KafkaLog, names: Names) -> None:
+@pytest.mark.parametrize("new_records", [0, 500], ids=["shorter than before", "longer than before"])
+async def test_topic_made_anew_stops_its_reader(
+    kafka: KafkaServer, log: KafkaLog, names: Names, new_records: int
+) -> None:
     """A topic that was deleted and made again is not read on in silence: the error names the command that helps."""
     await append(log, names.p0, *numbers(100))
     await append(log, names.o0, b"other")
@@ -82,6 +85,8 @@ async def test_topic_made_anew_stops_its_reader(kafka: KafkaServer, log: KafkaLo
         while position < (await log.end_offsets(names.events))[names.p0]:
             position = (await fetch(reader, names.p0, position)).next_offset
         await make_anew(kafka.bootstrap, names.events, 2)
+        if new_records:
+            await append(log, names.p0, *numbers(new_records))
 
         with pytest.raises(TopicChanged, match=f"headrace topics reset {names.events}"):
             await fetch(reader, names.p0, position)
@@ -89,6 +94,8 @@ async def test_topic_made_anew_stops_its_reader(kafka: KafkaServer, log: KafkaLo
         with pytest.raises(TopicChanged):
             await reader.read(names.p0, position, 10)
         assert (await fetch(reader, names.o0, 0)).records.values == [b"other"]
+        if new_records:
+            assert (await fetch(reader, names.p0, 0)).records.values[:3] == numbers(3)
 
 
 async def test_slow_reader_of_a_large_backlog_buffers_little(log: KafkaLog) -> None:

@@ -14,7 +14,7 @@ from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Changes, TopicPartition, Transaction
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
-from tests.contract.log_contract import PATIENCE, Names, append, numbers, read_all, restore_all
+from tests.contract.log_access import PATIENCE, Names, append, numbers, read_all, restore_all
 from tests.engine.kafka.admin import allow_deletion, delete_records, make_anew
 from tests.engine.kafka.held_log import HeldLog, abort, connected, take_over
 

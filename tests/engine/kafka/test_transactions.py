@@ -12,7 +12,7 @@ from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Changes, Member, TopicPartition, Transaction
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
-from tests.contract.log_contract import (
+from tests.contract.log_access import (
     Assignments,
     Names,
     append,

@@ -150,6 +150,27 @@ async def test_second_rebalance_during_a_restore(place: Place) -> None:
     assert await place.values() == everywhere(b"a=1", b"a=2")
 
 
+class _BrokenRestore(KafkaLog):
+    """Cannot read changelogs."""
+
+    async def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        if target.partition >= 0:
+            raise LogError("cannot be read")
+        yield []
+
+
+async def test_worker_that_cannot_restore_ends_and_does_nothing(place: Place) -> None:
+    """With the error; not a record is worked on with tables that are not complete."""
+    await append_everywhere(place, b"a")
+
+    async with place.worker(counting(place, {}, "w"), make_log=_BrokenRestore) as worker:
+        with pytest.raises(LogError, match="cannot be read"):
+            await worker.task
+
+    assert await place.values() == {}
+    assert await place.lag() > 0
+
+
 async def test_slow_agent_holds_back_only_its_own_partition(place: Place) -> None:
     """While it waits inside a batch of one partition, the others are read and committed, and its position stays."""
     go_on = asyncio.Event()
