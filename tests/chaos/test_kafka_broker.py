@@ -1,5 +1,6 @@
 """Brokers are killed under load; the workers go on by themselves, and nothing is lost or there twice."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,24 @@ async def test_one_of_three_brokers_is_always_down(
                 await clock.sleep(world.rng.uniform(1.0, 5.0))
                 await world.wait_progress()
                 await world.restart_broker(broker)
+
+        report = await world.finish()
+
+    print(report)
+
+
+async def test_worker_stops_while_kafka_is_away(
+    tmp_path: Path, chaos_size: Any, chaos_seed: int, kafka_tools: None
+) -> None:
+    """SIGTERM ends it without an error, though it cannot commit what it has finished: the next one does that again."""
+    async with running_world(tmp_path, chaos_seed, workers=1, kafka=SHORT_SESSION) as world:
+        async with world.load.running():
+            await clock.sleep(world.rng.uniform(4.0, 6.0))
+            world.cluster.kill(0)
+            await asyncio.to_thread(world.retire_worker, world.workers[0])
+            await world.restart_broker(0)
+            world.start_worker()
+            await world.wait_progress()
 
         report = await world.finish()
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import aiokafka.errors as kafka_errors
+import structlog
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import LogError
@@ -11,6 +12,11 @@ from headrace.engine.kafka.client import UNAUTHORIZED, Client, Rejected
 from headrace.engine.kafka.fetch import OFFSET_OUT_OF_RANGE, read_on
 from headrace.engine.kafka.offsets import EARLIEST, LATEST, READ_UNCOMMITTED, list_offsets
 from headrace.engine.log import TopicPartition
+
+#: Seconds without progress before somebody should know; the cluster ends an abandoned transaction in 10 s.
+PATIENCE = 30.0
+
+log = structlog.get_logger(__name__)
 
 
 class CompactedView:
@@ -40,10 +46,26 @@ class CompactedView:
             end = await self._end()
             if not 0 <= self._position <= end:
                 await self._rewind()
+            moved_at = self._clock.monotonic()
             while self._position < end:
-                if not await self._read():
-                    end = min(end, await self._end())  # less than before if the topic was made anew
+                if await self._read():
+                    moved_at = self._clock.monotonic()
+                    continue
+                end = min(end, await self._end())  # less than before if the topic was made anew
+                if self._clock.monotonic() - moved_at > PATIENCE:
+                    moved_at = self._clock.monotonic()
+                    self._warn()
         return self.entries
+
+    def _warn(self) -> None:
+        """Whoever began the transaction is to end it, or the cluster; when neither does, somebody has to."""
+        log.warning(
+            "restore_waits_for_a_transaction",
+            topic=self._target.topic,
+            partition=self._target.partition,
+            offset=self._position,
+            advice="if this goes on, the cluster lost its end: kafka-transactions.sh find-hanging, then abort",
+        )
 
     async def _end(self) -> int:
         return (await list_offsets(self._client, [self._target], LATEST, READ_UNCOMMITTED))[self._target]

@@ -81,7 +81,7 @@ class Transactions:
                 await self._attempt(producer, transaction, records, scope, progress)
             except kafka_errors.KafkaError as error:
                 self._fail(scope, fenced=_code(error) in FENCED)
-                self._background = asyncio.create_task(self._clean_up())
+                self._clean_up_soon()
                 _raise_final(error, transaction)
                 log.warning("transaction_repeated", name=producer.name, error=str(error))
                 if not (progress.ending and await self._was_committed(progress)):
@@ -94,8 +94,7 @@ class Transactions:
 
     async def prepare(self) -> None:
         """Begin to end what a predecessor of the same name left open: the owners of its partitions wait for that."""
-        if self._background is None:
-            self._background = asyncio.create_task(self._clean_up())
+        self._clean_up_soon()
 
     async def close(self) -> None:
         """Abort what is open, if Kafka answers soon, and let go of the connections."""
@@ -114,8 +113,12 @@ class Transactions:
         # A rival of our name would be fenced in turn: chance lets one of both through.
         self._hold_off = random.uniform(0, LONGEST_PAUSE) if fenced else 0.0
 
-    async def _clean_up(self) -> None:
+    def _clean_up_soon(self) -> None:
         """Abort what failed now, not with the next commit: whoever restores these tables waits for it."""
+        if self._background is None or self._background.done():
+            self._background = asyncio.create_task(self._clean_up())
+
+    async def _clean_up(self) -> None:
         with contextlib.suppress(LogError):
             await self._ready()
 

@@ -12,7 +12,7 @@ from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
 from tests.contract.log_access import Assignments, Names, append, fetch, numbers, open_reader, records, restore_all
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.chaos]
 
 SETTINGS = KafkaSettings(session_timeout=3.0, heartbeat_interval=0.5, transaction_timeout=5.0, request_timeout=5.0)
 #: Commits of each writer behind the last fault.

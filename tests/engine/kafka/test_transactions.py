@@ -309,6 +309,21 @@ async def test_refused_commit_is_not_committed_with_the_next(other: KafkaLog, lo
     assert set(await restore_all(log, names.s0)) == set(numbers(5))
 
 
+async def test_refused_commit_is_aborted_at_once(kafka: KafkaServer, other: KafkaLog, names: Names) -> None:
+    """Nobody waits for what was refused: it is aborted before the next commit, and long before it would time out."""
+    log = KafkaLog(f"kafka://{kafka.bootstrap}", KafkaSettings(transaction_timeout=600))
+    await log.start()
+    member = await joined(other, names)
+
+    with pytest.raises(CommitRefused):
+        await log.commit(everything(names, b"refused", positions={names.o0: 3}, member=member._replace(generation=77)))
+
+    assert await wait_until_settled(kafka.bootstrap, names.p0) > 1
+    assert await restore_all(other, names.s0) == {}
+    assert await other.positions(names.group, names.other) == {names.o0: 0}
+    await log.close()
+
+
 async def test_failed_commit_moves_nothing(kafka: KafkaServer, names: Names) -> None:
     """A record that Kafka will never take fails the commit for good; nothing of it is there, and no position moves."""
     log = KafkaLog(f"kafka://{kafka.bootstrap}", KafkaSettings(compression="none"))

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from headrace.engine.runtime.batches import Batches
 from tests.engine.runtime.kafka_apps import (
     FAST,
     SETTINGS,
+    Build,
     Count,
     Place,
     Server,
@@ -36,12 +36,14 @@ async def place(kafka: Server) -> AsyncIterator[Place]:
 
 
 async def test_nothing_fetched_before_a_rebalance_is_offered_after_it(place: Place) -> None:
-    """What was read ahead, waits in a queue or is in hand of an agent when its partition leaves goes nowhere."""
-    await place.create(2)
+    """What an agent has in hand, or was fetched and waits for more, goes nowhere when its partition leaves."""
+    in_hand, waiting = (0, 2), (1, 3)
+    linger = 2.0
+    await place.create(4)
     go_on = asyncio.Event()
     offered: list[tuple[str, int, bytes | None]] = []
 
-    def build(name: str) -> Any:
+    def build(name: str) -> Build:
         def add(app: App) -> None:
             @app.agent(app.batches(place.topic))
             async def copy(batches: Batches) -> None:
@@ -53,22 +55,27 @@ async def test_nothing_fetched_before_a_rebalance_is_offered_after_it(place: Pla
 
         return add
 
-    for partition in range(2):
-        await place.append(partition, *MANY)
-    runtime = FAST.model_copy(update={"max_batch_records": 10})
+    for partition in range(4):
+        await place.append(partition, *(MANY if partition in in_hand else MANY[:5]))
+    batches_of_ten = FAST.model_copy(update={"max_batch_records": 10, "linger_records": 10})
 
-    async with place.worker(build("first"), runtime=runtime) as first:
-        await wait_until(lambda: len({partition for _, partition, _ in offered}) == 2, "no batch in hand")
-        async with place.worker(build("second"), runtime=runtime) as second:
-            await wait_shared([first, second], 2)
+    async with place.worker(build("first"), runtime=batches_of_ten.model_copy(update={"linger": linger})) as first:
+        await wait_until(lambda: {partition for _, partition, _ in offered} == set(in_hand), "no batch in hand")
+        async with place.worker(build("second"), runtime=batches_of_ten) as second:
+            await wait_shared([first, second], 4)
             before = len(offered)
-            (moved,) = second.partitions
+            moved = {target.partition for target in second.partitions}
             go_on.set()
             await place.wait_done()
+            await asyncio.sleep(linger)
 
-    assert await place.values() == {0: MANY, 1: MANY}
-    assert {name for name, partition, _ in offered[before:] if partition == moved.partition} <= {"second"}
-    assert [value for name, partition, value in offered if (name, partition) == ("second", moved.partition)] == MANY
+    assert moved & set(in_hand)
+    assert moved & set(waiting)
+    assert await place.values() == {partition: MANY if partition in in_hand else MANY[:5] for partition in range(4)}
+    assert not [name for name, partition, _ in offered[before:] if partition in moved and name == "first"]
+    for partition in moved:
+        values = [value for name, number, value in offered if (name, number) == ("second", partition)]
+        assert values == (MANY if partition in in_hand else MANY[:5])
 
 
 async def test_finished_work_is_committed_before_its_partition_moves(place: Place) -> None:

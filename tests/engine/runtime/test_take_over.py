@@ -151,12 +151,12 @@ async def test_second_rebalance_during_a_restore(place: Place) -> None:
 
 
 class _BrokenRestore(KafkaLog):
-    """Cannot read changelogs."""
+    """Cannot read changelogs to their end."""
 
     async def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
-        if target.partition >= 0:
-            raise LogError("cannot be read")
-        yield []
+        async for entries in super().restore(target):
+            yield entries
+        raise LogError("cannot be read")
 
 
 async def test_worker_that_cannot_restore_ends_and_does_nothing(place: Place) -> None:
