@@ -105,13 +105,14 @@ class BatchTableManager(TableManager):
     async def _restore(self, target: TopicPartition) -> None:
         """All tables of one partition; interrupted half-way, they are restored from scratch the next time."""
         log: Log = cast(Any, self.app).record_log
+        sharing = self._sharing(target)  # their tables are dropped here, and restored with those of `target`
         self.drop([target])
         for state in self._states.get(target.topic, ()):
             changelog = TopicPartition(changelog_topic(self.app.conf.id, state.name), target.partition)
             async for entries in log.restore(changelog):
                 state.restore(target.partition, entries)
             state.restored(target.partition)
-        self._restored_partitions.add(target)
+        self._restored_partitions |= {target, *sharing}
 
     def _mismatch(self, topic: str) -> str | None:
         """A table is partitioned like its topic: with another number of partitions its keys are elsewhere."""
