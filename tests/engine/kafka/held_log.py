@@ -10,8 +10,9 @@ from headrace.engine.kafka.encoding import encode
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.offsets import LATEST, READ_UNCOMMITTED, list_offsets
 from headrace.engine.kafka.producer import Producer, Scope
-from headrace.engine.log import TopicPartition
+from headrace.engine.log import Append, Changes, TopicPartition, Transaction
 from headrace.engine.records import Records
+from tests.contract.log_access import Names, records
 
 
 class Gate:
@@ -100,3 +101,26 @@ async def wait_until_settled(bootstrap: str, target: TopicPartition) -> int:
             if await list_offsets(client, [target], LATEST) == written:
                 return written[target]
             await asyncio.sleep(0.05)
+
+
+def everything(names: Names, value: bytes, **more: object) -> Transaction:
+    """A transaction of every kind of content."""
+    return Transaction(
+        [Append(names.p0, records(value)), Append(names.p1, records(value))],
+        [Changes(names.s0, {value: b"set"})],
+        names.group,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+async def held(log: HeldLog, transaction: Transaction) -> "asyncio.Task[None]":
+    """A commit that has done all but end."""
+    log.gate.shut()
+    task = asyncio.create_task(log.commit(transaction))
+    await log.gate.wait_for_somebody()
+    return task
+
+
+def name_of(log: KafkaLog, group: str = "") -> str:
+    """What Kafka knows the producer of a group by."""
+    return f"{log._name}-{group}" if group else log._name

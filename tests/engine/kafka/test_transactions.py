@@ -1,7 +1,7 @@
 """A commit on Kafka happens once or not at all, whatever becomes of its transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -9,7 +9,7 @@ from headrace.engine.errors import CommitRefused, LogError
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.producer import Producer, Scope
 from headrace.engine.kafka.settings import KafkaSettings
-from headrace.engine.log import Append, Changes, Member, TopicPartition, Transaction
+from headrace.engine.log import Append, Member, TopicPartition, Transaction
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
 from tests.contract.log_access import (
@@ -23,7 +23,7 @@ from tests.contract.log_access import (
     records,
     restore_all,
 )
-from tests.engine.kafka.held_log import HeldLog, HeldProducer, abort, take_over, wait_until_settled
+from tests.engine.kafka.held_log import HeldLog, abort, everything, held, name_of, take_over, wait_until_settled
 
 pytestmark = pytest.mark.integration
 
@@ -48,29 +48,6 @@ async def other(kafka: KafkaServer) -> AsyncIterator[KafkaLog]:
     await log.start()
     yield log
     await log.close()
-
-
-def everything(names: Names, value: bytes, **more: object) -> Transaction:
-    """A transaction of every kind of content."""
-    return Transaction(
-        [Append(names.p0, records(value)), Append(names.p1, records(value))],
-        [Changes(names.s0, {value: b"set"})],
-        names.group,
-        **more,  # type: ignore[arg-type]
-    )
-
-
-async def held(log: HeldLog, transaction: Transaction) -> "asyncio.Task[None]":
-    """A commit that has done all but end."""
-    log.gate.shut()
-    task = asyncio.create_task(log.commit(transaction))
-    await log.gate.wait_for_somebody()
-    return task
-
-
-def name_of(log: KafkaLog, group: str = "") -> str:
-    """What Kafka knows the producer of a group by."""
-    return f"{log._name}-{group}" if group else log._name
 
 
 # -- fenced, timed out
@@ -172,81 +149,6 @@ async def test_commit_that_was_not_answered_is_not_done_twice(kafka: KafkaServer
 
     assert await read_all(log, names.p0) == [*numbers(3), b"next"]
     await log.close()
-
-
-# -- markers that got lost
-
-
-class Forgetful(Producer):
-    """Does not say in its first transaction that it writes to partition 1: no marker ends what it writes there."""
-
-    forgotten = 0
-
-    async def _extend(self, targets: Iterable[TopicPartition], group: str) -> None:
-        if not self.forgotten:
-            self.forgotten += 1
-            targets = [target for target in targets if target.partition != 1]
-        await super()._extend(targets, group)
-
-
-class ForgetfulLog(HeldLog):
-    """A log with such a producer."""
-
-    async def _new_producer(self, group: str) -> Producer:
-        made = await super()._new_producer(group)
-        forgetful = type("ForgetfulHeld", (Forgetful, HeldProducer), {"gate": self.gate})
-        producer = forgetful(made.client, made.name, made._timeout_ms / 1000, made._clock)
-        assert isinstance(producer, Producer)
-        return producer
-
-
-async def break_connections(producer: Producer) -> None:
-    """As when a broker goes."""
-    for connection in list(producer.client._conns.values()):
-        connection.close()
-
-
-@pytest.fixture
-async def forgetful(odd_kafka: KafkaServer) -> AsyncIterator[ForgetfulLog]:
-    log = ForgetfulLog(f"kafka://{odd_kafka.bootstrap}", KafkaSettings())
-    await log.start()
-    yield log
-    log.gate.open()
-    await log.close()
-
-
-async def test_hanging_records_end_as_their_transaction_did(odd_kafka: KafkaServer, forgetful: ForgetfulLog) -> None:
-    """What was acknowledged and lost its marker is committed when a broker was gone, before anything else happens."""
-    names = Names.new()
-    await forgetful.create_topics(names.specs())
-    await forgetful.commit(everything(names, b"acknowledged"))
-    assert await read_all(forgetful, names.p1) == []
-    (queue,) = forgetful._queues.values()
-    producer = queue._transactions._producer
-    assert producer is not None
-    await forgetful._thread.run(break_connections(producer))
-
-    refused = everything(names, b"refused", positions={names.o0: 1}, member=Member("nobody", 7))
-    with pytest.raises(CommitRefused):
-        await forgetful.commit(refused)
-
-    assert await wait_until_settled(odd_kafka.bootstrap, names.p1) > 1
-    assert await read_all(forgetful, names.p1) == [b"acknowledged"]
-    assert await read_all(forgetful, names.p0) == [b"acknowledged"]
-
-
-async def test_hanging_records_of_an_aborted_transaction(odd_kafka: KafkaServer, forgetful: ForgetfulLog) -> None:
-    """What was aborted and lost its marker is aborted before the transaction is done again: it is there once."""
-    names = Names.new()
-    await forgetful.create_topics(names.specs())
-    commit = await held(forgetful, everything(names, b"held"))
-
-    await take_over(odd_kafka.bootstrap, name_of(forgetful, names.group))
-    forgetful.gate.open()
-    await commit
-
-    assert await read_all(forgetful, names.p0) == [b"held"]
-    assert await read_all(forgetful, names.p1) == [b"held"]
 
 
 # -- refused
