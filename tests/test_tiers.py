@@ -7,13 +7,14 @@ import pytest
 pytest_plugins = ["pytester"]
 
 CONFTEST = Path(__file__).with_name("conftest.py").read_text()
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A suite of its own under the same conftest, on a laptop."""
     pytester.makeconftest(CONFTEST)
-    pytester.makeini("[pytest]\nmarkers = timescaledb:\n  data:\n")
+    pytester.makeini(f"[pytest]\npythonpath = {SCRIPTS}\nmarkers = timescaledb:\n  data:\n")
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("HEADRACE_TEST_TIMESCALEDB_URL", raising=False)

@@ -112,8 +112,8 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
-def world(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@contextmanager
+def worked_world(folder: Path) -> Iterator[World]:
     """A cluster on which a worker has worked through 90 minutes of messages."""
 
     async def work() -> None:
@@ -130,9 +130,23 @@ def world(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         return not await made.lag()
 
     with Cluster() as cluster:
-        made = World(cluster, tmp_path_factory.mktemp("kafka") / "headrace.toml")
+        made = World(cluster, folder / "headrace.toml")
         with made.worker() as log:
             asyncio.run(work())
+        yield made
+
+
+@pytest.fixture(scope="module")
+def world(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One for all tests of this file that only look, or write beside the rest."""
+    with worked_world(tmp_path_factory.mktemp("kafka")) as made:
+        yield made
+
+
+@pytest.fixture
+def own_world(kafka_tools: None, tmp_path: Path) -> Iterator[World]:
+    """One for a test alone."""
+    with worked_world(tmp_path) as made:
         yield made
 
 
@@ -207,37 +221,37 @@ def test_an_agent_replayed_sends_the_same_again(headrace: Headrace, world: World
     assert set(after) == set(before)
 
 
-def test_partitions_added_and_started_over(headrace: Headrace, world: World) -> None:
+def test_partitions_added_and_started_over(headrace: Headrace, own_world: World) -> None:
     """The worker stops with the name of the command, which needs the worker stopped; then everything arrives."""
 
     async def extend() -> None:
-        async with world.log() as log:
+        async with own_world.log() as log:
             await log.extend_topic(topics.RAW, 3)
 
     async def caught_up() -> bool:
-        return not await world.lag()
+        return not await own_world.lag()
 
     def owners() -> list[str]:
-        found = document(headrace("topics", topics.RAW, "--config", world.config, "--json"))
+        found = document(headrace("topics", topics.RAW, "--config", own_world.config, "--json"))
         names: list[str] = found["groups"][GROUP]["owners"]
         return names
 
-    with world.worker() as log:
+    with own_world.worker() as log:
         while not owners():
             pass
         asyncio.run(extend())
         asyncio.run(until(lambda: f"headrace topics reset {topics.RAW}" in log.read_text()))
-        refused = headrace("topics", "reset", topics.RAW, "--config", world.config, "--yes", code=1)
+        refused = headrace("topics", "reset", topics.RAW, "--config", own_world.config, "--yes", code=1)
     assert "Stop its workers first" in refused.stderr
 
-    done = document(headrace("topics", "reset", topics.RAW, "--config", world.config, "--yes", "--json"))
-    asyncio.run(world.feed(90, 100))
-    before = len(asyncio.run(world.values(topics.ROLLUPS)))
-    with world.worker() as log:
+    done = document(headrace("topics", "reset", topics.RAW, "--config", own_world.config, "--yes", "--json"))
+    asyncio.run(own_world.feed(90, 100))
+    before = len(asyncio.run(own_world.values(topics.ROLLUPS)))
+    with own_world.worker() as log:
         asyncio.run(until(caught_up))
 
     assert {growth["topic"] for growth in done["grown"]} >= {topics.READINGS, topics.ROLLUPS}
     assert "headrace-seen-changelog" in done["emptied"]
     assert "headrace-outcomes-changelog" not in done["emptied"]
     assert "stopped" not in log.read_text()
-    assert len(asyncio.run(world.values(topics.ROLLUPS))) - before == len(DEVICES) * 9
+    assert len(asyncio.run(own_world.values(topics.ROLLUPS))) - before == len(DEVICES) * 9

@@ -94,11 +94,11 @@ async def abort(bootstrap: str, records: Mapping[TopicPartition, Records]) -> No
 
 
 async def wait_until_settled(bootstrap: str, target: TopicPartition) -> int:
-    """Until no transaction is open in a partition; its end."""
+    """Until something was written to a partition, a marker at least, and no transaction is open in it; its end."""
     async with connected(bootstrap) as client, asyncio.timeout(30):
         while True:
             written = await list_offsets(client, [target], LATEST, READ_UNCOMMITTED)
-            if await list_offsets(client, [target], LATEST) == written:
+            if written[target] and await list_offsets(client, [target], LATEST) == written:
                 return written[target]
             await asyncio.sleep(0.05)
 
