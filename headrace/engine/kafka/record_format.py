@@ -4,7 +4,7 @@ Source: the implementation notes of Apache Kafka, "Message Format" (since 0.11).
 """
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from aiokafka import codec
@@ -23,7 +23,6 @@ COMPRESSION = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 #: The quick end of each codec. aiokafka asks lz4 for 9, which takes seven times as long for 15 % less.
 _GZIP_LEVEL, _LZ4_LEVEL, _ZSTD_LEVEL = 1, 1, 1
-_SMALL = 1 << 14
 
 
 class Header(NamedTuple):
@@ -76,31 +75,3 @@ _DECOMPRESSORS: dict[int, Callable[[bytes], bytes]] = {
     3: codec.lz4_decode,
     4: codec.zstd_decode,
 }
-
-
-def _encode(value: int) -> bytes:
-    """Seven bits a byte, lowest first; the sign is the lowest bit."""
-    left = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while left > 0x7F:
-        out.append(left & 0x7F | 0x80)
-        left >>= 7
-    out.append(left)
-    return bytes(out)
-
-
-_VARINTS = [_encode(value) for value in range(_SMALL)]
-
-
-def varint(value: int) -> bytes:
-    """`value` as a signed variable-length integer."""
-    return _VARINTS[value] if 0 <= value < _SMALL else _encode(value)
-
-
-def varints(values: Iterable[int]) -> list[bytes]:
-    """As `varint`, for values of 0 or more."""
-    values = list(values)
-    try:
-        return list(map(_VARINTS.__getitem__, values))
-    except IndexError:
-        return list(map(varint, values))
