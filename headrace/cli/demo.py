@@ -27,6 +27,7 @@ from headrace.cli.running import (
 )
 from headrace.connectors.fleet import Fleet
 from headrace.connectors.fleet_config import SimulatedFleetConfig
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock, VirtualClock
 from headrace.engine.config import mistakes
 from headrace.engine.errors import ConfigError
@@ -129,8 +130,7 @@ class Demo:
             try:
                 await pipeline.run(lambda stopping: self._feed(pipeline, stopping), stop)
             finally:
-                showing.cancel()
-                await asyncio.wait([showing])
+                await cancel_and_wait(showing)
             seconds = self._clock.monotonic() - began
             report = await pipeline.report(before, seconds, self._probe.latency())
         self._show(report, result)

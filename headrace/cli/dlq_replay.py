@@ -18,6 +18,7 @@ from headrace.cli.moments import iso_ms
 from headrace.cli.opened_log import OpenedLog, opened_log
 from headrace.cli.running import consoles, stop_on_signals
 from headrace.cli.settings import Settings
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
 from headrace.engine.dead_letter_reader import DeadLetter, LetterId, Selection, fetch, find, letter_of
 from headrace.engine.errors import ConfigError
@@ -116,8 +117,7 @@ class DlqReplay:
             try:
                 await redrive.run(stop_on_signals())
             finally:
-                showing.cancel()
-                await asyncio.wait([showing])
+                await cancel_and_wait(showing)
         return redrive.sent
 
     def _agreed(self, found: Plan, kept: Sequence[Kept], screen: Console) -> bool:

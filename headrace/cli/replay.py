@@ -30,6 +30,7 @@ from headrace.connectors.file_open import open_files
 from headrace.connectors.files import FileSource
 from headrace.connectors.files import Progress as FileProgress
 from headrace.connectors.mapping import Mapping, load_mapping
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import ManualClock
 from headrace.engine.errors import ConfigError
 
@@ -175,8 +176,7 @@ class Replay:
             try:
                 await pipeline.run(lambda stopping: self._feed(source, pipeline, stopping), stop)
             finally:
-                showing.cancel()
-                await asyncio.wait([showing])
+                await cancel_and_wait(showing)
             report = await pipeline.report(before, self._clock.monotonic() - began)
         self._show(report, source.progress(), result)
 

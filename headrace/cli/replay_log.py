@@ -16,6 +16,7 @@ from headrace.cli.moments import duration, iso_ms, moment
 from headrace.cli.opened_log import OpenedLog, log_folder, opened_log
 from headrace.cli.running import Mistakes, Setup, consoles, set_up, stop_on_signals
 from headrace.engine.agent_replay import REPLAYS, AgentReplay
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.operator import Operator
@@ -170,8 +171,7 @@ class ReplayLog:
             try:
                 await replay.run(stop_on_signals())
             finally:
-                showing.cancel()
-                await asyncio.wait([showing])
+                await cancel_and_wait(showing)
         return replay
 
     # -- showing

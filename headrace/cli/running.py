@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from headrace.cli.settings import Settings
 from headrace.engine import logging
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.config import load
 from headrace.engine.errors import ConfigError
 from headrace.engine.intake import MINUTE_MS
@@ -100,6 +101,18 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked)
     return stop
+
+
+async def finishes(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Whether `work` finishes before `stop` is set; then it is cancelled."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    await cancel_and_wait(stopping)
+    if working.done():
+        working.result()
+        return True
+    await cancel_and_wait(working)
+    return False
 
 
 def consoles(as_json: bool) -> tuple[Console, Console]:

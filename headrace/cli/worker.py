@@ -7,7 +7,7 @@ import click
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
-from headrace.cli.running import Setup, config_option, set_up, stop_on_signals
+from headrace.cli.running import Setup, config_option, finishes, set_up, stop_on_signals
 from headrace.cli.workers import Workers
 from headrace.engine.app import App
 from headrace.engine.clock import SystemClock
@@ -90,7 +90,9 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
             health=monitoring.health,
         )
         app.add(build_agents(settings, setup.device_types, setup.rules))
-        await app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
+        # Takes as long as Kafka is away.
+        if not await finishes(app.create_topics(topic_specs(settings), partitions=settings.log.partitions), stop):
+            return
         click.echo(f"worker {name} on {settings.log.url}; Ctrl-C stops", err=True)
         monitoring.watch_lag(log, [Reads(GROUP, lambda: app.assigned)])
         async with monitoring:

@@ -57,17 +57,18 @@ class Workers:
 
     async def _keep(self, number: int, stop: asyncio.Event) -> bool:
         """Keep one worker running; whether it ended over a mistake in the configuration."""
-        pause = FIRST_PAUSE
+        pause, failed = FIRST_PAUSE, False
         while not stop.is_set():
             began = self._clock.monotonic()
             code = await self._run_once(stop)
             if stop.is_set() or code == 0:
                 break
-            if code == MISTAKE:
+            if code == MISTAKE and not failed:
                 stop.set()
                 return True
             if self._clock.monotonic() - began > STEADY:
                 pause = FIRST_PAUSE
+            failed = True  # from now on a mistake is something that went away, such as Kafka, and comes back
             log.error("worker_failed", worker=number, code=code, again_in=pause)
             await _wait(stop, pause)
             pause = min(LONGEST_PAUSE, pause * 2)

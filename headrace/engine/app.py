@@ -9,6 +9,7 @@ import faust
 from faust.types.tuples import TP
 
 from headrace.engine.batch import Batch
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.health import Health
 from headrace.engine.log import Log, TopicPartition, TopicSpec
@@ -28,6 +29,9 @@ from headrace.engine.runtime.routing import LocalRouter
 from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.runtime.tables import BatchTableManager
 from headrace.engine.runtime.transport import LogTransport
+
+#: Seconds that starting gets to end once the app is stopped.
+START_ENDS = 1.0
 
 
 class App(faust.App):
@@ -115,12 +119,17 @@ class App(faust.App):
     async def _run(self, stop: asyncio.Event) -> None:
         ended = asyncio.create_task(self.wait_until_stopped())
         stopping = asyncio.create_task(stop.wait())
+        starting = asyncio.create_task(self.start())
         try:
-            await self.start()
-            await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
+            # Starting waits for restored tables: forever, if the log goes away meanwhile.
+            await asyncio.wait([starting, stopping, ended], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
             await self.stop()
+            await _ended(starting)
             await ended
 
     @property
@@ -155,6 +164,12 @@ class App(faust.App):
         if self._consumer is not None:
             await cast(BatchConsumer, self._consumer).drain()
         await super()._stop_consumer()
+
+
+async def _ended(starting: asyncio.Task[None]) -> None:
+    """Wait until `start` has seen that the app was stopped."""
+    await asyncio.wait([starting], timeout=START_ENDS)
+    await cancel_and_wait(starting)
 
 
 def _loop(operator: Operator, metrics: Metrics) -> Any:

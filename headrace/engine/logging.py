@@ -20,6 +20,12 @@ NOISY = (
 )
 
 
+#: Loggers that say the same many times a second while a server is away, and seconds in which they may say it once.
+REPETITIVE, ONCE_IN = ("aiokafka", "headrace.engine.kafka"), 10.0
+#: Messages that are remembered.
+MOST_REMEMBERED = 1_000
+
+
 def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
     """Set up logging for this process.
 
@@ -45,6 +51,7 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
         )
     )
+    handler.addFilter(_Repeats())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -56,3 +63,24 @@ def configure(level: str = "info", *, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+class _Repeats(logging.Filter):
+    """Lets what is said over and over through once every `ONCE_IN` seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(REPETITIVE):
+            return True
+        said = record.getMessage()
+        if isinstance(record.msg, dict):
+            said = repr({key: value for key, value in record.msg.items() if key != "timestamp"})
+        if record.created - self._said.get(said, 0.0) < ONCE_IN:
+            return False
+        if len(self._said) >= MOST_REMEMBERED:
+            self._said.clear()
+        self._said[said] = record.created
+        return True

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Set
 
 import structlog
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.dead_letters import dead_letter, said
 from headrace.engine.errors import ConfigError, Disconnected, HeadraceError, RetryLater
@@ -155,8 +156,7 @@ class SinkRunner:
                 await self._commit()
                 batch = await fetching
             finally:
-                fetching.cancel()
-                await asyncio.wait([fetching])
+                await cancel_and_wait(fetching)
 
     async def _fetch(self, stop: asyncio.Event) -> list[Fetched]:
         batch: list[Fetched] = []

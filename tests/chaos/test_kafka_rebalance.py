@@ -1,5 +1,6 @@
 """Workers come and go all the time: the log holds exactly what follows from its input."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ async def test_workers_that_come_and_go_leave_exact_counts(
                     world.workers.remove(worker)
                     leaving.append(worker)
 
+        codes = [await asyncio.to_thread(worker.wait) for worker in leaving]
         report = await world.finish()
 
     print(report)
-    assert [worker.wait() for worker in leaving] == [0] * len(leaving)
+    assert codes == [0] * len(leaving)

@@ -25,7 +25,7 @@ from headrace.schemas import topics
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 PARTITIONS = 4
 #: Seconds; many times what anything here takes.
-PATIENCE = 120.0
+PATIENCE = 60.0
 NOW = 1_750_000_000_000
 
 

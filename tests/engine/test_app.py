@@ -255,6 +255,39 @@ async def test_stop_leaves_unfinished_work_in_the_log(log: EmbeddedLog) -> None:
     assert await values(log, OUT) == []
 
 
+class SilentLog(EmbeddedLog):
+    """Does not say any more where a group stands."""
+
+    def __init__(self) -> None:
+        super().__init__(MEMORY)
+        self.asked = asyncio.Event()
+
+    async def positions(self, group: str, topic: str) -> dict[TopicPartition, int]:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_stop_ends_a_start_that_waits_for_the_log() -> None:
+    """The log went away before the app had begun to work."""
+    log = SilentLog()
+    await log.create_topics([TopicSpec("in", 1)])
+    app = App("g", log, runtime=FAST)
+
+    @app.agent(app.batches("in"))
+    async def agent(batches: Batches) -> None:
+        async for _ in batches:
+            pass
+
+    stop = asyncio.Event()
+    async with asyncio.timeout(10):
+        running = asyncio.create_task(app.run(stop))
+        await log.asked.wait()
+        stop.set()
+        await running
+    await log.close()
+
+
 async def test_stop_commits_what_is_finished(log: EmbeddedLog) -> None:
     """Stopping waits for running batches and commits them, even long before the next commit is due."""
     app = App("g", log, runtime=FAST.model_copy(update={"commit_interval": 60.0}))

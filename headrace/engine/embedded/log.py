@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded import codec, operations
 from headrace.engine.embedded.database import MEMORY, connect
@@ -197,9 +198,7 @@ class EmbeddedLog:
         return dropped
 
     async def close(self) -> None:
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.wait([self._poller])
+        await cancel_and_wait(self._poller)
         await self._reader.close()
         await self._writer.close()
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import LogError
 from headrace.engine.kafka.loop_thread import LoopThread
@@ -17,7 +18,7 @@ from headrace.engine.records import Records
 #: Records of waiting commits that one Kafka transaction takes, about.
 MOST_JOINED = 50_000
 #: Seconds that a running commit gets when the log is closed.
-CLOSE_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 2.0
 
 
 @dataclass(slots=True)
@@ -60,8 +61,7 @@ class CommitQueue:
         """Finish what is asked for, if Kafka takes it soon; who still waits then gets a LogError."""
         if self._worker is not None and not self._worker.done():
             await asyncio.wait([self._worker], timeout=CLOSE_TIMEOUT)
-            self._worker.cancel()
-            await asyncio.wait([self._worker])
+            await cancel_and_wait(self._worker)
         self._failure = self._failure or LogError("the log is closed")
         await self._thread.run(self._transactions.close())
 

@@ -9,6 +9,7 @@ import aiokafka.errors as kafka_errors
 import structlog
 from aiokafka.client import ConnectionGroup
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError, LogError
 from headrace.engine.kafka.client import Client
@@ -121,10 +122,7 @@ class Fetcher:
     async def close(self) -> None:
         """Stop fetching."""
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await cancel_and_wait(*self._tasks)
         await self._client.close()
 
     def _schedule(self) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import aiokafka.errors as kafka_errors
+import structlog
 
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.errors import ConfigError, LogError
@@ -34,6 +35,10 @@ from headrace.engine.metrics import Metrics
 RESTORE_CHUNK = 10_000
 #: Looks for a partition that somebody else knows of, and seconds between two.
 LOOKS, LOOK_PAUSE = 50, 0.1
+#: Seconds between two tries to connect.
+CONNECT_PAUSE = 0.5
+
+log = structlog.get_logger(__name__)
 
 
 class KafkaLog:
@@ -225,11 +230,20 @@ class KafkaLog:
 
     async def _knowing_client(self) -> Client:
         """A client that knows every topic: one that asks for none by name is told of all."""
-        client = await self._new_client()
+        client = await self._connect()
         await client.force_metadata_update()
         return client
 
     async def _new_client(self) -> Client:
+        """Waits for a broker that answers: one did when the log was started."""
+        while True:
+            try:
+                return await self._connect()
+            except kafka_errors.KafkaError as error:
+                log.warning("waits_for_kafka", error=str(error))
+                await SystemClock().sleep(CONNECT_PAUSE)
+
+    async def _connect(self) -> Client:
         client = Client(bootstrap_servers=self._servers, client_id=self._name, **self._options)
         try:
             await client.bootstrap()

@@ -10,6 +10,7 @@ import structlog
 from aiokafka import ConsumerRebalanceListener
 from aiokafka.consumer.subscription_state import SubscriptionState
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import ConfigError, HeadraceError
 from headrace.engine.kafka.client import Client
@@ -123,16 +124,15 @@ class GroupMember:
                 await coordinator.close()
         except (TimeoutError, kafka_errors.KafkaError, ConfigError) as error:
             log.warning("group_left_in_silence", group=self._group, error=str(error))
-            await coordinator._stop_heartbeat_task()
-            await coordinator._stop_commit_offsets_refresh_task()
+            await cancel_and_wait(
+                coordinator._coordination_task, coordinator._heartbeat_task, coordinator._commit_refresh_task
+            )
         finally:
             await coordinator._client.close()
 
     async def _leave(self) -> None:
         self._listener.silence()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await cancel_and_wait(self._task)
         await self._close()
 
     async def _request_rejoin(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import aiokafka.errors as kafka_errors
 import structlog
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError, LogError
 from headrace.engine.kafka.decoding import Stretch, decode
@@ -123,11 +124,8 @@ class KafkaReader:
         self._closed = True
         self._buffers.clear()
         self._wake_up()
-        if self._opening is not None:
-            await asyncio.gather(self._opening, return_exceptions=True)
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        await cancel_and_wait(self._opening)
+        await cancel_and_wait(self._watching)
         fetcher, self._fetcher = self._fetcher, None
         if fetcher is not None:
             await self._thread.run(fetcher.close())

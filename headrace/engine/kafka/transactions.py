@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import aiokafka.errors as kafka_errors
 import structlog
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import CommitRefused, LogError, first
 from headrace.engine.kafka.client import UNAUTHORIZED, UNKNOWN_TOPIC, Rejected
@@ -30,7 +31,7 @@ RETRY_PAUSE = 0.2
 #: Longest pause, seconds, of a producer that was fenced.
 LONGEST_PAUSE = 0.5
 #: Seconds to abort a transaction in when the log is closed, before it is left to the cluster's timeout.
-CLOSE_TIMEOUT = 3.0
+CLOSE_TIMEOUT = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -98,13 +99,10 @@ class Transactions:
 
     async def close(self) -> None:
         """Abort what is open, if Kafka answers soon, and let go of the connections."""
-        if self._background is not None:
-            self._background.cancel()
-            await asyncio.wait([self._background])
         if self._producer is not None:
-            with contextlib.suppress(TimeoutError, LogError):
-                async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await self._ready()
+            await asyncio.wait([self._clean_up_soon()], timeout=CLOSE_TIMEOUT)
+        await cancel_and_wait(self._background)
+        if self._producer is not None:
             await self._producer.client.close()
             self._producer = None
 
@@ -113,10 +111,11 @@ class Transactions:
         # A rival of our name would be fenced in turn: chance lets one of both through.
         self._hold_off = random.uniform(0, LONGEST_PAUSE) if fenced else 0.0
 
-    def _clean_up_soon(self) -> None:
+    def _clean_up_soon(self) -> "asyncio.Task[None]":
         """Abort what failed now, not with the next commit: whoever restores these tables waits for it."""
         if self._background is None or self._background.done():
             self._background = asyncio.create_task(self._clean_up())
+        return self._background
 
     async def _clean_up(self) -> None:
         with contextlib.suppress(LogError):

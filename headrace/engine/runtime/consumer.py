@@ -9,6 +9,7 @@ import structlog
 from faust.transport.consumer import Consumer
 from faust.types.tuples import TP, ConsumerMessage
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import CommitRefused, first
 from headrace.engine.health import Health
@@ -22,7 +23,7 @@ from headrace.engine.runtime.settings import RuntimeSettings
 #: Seconds between two looks for a partition that is not known.
 LOOK_PAUSE = 0.2
 #: Seconds that the log gets for the last commit of a worker that stops.
-LAST_COMMIT_TIMEOUT = 5.0
+LAST_COMMIT_TIMEOUT = 3.0
 
 log_ = structlog.get_logger()
 
@@ -87,7 +88,7 @@ class BatchConsumer(Consumer):
         await self.crash(error)
 
     async def _leave(self) -> None:
-        await _cancel(self._watching)
+        await cancel_and_wait(self._watching)
         if self._membership is not None:
             await self._membership.leave()
 
@@ -112,10 +113,10 @@ class BatchConsumer(Consumer):
             self._taking_over = self.add_future(self._take_over(assignment, self._taking_over))
 
     async def _cancel_take_over(self) -> None:
-        await _cancel(self._taking_over)
+        await cancel_and_wait(self._taking_over)
 
     async def _take_over(self, assignment: "_Assignment", before: asyncio.Future[Any] | None) -> None:
-        await _cancel(before)
+        await cancel_and_wait(before)
         # There is something to suspend only if the group had forgotten us: then nobody asked for the partitions back.
         await self._suspend(0)
         app = cast(Any, self.app)
@@ -266,7 +267,7 @@ class BatchConsumer(Consumer):
         except TimeoutError:
             # The next owner begins at the position before it.
             log_.warning("stopped_without_last_commit", group=self._group)
-            await _cancel(self._suspending)
+            await cancel_and_wait(self._suspending)
 
     async def on_stop(self) -> None:
         """Everything was committed by `drain`; what was not finished must not be."""
@@ -329,10 +330,3 @@ class BatchConsumer(Consumer):
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         raise NotImplementedError("records are read by the pumps")
-
-
-async def _cancel(future: asyncio.Future[Any] | None) -> None:
-    """Cancel it, and wait until it has ended."""
-    if future is not None and not future.done():
-        future.cancel()
-        await asyncio.wait([future])

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Set
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import AgentStopped, TopicChanged
 from headrace.engine.log import Fetched, Reader, TopicPartition
@@ -87,11 +88,7 @@ class Pumps:
         unfinished = set(self._deliveries)
         for delivery in self._deliveries.values():
             delivery.drop()
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await cancel_and_wait(*self._tasks.values())
         self._tasks.clear()
         self._deliveries.clear()
         self._gate.set()
