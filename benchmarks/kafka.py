@@ -29,6 +29,7 @@ from headrace.engine.ledger import lag
 from headrace.engine.log import Append, TopicPartition, Transaction
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
+from headrace.engine.runtime.garbage import rare_collections
 from headrace.schemas import topics
 from headrace.tables.device_types import load_device_types
 from headrace.tables.rules import load_rules
@@ -159,7 +160,10 @@ async def send(bench: Bench) -> dict[str, float]:
 
 
 async def commit(bench: Bench) -> dict[str, float]:
-    """The same messages through `Log.commit`, in transactions, two under way: one written, one being prepared."""
+    """The same messages through `Log.commit`, in transactions, two under way: one written, one being prepared.
+
+    With garbage collection as in every headrace process. `send` has Python's own; with ours it gains about a fifth.
+    """
     found = list(messages(TRANSACTION))
     partitioner = Partitioner(bench.log.partitions(topics.RAW))
     await bench.log.commit(Transaction())
@@ -174,7 +178,8 @@ async def commit(bench: Bench) -> dict[str, float]:
             appends = [Append(TopicPartition(topics.RAW, number), records.take(mine)) for number, mine in rows.items()]
             await bench.log.commit(Transaction(appends=appends))
 
-    await asyncio.gather(*(write() for _ in range(0, bench.total, TRANSACTION)))
+    with rare_collections(bench.settings.runtime.collect_after):
+        await asyncio.gather(*(write() for _ in range(0, bench.total, TRANSACTION)))
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     return {"value": bench.total / seconds, "cpu_us_per_message": cpu / bench.total * 1e6}
 

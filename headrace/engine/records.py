@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -97,8 +98,8 @@ class Records:
             else:
                 headers[name] = [value for part in parts for value in part.header(name)]
         return cls(
-            [key for part in parts for key in part.keys],
-            [value for part in parts for value in part.values],
-            [timestamp for part in parts for timestamp in part.timestamps],
+            list(chain.from_iterable(part.keys for part in parts)),
+            list(chain.from_iterable(part.values for part in parts)),
+            list(chain.from_iterable(part.timestamps for part in parts)),
             headers,
         )
