@@ -19,6 +19,13 @@ COPIES = 3
 RETRY_PAUSE = 0.05
 #: Longest time stamp: the clock of a replay or a simulation may run ahead of the broker's.
 NEVER_MS = 2**63 - 1
+#: Segments that a partition is kept in at least, as only whole ones are deleted, and bytes of each at most.
+SEGMENTS, LARGEST_SEGMENT = 4, 1 << 30
+#: Bytes of a segment where the latest per key is kept: the segment in use is not compacted, and is restored whole.
+COMPACTED_SEGMENT = 32 << 20
+#: Bytes that the indices of a segment may take. Brokers make them as large as that at first, with Kafka's 10 MiB for
+#: hundreds of partitions at a cost.
+INDEX = 4 << 20
 
 _clock = SystemClock()
 
@@ -109,14 +116,24 @@ async def _wait_for_leaders(client: Client, topics: dict[str, int]) -> None:
 
 
 def _config(spec: TopicSpec, copies: int, settings: KafkaSettings) -> list[tuple[str, str]]:
-    config = {
-        "max.message.bytes": str(settings.max_message_bytes),
-        "message.timestamp.after.max.ms": str(NEVER_MS),
-        "min.insync.replicas": str(max(1, copies - 1)),
+    largest = settings.max_message_bytes
+    config: dict[str, str | int] = {
+        "max.message.bytes": largest,
+        "message.timestamp.after.max.ms": NEVER_MS,
+        "min.insync.replicas": max(1, copies - 1),
+        # By the time of records: old data between Kafka's markers, which are of now, would begin a segment every time.
+        "segment.ms": NEVER_MS,
+        "segment.index.bytes": INDEX,
     }
     if spec.compacted:
-        config["cleanup.policy"] = "compact"
+        config |= {
+            "cleanup.policy": "compact",
+            "segment.bytes": max(largest, COMPACTED_SEGMENT),
+        }
     else:
-        config["retention.bytes"] = str(settings.retention_bytes)
-        config["retention.ms"] = "-1" if spec.retention is None else str(round(spec.retention * 1000))
-    return list(config.items())
+        config |= {
+            "retention.bytes": settings.retention_bytes,
+            "retention.ms": -1 if spec.retention is None else round(spec.retention * 1000),
+            "segment.bytes": max(largest, min(LARGEST_SEGMENT, settings.retention_bytes // SEGMENTS)),
+        }
+    return [(key, str(value)) for key, value in config.items()]

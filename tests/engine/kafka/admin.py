@@ -25,10 +25,18 @@ async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 async def allow_deletion(bootstrap: str, topic: str) -> None:
     """Let records of a compacted topic be deleted, as somebody may who is short of disk."""
+    await _configure(bootstrap, topic, {"cleanup.policy": "compact,delete"})
+
+
+async def begin_segments_often(bootstrap: str, topic: str) -> None:
+    """Begin a new segment of a compacted topic twice a second: only those before it are compacted."""
+    await _configure(bootstrap, topic, {"cleanup.policy": "compact", "segment.ms": "500"})
+
+
+async def _configure(bootstrap: str, topic: str, configs: dict[str, str]) -> None:
+    """Set these, and everything else back to what the brokers have."""
     async with admin(bootstrap) as client:
-        await client.alter_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, topic, configs={"cleanup.policy": "compact,delete"})]
-        )
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
 
 
 async def delete_records(bootstrap: str, target: TopicPartition, before: int) -> None:

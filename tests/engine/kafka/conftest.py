@@ -15,7 +15,6 @@ ODD_SETTINGS = {
     "log.cleaner.backoff.ms": "200",
     "log.cleaner.min.cleanable.ratio": "0.0",
     "log.cleaner.delete.retention.ms": "0",
-    "log.roll.ms": "500",
     "log.segment.delete.delay.ms": "0",
     # Takes records of a transaction that does not know of them: they hang, as if a marker had got lost.
     "transaction.partition.verification.enable": "false",

@@ -15,7 +15,7 @@ from headrace.engine.log import Append, Changes, TopicPartition, Transaction
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
 from tests.contract.log_access import PATIENCE, Names, append, numbers, read_all, restore_all
-from tests.engine.kafka.admin import allow_deletion, delete_records, make_anew
+from tests.engine.kafka.admin import allow_deletion, begin_segments_often, delete_records, make_anew
 from tests.engine.kafka.held_log import HeldLog, abort, connected, take_over
 
 pytestmark = pytest.mark.integration
@@ -154,6 +154,7 @@ async def test_restore_of_a_compacted_changelog(odd_kafka: KafkaServer, cleaned_
     """A changelog with holes, at its beginning, inside of batches and in place of whole transactions, restores."""
     names = Names.new()
     await cleaned_log.create_topics(names.specs())
+    await begin_segments_often(odd_kafka.bootstrap, names.state)
     expected: dict[bytes, bytes] = {}
     compacted: list[int] = []
     async with asyncio.timeout(60):
