@@ -6,6 +6,7 @@ HeadraceError
 │   └── LogInUse       another worker has the data folder
 ├── CommitRefused      the partitions are another worker's now; restore and go on
 ├── TopicChanged       a topic is not the one that was read before; its partition stops, visibly
+├── TableUnreadable    a changelog is damaged or of a newer version; its partition stops, visibly
 ├── BadRecord          one record is wrong; dead-letter it, go on
 ├── RetryLater         the other side is busy; try again after `after` seconds
 ├── Disconnected       the other side is gone; connect again
@@ -45,6 +46,10 @@ class CommitRefused(HeadraceError):
 
 class TopicChanged(HeadraceError):
     """A topic was made anew, or got partitions that its readers' tables do not have. Says which command repairs it."""
+
+
+class TableUnreadable(HeadraceError):
+    """A changelog is damaged, or was written by a newer version of its table. Says what to do about it."""
 
 
 class BadRecord(HeadraceError):

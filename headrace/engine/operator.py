@@ -1,6 +1,6 @@
 """What an agent of headrace is made of: an operator over batches, with the tables it alone writes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from headrace.engine.batch import Batch
@@ -25,6 +25,26 @@ class State(Protocol):
 
     def forget(self, partition: int) -> None:
         """The partition belongs to another worker now: drop its state."""
+        ...
+
+
+#: Version of a table that is not `Versioned`.
+FIRST_VERSION = 1
+
+
+@runtime_checkable
+class Versioned(State, Protocol):
+    """State whose changelog has held something else before: other keys, or other values.
+
+    When entries of an older version are restored they are migrated first, and written anew with the partition's next
+    commit. A program that knows only older versions refuses them.
+    """
+
+    #: 2 or more; each change of what keys or values mean adds 1.
+    version: int
+
+    def migrate(self, version: int, entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """All entries of a partition, as this version writes them, from what `version` wrote. The same every time."""
         ...
 
 

@@ -7,8 +7,10 @@ from typing import Any, cast
 from faust.tables.manager import TableManager
 from faust.types.tuples import TP
 
+from headrace.engine.errors import TableUnreadable
 from headrace.engine.log import Changes, Log, TopicPartition, TopicSpec
 from headrace.engine.operator import State
+from headrace.engine.runtime.restoring import restore_table
 
 
 def changelog_topic(group: str, table: str) -> str:
@@ -27,7 +29,9 @@ class BatchTableManager(TableManager):
         super().__init__(app, **kwargs)
         self._states: dict[str, list[State]] = {}
         self._restored_partitions: set[TopicPartition] = set()
-        self._problems: dict[str, str] = {}
+        self._problems: dict[TopicPartition, str] = {}
+        #: What migrated tables still have to write, by changelog.
+        self._migrated: dict[TopicPartition, dict[bytes, bytes | None]] = {}
         self._restored = asyncio.Event()
 
     def register(self, topic: str, states: Iterable[State]) -> None:
@@ -46,10 +50,12 @@ class BatchTableManager(TableManager):
         """What finished batches of `target` changed since the last call."""
         found = []
         for state in self._states.get(target.topic, ()):
+            changelog = self._changelog(state, target)
             entries = state.changes(target.partition)
+            if changelog in self._migrated:
+                entries = {**self._migrated.pop(changelog), **entries}
             if entries:
-                changelog = changelog_topic(self.app.conf.id, state.name)
-                found.append(Changes(TopicPartition(changelog, target.partition), entries))
+                found.append(Changes(changelog, entries))
         return found
 
     def coupled(self, target: TopicPartition) -> Set[TopicPartition]:
@@ -61,6 +67,7 @@ class BatchTableManager(TableManager):
         for target in targets:
             for state in self._states.get(target.topic, ()):
                 state.forget(target.partition)
+                self._migrated.pop(self._changelog(state, target), None)
             self._restored_partitions -= {target, *self._sharing(target)}
 
     def _sharing(self, target: TopicPartition) -> list[TopicPartition]:
@@ -79,7 +86,7 @@ class BatchTableManager(TableManager):
 
     def problem(self, target: TopicPartition) -> str | None:
         """Why the tables of a partition cannot be kept, or None."""
-        return self._problems.get(target.topic)
+        return self._problems.get(target)
 
     async def on_start(self) -> None:
         self._tables_finalized.set()
@@ -93,10 +100,10 @@ class BatchTableManager(TableManager):
     ) -> None:
         targets = {TopicPartition(*tp) for tp in assigned}
         self.drop(self._restored_partitions - targets)
-        self._problems = {topic: why for topic in {t.topic for t in targets} if (why := self._mismatch(topic))}
-        for target in sorted(targets - self._restored_partitions):
-            if target.topic not in self._problems:
-                await self._restore(target)
+        mismatches = {topic: self._mismatch(topic) for topic in {target.topic for target in targets}}
+        self._problems = {target: why for target in targets if (why := mismatches[target.topic])}
+        for target in sorted(targets - self._restored_partitions - self._problems.keys()):
+            await self._restore(target)
         self._restored.set()
         app = cast(Any, self.app)
         app.flow_control.resume()
@@ -108,11 +115,18 @@ class BatchTableManager(TableManager):
         sharing = self._sharing(target)  # their tables are dropped here, and restored with those of `target`
         self.drop([target])
         for state in self._states.get(target.topic, ()):
-            changelog = TopicPartition(changelog_topic(self.app.conf.id, state.name), target.partition)
-            async for entries in log.restore(changelog):
-                state.restore(target.partition, entries)
-            state.restored(target.partition)
+            changelog = self._changelog(state, target)
+            try:
+                migrated = await restore_table(log, changelog, state, self._way_out(target.topic))
+            except TableUnreadable as error:
+                self._problems |= dict.fromkeys([target, *sharing], str(error))
+                return
+            if migrated:
+                self._migrated[changelog] = migrated
         self._restored_partitions |= {target, *sharing}
+
+    def _changelog(self, state: State, target: TopicPartition) -> TopicPartition:
+        return TopicPartition(changelog_topic(self.app.conf.id, state.name), target.partition)
 
     def _mismatch(self, topic: str) -> str | None:
         """A table is partitioned like its topic: with another number of partitions its keys are elsewhere."""
@@ -123,9 +137,12 @@ class BatchTableManager(TableManager):
             if kept != partitions:
                 return (
                     f"topic {topic} has {partitions} partitions, but table {state.name} of its agents has {kept}: "
-                    f"keys have moved. `headrace topics reset {topic} --group {group}` starts the tables over"
+                    f"keys have moved. {self._way_out(topic)}"
                 )
         return None
+
+    def _way_out(self, topic: str) -> str:
+        return f"`headrace topics reset {topic} --group {self.app.conf.id}` starts the tables over"
 
     def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Nothing to suspend: state is dropped when the next assignment says so."""
