@@ -66,7 +66,9 @@ class ThresholdAlert:
             raise ConfigError(*(f"alert: there is more than one rule {rule_id!r}" for rule_id in doubles))
         self._rules = tuple(rules)
         self._by_type: dict[str, list[int]] = {}
-        self._episodes: KeyValue[Episode] = KeyValue("alert.episodes", Episode.encode, Episode.decode)
+        self._episodes: KeyValue[Episode] = KeyValue(
+            "alert.episodes", Episode.encode, Episode.decode, ("rule_id", "device_type", "device_id")
+        )
         self._clocks = ClockTable("alert.clocks")
         self.tables = (self._episodes, self._clocks)
 

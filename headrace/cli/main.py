@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "headrace.cli.demo",
     "dlq": "headrace.cli.dlq",
     "replay": "headrace.cli.replay",
+    "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",
     "worker": "headrace.cli.worker",
 }

@@ -1,7 +1,7 @@
 """What an agent of headrace is made of: an operator over batches, with the tables it alone writes."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from headrace.engine.batch import Batch
 
@@ -25,6 +25,18 @@ class State(Protocol):
 
     def forget(self, partition: int) -> None:
         """The partition belongs to another worker now: drop its state."""
+        ...
+
+
+@runtime_checkable
+class Readable(State, Protocol):
+    """State that can say what its changelog holds."""
+
+    def rows(self, entries: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
+        """The entries of a partition's changelog, in the order of their keys, as what JSON can hold.
+
+        Times are ms since 1970 UTC, a device is `device_id`. Looks at `entries` alone, not at this state.
+        """
         ...
 
 

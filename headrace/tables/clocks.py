@@ -3,7 +3,8 @@
 Changelog: key `<device type> NUL <device>`, value int64, ms, little-endian.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,16 @@ class ClockTable:
 
     def restored(self, partition: int) -> None:
         """All entries were given."""
+
+    def rows(self, entries: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
+        """See `headrace.engine.operator.Readable`."""
+        for key in sorted(entries):
+            device_type, device = key.decode().split("\0", 1)
+            yield {
+                "device_type": device_type,
+                "device_id": device,
+                "clock": int.from_bytes(entries[key], "little", signed=True),
+            }
 
     def changes(self, partition: int) -> dict[bytes, bytes | None]:
         """Newest value per key changed since the last call."""

@@ -1,7 +1,7 @@
 """The terms of the ledger that ingest decides: duplicates and conflicts, per minute of append time and device type."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -50,6 +50,12 @@ class Counters:
 
     def restored(self, partition: int) -> None:
         """See `headrace.engine.operator.State`."""
+
+    def rows(self, entries: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
+        """See `headrace.engine.operator.Readable`."""
+        for minute, device_type in sorted(map(_decode_key, entries)):
+            counts = _decode_value(entries[_encode((minute, device_type))])
+            yield {"device_type": device_type, "minute": minute, **counts}
 
     def changes(self, partition: int) -> dict[bytes, bytes | None]:
         """See `headrace.engine.operator.State`."""

@@ -1,7 +1,8 @@
 """The plain table: values by key, per partition, with a changelog entry per changed key."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, Generic, TypeVar
 
 import orjson
 
@@ -19,14 +20,22 @@ class KeyValue(Generic[Value]):
     Args:
         name: name of the table.
         encode, decode: value to bytes and back, exactly.
+        parts: what the texts of a key are, for whoever looks into the table.
 
     >>> table = KeyValue("door", str.encode, bytes.decode)
     >>> table.update(0, {("hall",): "open"}); table.changes(0)
     {b'["hall"]': b'open'}
     """
 
-    def __init__(self, name: str, encode: Callable[[Value], bytes], decode: Callable[[bytes], Value]) -> None:
+    def __init__(
+        self,
+        name: str,
+        encode: Callable[[Value], bytes],
+        decode: Callable[[bytes], Value],
+        parts: Sequence[str] = (),
+    ) -> None:
         self.name = name
+        self._parts = parts
         self._encode = encode
         self._decode = decode
         self._values: dict[int, dict[Key, Value]] = {}
@@ -58,6 +67,14 @@ class KeyValue(Generic[Value]):
 
     def restored(self, partition: int) -> None:
         """All entries were given."""
+
+    def rows(self, entries: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
+        """See `headrace.engine.operator.Readable`; values that are dataclasses become objects."""
+        for key, text in sorted((tuple(orjson.loads(key)), value) for key, value in entries.items()):
+            value: Any = self._decode(text)
+            names = self._parts or [f"key_{number}" for number in range(len(key))]
+            shown = asdict(value) if is_dataclass(value) and not isinstance(value, type) else {"value": value}
+            yield {**dict(zip(names, key, strict=True)), **shown}
 
     def changes(self, partition: int) -> dict[bytes, bytes | None]:
         """Newest value per key changed since the last call; None deletes."""

@@ -10,8 +10,10 @@ A pane's value is the device's own clock (int64, ms), then float64 per measure: 
 outdated ones.
 """
 
+import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -119,6 +121,13 @@ def _load_panes(panes: PaneColumns, rows: Sequence[tuple[str, bytes, bytes]]) ->
     panes.take_dirty()
 
 
+def _spread(reference: float, count: float, first: float, second: float) -> dict[str, float]:
+    """Of values given by count, and sum and sum of squares of their distance from a reference."""
+    off = first / count
+    deviation = math.sqrt(max(0.0, second - count * off * off) / (count - 1)) if count > 1 else 0.0
+    return {"count": count, "mean": reference + off, "stddev": deviation}
+
+
 class PaneTable:
     """Changelog-backed panes of all device types, per partition.
 
@@ -147,6 +156,24 @@ class PaneTable:
     def restored(self, partition: int) -> None:
         """All entries were given."""
         self.partition(partition).load(self._restoring.pop(partition, {}))
+
+    def rows(self, entries: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
+        """See `headrace.engine.operator.Readable`: mean and deviation of what each pane holds."""
+        names = {key[1:].decode(): orjson.loads(value) for key, value in entries.items() if key.startswith(b"m")}
+        for key in sorted(key for key in entries if key.startswith(b"p")):
+            device_type, device = key[1 : -_TAIL.size - 1].decode().split("\0", 1)
+            measured = np.frombuffer(entries[key], "<f8", offset=8).reshape(-1, _PER_MEASURE).tolist()
+            yield {
+                "device_type": device_type,
+                "device_id": device,
+                "pane": _TAIL.unpack(key[-_TAIL.size :])[0],
+                "clock": int.from_bytes(entries[key][:8], "little", signed=True),
+                "measures": {
+                    name: _spread(reference, *sums)
+                    for name, (reference, _, _, _, *sums) in zip(names[device_type], measured, strict=False)
+                    if sums[0]
+                },
+            }
 
     def changes(self, partition: int) -> dict[bytes, bytes | None]:
         """Newest value per key changed since the last call; None deletes."""

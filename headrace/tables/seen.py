@@ -1,7 +1,9 @@
 """The identity table of ingest (DESIGN 4.7): what was accepted of late, by partition and device type."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from headrace.tables.seen_block import TIME_BITS, TIME_MASK, decode_block
 from headrace.tables.seen_devices import Judged, Messages, SeenDevices
 
 _SEPARATOR = b"\0"
@@ -44,6 +46,23 @@ class Seen:
         self._tables.pop(partition, None)
         for device_type, entries in self._restoring.pop(partition, {}).items():
             self._table(partition, device_type).restore(entries)
+
+    def rows(self, entries: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
+        """See `headrace.engine.operator.Readable`: the readings of each block; a reading may be in several."""
+        for key in sorted(entries):
+            device_type, _, block_key = key.partition(_SEPARATOR)
+            if not block_key:
+                continue  # the epoch
+            names: dict[str, int] = {}
+            block = decode_block(entries[key], names)
+            devices = list(names)
+            for row, code in enumerate(block.codes.tolist()):
+                yield {
+                    "device_type": device_type.decode(),
+                    "device_id": devices[code >> TIME_BITS],
+                    "time": code & TIME_MASK,
+                    "measures": block.entry(row).measures,
+                }
 
     def changes(self, partition: int) -> dict[bytes, bytes | None]:
         """See `headrace.engine.operator.State`."""

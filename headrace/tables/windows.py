@@ -12,19 +12,22 @@ reading can tell what its clock was.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
 
 from headrace.schemas.readings import Ints
-from headrace.tables.aggregates import EMPTY, WIDTH
+from headrace.tables.aggregates import COUNT, EMPTY, WIDTH
 from headrace.tables.grouping import NEVER
-from headrace.tables.window_columns import WindowColumns
+from headrace.tables.window_columns import OPEN, WindowColumns
 
 _TAIL = struct.Struct(">Qq")
 _HEADER = 3
 _WATERMARK = b"t"
+#: Of each measure, in the order of a cell (see `aggregates`).
+_AGGREGATES = ("count", "sum", "min", "max", "first", "last")
 
 
 class PartitionWindows:
@@ -181,6 +184,33 @@ class WindowTable:
     def restored(self, partition: int) -> None:
         """All entries were given."""
         self.partition(partition).load(self._restoring.pop(partition, {}))
+
+    def rows(self, entries: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
+        """See `headrace.engine.operator.Readable`: the windows; the partition's watermark first."""
+        if _WATERMARK in entries:
+            yield {"watermark": struct.unpack("<q", entries[_WATERMARK])[0]}
+        names = {key[1:].decode(): orjson.loads(value) for key, value in entries.items() if key.startswith(b"m")}
+        for key in sorted(key for key in entries if key.startswith(b"w")):
+            device_type, device = key[1 : -_TAIL.size - 1].decode().split("\0", 1)
+            size, start = _TAIL.unpack(key[-_TAIL.size :])
+            clock, seen_at, revision = struct.unpack_from(f"<{_HEADER}q", entries[key])
+            cells = np.frombuffer(entries[key], "<f8", offset=8 * _HEADER).reshape(-1, WIDTH).tolist()
+            yield {
+                "device_type": device_type,
+                "device_id": device,
+                "window_seconds": size / 1000,
+                "start": start,
+                "end": start + size,
+                "open": revision == OPEN,
+                "revision": max(revision, 0),
+                "clock": clock,
+                "watermark_at_last_reading": seen_at,
+                "measures": {
+                    name: dict(zip(_AGGREGATES, cell, strict=False))
+                    for name, cell in zip(names[device_type], cells, strict=False)
+                    if cell[COUNT]
+                },
+            }
 
     def changes(self, partition: int) -> dict[bytes, bytes | None]:
         """Newest value per key changed since the last call; None deletes. Drops windows that are past."""

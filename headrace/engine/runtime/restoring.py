@@ -23,7 +23,7 @@ async def restore_table(log: Log, changelog: TopicPartition, state: State, way_o
     """
     version = state.version if isinstance(state, Versioned) else FIRST_VERSION
     written, kept = FIRST_VERSION, dict[bytes, bytes]()
-    with _readable(changelog, way_out):
+    with readable(changelog, way_out):
         async for entries in log.restore(changelog):
             plain, written = _without_version(entries, written)
             if written > version:
@@ -61,7 +61,8 @@ def _migrated(state: Versioned, written: int, kept: dict[bytes, bytes]) -> dict[
 
 
 @contextmanager
-def _readable(changelog: TopicPartition, way_out: str) -> Iterator[None]:
+def readable(changelog: TopicPartition, way_out: str) -> Iterator[None]:
+    """Turns what goes wrong with entries of `changelog` into a `TableUnreadable`."""
     try:
         yield
     except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
