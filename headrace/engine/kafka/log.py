@@ -194,7 +194,9 @@ class KafkaLog:
         """Commits of one consumer group, and those of sources, do not wait for each other: each has a producer."""
         queue = self._queues.get(group)
         if queue is None:
-            transactions = Transactions(partial(self._new_producer, group), SystemClock(), self._settings.compression)
+            transactions = Transactions(
+                partial(self._new_producer, group), group, SystemClock(), self._settings.compression
+            )
             queue = self._queues[group] = CommitQueue(self._thread, transactions, self._clock)
         return queue
 

@@ -22,10 +22,12 @@ from aiokafka.protocol.transaction import (
 from headrace.engine.clock import Clock
 from headrace.engine.kafka.client import COORDINATOR_GONE, PASSING, UNKNOWN_TOPIC, Client, Rejected, ask, passes
 from headrace.engine.kafka.encoding import EncodedBatch
-from headrace.engine.kafka.protocol import FencedOffsetCommit, by_topic
+from headrace.engine.kafka.protocol import DescribeTransaction, FencedOffsetCommit, by_topic
 from headrace.engine.log import Member, TopicPartition
 
-DUPLICATE_SEQUENCE = 46
+DUPLICATE_SEQUENCE, NO_SUCH_NAME = 46, 105
+#: States of a transaction whose outcome is known, and not yet in all its partitions.
+ENDING = frozenset({"PrepareCommit", "PrepareAbort", "PrepareEpochFence"})
 #: Between two tries of a request, seconds: at first, and at most. The end of the last transaction takes a few ms.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.2
 #: Seconds for which a partition may be unknown to the cluster before it counts as gone.
@@ -80,6 +82,23 @@ class Producer:
         self._sequences: dict[TopicPartition, int] = {}
         self._last: Scope | None = None
         self._connections: set[object] = set()
+
+    async def outcome(self) -> bool | None:
+        """Whether the last transaction under this name was committed; None if there was none since it was registered.
+
+        To be asked before `register`, which forgets it.
+        """
+        while True:
+            try:
+                response = await self._coordinate(self._self, DescribeTransaction(self.name), _states)
+            except Rejected as error:
+                if error.code == NO_SUCH_NAME:
+                    return None
+                raise
+            ((_, _, state, *_),) = response.transactions
+            if state not in ENDING:
+                return {"CompleteCommit": True, "CompleteAbort": False, "Ongoing": False}.get(state)
+            await self._clock.sleep(LONGEST_PAUSE)
 
     async def register(self) -> None:
         """Begin anew: waits until whatever was left open under this name is aborted, or finished."""
@@ -264,6 +283,10 @@ class Producer:
         if coordinator not in self._coordinators:
             self._coordinators[coordinator] = await self.client.coordinator_lookup(*coordinator)
         return self._coordinators[coordinator]
+
+
+def _states(response: Any) -> Set[int]:
+    return {row[0] for row in response.transactions}
 
 
 def _code(response: Any) -> Set[int]:

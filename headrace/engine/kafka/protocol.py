@@ -1,6 +1,7 @@
 """Requests of the Kafka protocol that aiokafka does not have in the version we need.
 
-Source: the message definitions of Apache Kafka 3.7, `TxnOffsetCommitRequest.json` and `OffsetFetchRequest.json`.
+Source: the message definitions of Apache Kafka 3.7, `TxnOffsetCommitRequest.json`, `OffsetFetchRequest.json` and
+`DescribeTransactionsRequest.json`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -207,6 +208,58 @@ class InstanceHeartbeat(Request[HeartbeatStruct_v3]):  # type: ignore[misc]
 
     def build(self, request_struct_class: type[HeartbeatStruct_v3]) -> HeartbeatStruct_v3:
         return request_struct_class(*self._fields)
+
+
+class DescribeTransactionsResponse_v0(Response):  # type: ignore[misc]
+    """State of the last transaction under each name, as text."""
+
+    API_KEY = 65
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "transactions",
+            CompactArray(
+                ("error_code", Int16),
+                ("transactional_id", CompactString("utf-8")),
+                ("state", CompactString("utf-8")),
+                ("timeout_ms", Int32),
+                ("started_at_ms", Int64),
+                ("producer_id", Int64),
+                ("producer_epoch", Int16),
+                (
+                    "topics",
+                    CompactArray(
+                        ("topic", CompactString("utf-8")), ("partitions", CompactArray(Int32)), ("tags", TaggedFields)
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class DescribeTransactionsStruct_v0(RequestStruct):  # type: ignore[misc]
+    """Asks how the last transactions under some names stand."""
+
+    API_KEY = 65
+    API_VERSION = 0
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = DescribeTransactionsResponse_v0
+    SCHEMA = Schema(("transactional_ids", CompactArray(CompactString("utf-8"))), ("tags", TaggedFields))
+
+
+class DescribeTransaction(Request[DescribeTransactionsStruct_v0]):  # type: ignore[misc]
+    """`DescribeTransactions` for one name."""
+
+    API_KEY = 65
+
+    def __init__(self, transactional_id: str) -> None:
+        self._name = transactional_id
+
+    def build(self, request_struct_class: type[DescribeTransactionsStruct_v0]) -> DescribeTransactionsStruct_v0:
+        return request_struct_class([self._name], NO_TAGS)
 
 
 def by_topic(values: Mapping[TopicPartition, Any]) -> dict[str, list[tuple[int, Any]]]:

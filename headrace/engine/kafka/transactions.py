@@ -15,6 +15,7 @@ from headrace.engine.errors import CommitRefused, LogError, first
 from headrace.engine.kafka.client import UNAUTHORIZED, UNKNOWN_TOPIC, Rejected
 from headrace.engine.kafka.encoding import encode
 from headrace.engine.kafka.fetch import is_committed
+from headrace.engine.kafka.offsets import open_partitions
 from headrace.engine.kafka.producer import Producer, Scope
 from headrace.engine.log import Member, TopicPartition, Transaction
 from headrace.engine.records import Records
@@ -51,15 +52,22 @@ class Transactions:
     """Carries out transactions one by one, on the I/O thread.
 
     A producer of the same name that registers later fences this one: its open transaction is aborted.
+
+    Args:
+        group: that positions are committed for.
     """
 
-    def __init__(self, make_producer: MakeProducer, clock: Clock, compression: str) -> None:
+    def __init__(self, make_producer: MakeProducer, group: str, clock: Clock, compression: str) -> None:
         self._make_producer = make_producer
+        self._group = group
         self._clock = clock
         self._compression = compression
         self._producer: Producer | None = None
         self._clean = False
         self._failed: Scope | None = None
+        #: How the last transaction of a process that had the name before ended, until that is so in all its partitions.
+        self._inherited: bool | None = None
+        self._asked = False
         self._hold_off = 0.0
         self._preparing = asyncio.Lock()
         self._background: asyncio.Task[None] | None = None
@@ -138,7 +146,13 @@ class Transactions:
 
     async def _prepare(self, producer: Producer) -> None:
         await self._clock.sleep(self._hold_off)
+        if not self._asked:
+            self._inherited = await producer.outcome()
+            self._asked = True
         await producer.register()
+        if self._inherited is not None:
+            await producer.mark(Scope(await open_partitions(producer.client), self._group), commit=self._inherited)
+            self._inherited = None
         await producer.settle()
         if self._failed is not None:
             await producer.mark(self._failed, commit=False)

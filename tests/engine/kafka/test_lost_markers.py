@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Iterable
 import pytest
 
 from headrace.engine.errors import CommitRefused
+from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.producer import Producer
 from headrace.engine.kafka.settings import KafkaSettings
-from headrace.engine.log import Member, TopicPartition
+from headrace.engine.log import Append, Member, TopicPartition, Transaction
+from headrace.engine.records import Records
 from tests.conftest import KafkaServer
 from tests.contract.log_access import Names, read_all
 from tests.engine.kafka.held_log import (
@@ -79,6 +81,31 @@ async def test_hanging_records_end_as_their_transaction_did(odd_kafka: KafkaServ
     assert await wait_until_settled(odd_kafka.bootstrap, names.p1) > 1
     assert await read_all(forgetful, names.p1) == [b"acknowledged"]
     assert await read_all(forgetful, names.p0) == [b"acknowledged"]
+
+
+async def test_hanging_records_of_a_process_that_is_gone(odd_kafka: KafkaServer) -> None:
+    """Who comes after it under its name ends them as the transaction ended, its positions too."""
+    names = Names.new()
+    settings = KafkaSettings(instance=names.group)
+    gone = ForgetfulLog(f"kafka://{odd_kafka.bootstrap}", settings)
+    await gone.start()
+    await gone.create_topics(names.specs())
+    await gone.commit(everything(names, b"acknowledged"))
+    assert await read_all(gone, names.p1) == []
+    await gone.close()
+
+    successor = KafkaLog(f"kafka://{odd_kafka.bootstrap}", settings)
+    await successor.start()
+    await append(successor, names.p0, names.group, b"later")
+
+    assert await read_all(successor, names.p1) == [b"acknowledged"]
+    assert await read_all(successor, names.p0) == [b"acknowledged", b"later"]
+    await successor.close()
+
+
+async def append(log: KafkaLog, target: TopicPartition, group: str, value: bytes) -> None:
+    """Append with the producer of a group."""
+    await log.commit(Transaction([Append(target, Records([value], [value], [1]))], [], group))
 
 
 async def test_hanging_records_of_an_aborted_transaction(odd_kafka: KafkaServer, forgetful: ForgetfulLog) -> None:
