@@ -17,6 +17,9 @@ from headrace.engine.dead_letter_reader import DeadLetter, LetterId, text_of
 from headrace.engine.records import Record
 from headrace.engine.redrive import Note
 
+#: Characters of a device id that a table shows.
+LONGEST = 64
+
 #: Bytes in a line of a hex dump.
 DUMP_WIDTH = 16
 #: What differs between reasons that mean the same: quoted texts, times, numbers.
@@ -58,6 +61,11 @@ def group_json(group: Group) -> dict[str, Any]:
     }
 
 
+def shortened(text: str) -> str:
+    """The beginning of what is too long for a column."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+
+
 def show_groups(groups: Sequence[Group]) -> None:
     """Print a summary."""
     table = listing("count", "agent", "reason", "newest", "for example", right=("count",))
@@ -72,7 +80,7 @@ def show_letters(letters: Iterable[DeadLetter], notes: Mapping[LetterId, Note], 
     state = ("replayed",) if with_state else ()
     table = listing("id", "time", "agent", "device", "from", *state, "reason")
     for letter in letters:
-        row = [str(letter.id), iso_ms(letter.time_ms), letter.agent, letter.device, where(letter)]
+        row = [str(letter.id), iso_ms(letter.time_ms), letter.agent, shortened(letter.device), where(letter)]
         if with_state:
             row.append(_replayed(notes.get(letter.id)))
         table.add_row(*(Text(printable(cell)) for cell in (*row, letter.reason)))

@@ -35,7 +35,7 @@ def moment(option: str, text: str, now_ms: int) -> int:
     (86400000, 0, 3000)
     """
     if _DURATION.fullmatch(text.strip()):
-        return now_ms - round(duration(option, text) * 1000)
+        return max(0, now_ms - round(min(duration(option, text) * 1000, now_ms)))
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError:

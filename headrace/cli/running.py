@@ -26,6 +26,9 @@ from headrace.tables.rules import check_rules, load_rules
 #: Data folders go here unless --data names one.
 DEFAULT_FOLDER = Path(".headrace")
 
+#: 2100, ms since 1970 UTC.
+LATEST_APPEND_MS = 4_102_444_800_000
+
 Made = TypeVar("Made")
 
 data_option = click.option(
@@ -121,5 +124,9 @@ def consoles(as_json: bool) -> tuple[Console, Console]:
 
 
 async def newest_append_ms(log: Log) -> int:
-    """Append time that every raw record is older than, ms, to the minute; 0 on an empty log."""
-    return max((tally.minute_ms + MINUTE_MS for tally in await log.tallies(topics.RAW)), default=0)
+    """Append time that every raw record is older than, ms, to the minute; 0 on an empty log.
+
+    But for those with a time that nothing here can have: somebody else's producer may write what it likes.
+    """
+    minutes = [tally.minute_ms for tally in await log.tallies(topics.RAW) if tally.minute_ms < LATEST_APPEND_MS]
+    return max(minutes, default=-MINUTE_MS) + MINUTE_MS

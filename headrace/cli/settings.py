@@ -1,5 +1,6 @@
 """Everything that can be configured, section by section; docs/configuration.md is written from it."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,9 @@ from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.monitor import MonitorSettings
 from headrace.engine.runtime.settings import RuntimeSettings
 
+#: TCP ports.
+PORTS = range(1, 65_536)
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -21,9 +25,19 @@ class LogSettings(_Section):
 
     url: str = Field(
         "embedded://",
-        pattern=r"^(embedded://|kafka://[^/@]+)$",
         description="`embedded://`, in the data folder, or `kafka://host:port,host:port`",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        hosts = url.removeprefix("kafka://").split(",")
+        fits = [re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^/@:\s\[\]]+)(:(\d{1,5}))?", host) for host in hosts]
+        if url != "embedded://" and not (
+            url.startswith("kafka://") and all(each and int(each[3] or 1) in PORTS for each in fits)
+        ):
+            raise ValueError("must be embedded://, or kafka://host:port,host:port; user and password belong in [kafka]")
+        return url
 
     partitions: int = Field(4, ge=1, le=256, description="per topic; fixed when the data folder is made")
     retention: float = Field(7 * 86_400.0, gt=0, description="seconds of append time that records are kept")

@@ -76,7 +76,7 @@ def load(model: type[Model], path: Path | None, defaults: dict[str, Any] | None 
 def mistakes(error: ValidationError, source: str) -> list[str]:
     """One line per mistake that pydantic found, without the value: it may be a secret."""
     return [
-        f"{source}: {'.'.join(str(part) for part in each['loc']) or 'top level'}: {each['msg']}"
+        f"{source}: {'.'.join(map(str, each['loc'])) or 'top level'}: {each['msg'].removeprefix('Value error, ')}"
         for each in error.errors(include_input=False, include_url=False, include_context=False)
     ]
 

@@ -1,5 +1,6 @@
 """Finds dead letters in `telemetry.dlq` again: by id, or by who refused what, when and why."""
 
+import os
 import re
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Selection:
         return (
             (self.agent is None or letter.agent == self.agent)
             and (self.reason is None or self.reason.casefold() in letter.reason.casefold())
-            and (self.device is None or letter.key == self.device.encode())
+            and (self.device is None or letter.key == os.fsencode(self.device))
             and (self.since_ms is None or letter.time_ms >= self.since_ms)
             and (self.until_ms is None or letter.time_ms < self.until_ms)
         )

@@ -143,7 +143,9 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_sink_retries_total": Metric("counter", "Writes and connections that failed.", ("sink",)),
     # The ledger
     "headrace_ledger_messages": Metric(
-        "gauge", "Messages since the log began, by what became of them; `accepted` is the sum of the others.", ("term",)
+        "gauge",
+        "Messages since the log began, by what became of them; at rest `accepted` is the others together.",
+        ("term",),
     ),
     # The process
     "headrace_healthy": Metric("gauge", "1 while `/health` answers 200, else 0."),

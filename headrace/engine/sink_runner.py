@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 
 import structlog
 
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.dead_letters import dead_letter, said
-from headrace.engine.errors import ConfigError, Disconnected, HeadraceError, RetryLater
+from headrace.engine.errors import CommitRefused, ConfigError, Disconnected, HeadraceError, RetryLater
 from headrace.engine.log import Append, Changes, Fetched, Log, TopicPartition, TopicSpec, Transaction
 from headrace.engine.metrics import Metrics
 from headrace.engine.partitioner import Partitioner
@@ -120,7 +120,7 @@ class SinkRunner:
             except KeyError as error:
                 raise ConfigError(f"sink {self._sink.name} reads topic {topic}, which does not exist") from error
             self._committed |= await self._log.positions(self._group, topic)
-        await self._log.commit(Transaction(group=self._group, positions=self._committed))
+        await self._copy(self._committed)
         async for entries in self._log.restore(TopicPartition(SINK_REFUSALS, 0)):
             self._refused |= {key: int(value) for key, value in entries}
 
@@ -264,9 +264,17 @@ class SinkRunner:
         moved = {
             target: position for target, position in self._stored.items() if self._committed.get(target) != position
         }
-        if moved:
-            await self._log.commit(Transaction(group=self._group, positions=moved))
+        if moved and await self._copy(moved):
             self._committed |= moved
+
+    async def _copy(self, positions: Mapping[TopicPartition, int]) -> bool:
+        """Whether these are in the log; if not, those of the next batch will be, and the sink goes by its own."""
+        try:
+            await self._log.commit(Transaction(group=self._group, positions=positions))
+        except CommitRefused as error:
+            logger.warning("sink_position_not_copied", sink=self._sink.name, error=str(error))
+            return False
+        return True
 
     async def _back_off(self, error: HeadraceError, stop: asyncio.Event) -> None:
         delay = min(self._max_backoff, self._first_backoff * 2 ** min(self._retries, 16))

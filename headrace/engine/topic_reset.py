@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace.engine.errors import ConfigError
 from headrace.engine.log import Changes, Log, TopicPartition, Transaction
 from headrace.engine.log_range import first_offsets
 from headrace.engine.runtime.tables import changelog_topic
@@ -81,8 +80,6 @@ async def plan_reset(
         sums: names of such tables that only add up, whatever the partition of a key: they stay.
         outputs: topics that are partitioned like this one, as its agents send to them from the same partition.
         partitions: how many the topic will have by then, if it is not as many as it has.
-    Raises:
-        ConfigError: a table has more partitions than the topic, which nothing can take away.
     """
     starts, ends = await first_offsets(log, topic), await log.end_offsets(topic)
     before = await log.positions(group, topic)
@@ -92,20 +89,14 @@ async def plan_reset(
         after = {t: before[t] if starts[t] <= before[t] <= end else starts[t] for t, end in ends.items()}
     else:
         after = starts if where == "earliest" else ends
-    total = partitions or len(ends)
     found = {spec.name: spec.partitions for spec in await log.topics()}
     changelogs = {changelog_topic(group, name): name for name in (*tables, *sums)}
-    mistakes = [
-        f"{name} has {found[name]} partitions, {topic} only {total}: add partitions to {topic}, or delete {name}"
-        for name in changelogs
-        if found.get(name, 0) > total
-    ]
-    if mistakes:
-        raise ConfigError(*mistakes)
+    # A topic that was made anew may have fewer than its tables, which cannot lose any.
+    total = max(partitions or len(ends), *(found.get(name, 0) for name in changelogs), 0)
     return Reset(
         group,
         [Move(target, before[target], after[target]) for target in sorted(ends)],
-        [Growth(name, found[name], total) for name in (*outputs, *changelogs) if found.get(name, total) < total],
+        [Growth(name, found[name], total) for name in (topic, *outputs, *changelogs) if found.get(name, total) < total],
         [name for name, table in changelogs.items() if table in tables and name in found],
     )
 

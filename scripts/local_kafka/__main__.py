@@ -36,6 +36,9 @@ def _run(arguments: argparse.Namespace) -> None:
     with Cluster(brokers, version=version, port=port, secure=arguments.secure) as cluster:
         for listener, addresses in sorted(cluster.listeners.items()):
             print(f"{listener:15} {addresses}")
+        if arguments.secure:
+            security = cluster.security
+            print(f"user {security.username}, password {security.password}, certificates in {security.folder}")
         print(f"Kafka {version} runs; logs are in {cluster.folder}. Ctrl-C stops it and removes its data.", flush=True)
         signal.pause()
 

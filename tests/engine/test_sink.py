@@ -9,7 +9,7 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.dead_letters import ORIGIN_OFFSET
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.errors import ConfigError
+from headrace.engine.errors import CommitRefused, ConfigError
 from headrace.engine.log import Append, Fetched, TopicPartition, TopicSpec, Transaction
 from headrace.engine.memory_sink import MemorySink
 from headrace.engine.records import Record, Records
@@ -174,6 +174,34 @@ async def test_refused_record_is_dead_lettered_alone(log: EmbeddedLog) -> None:
         (b"14", b"14"),
         (b"99", b"99"),
     ]
+
+
+class RefusingLog(EmbeddedLog):
+    """Refuses positions a few times, as Kafka does with a transaction that took too long."""
+
+    refusals = 3
+
+    async def commit(self, transaction: Transaction) -> None:
+        if transaction.positions and self.refusals:
+            self.refusals -= 1
+            raise CommitRefused("the transaction was aborted")
+        await super().commit(transaction)
+
+
+async def test_refused_positions_are_copied_later() -> None:
+    """The store has its own: a position that is not in the log holds nothing up, and comes with the next batch."""
+    log = RefusingLog(MEMORY)
+    await log.create_topics([TopicSpec(TOPIC, 1), *SinkRunner.topic_specs()])
+    await append(log, TARGETS[0], [b"%d" % number for number in range(500)])
+    sink = MemorySink("sink", [TOPIC])
+    runner = runner_of(log, sink)
+
+    await run_until(runner, lambda: runner.statistics().written == 500)
+
+    assert values_of(sink, TARGETS[0]) == [b"%d" % number for number in range(500)]
+    assert log.refusals == 0
+    assert await log.positions("sink", TOPIC) == {TARGETS[0]: 500}
+    await log.close()
 
 
 async def test_dead_lettered_once(log: EmbeddedLog) -> None:

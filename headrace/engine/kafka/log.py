@@ -94,7 +94,8 @@ class KafkaLog:
             self._client = await self._thread.run(self._knowing_client())
         except kafka_errors.KafkaError as error:
             raise ConfigError(
-                f"no Kafka at {self._servers}: {error!r}; check [log] url and the security settings of [kafka]"
+                f"no Kafka at {self._servers}: {error!r}; check [log] url and the security settings of [kafka]; "
+                "the messages above say how each broker failed"
             ) from error
         if self._health is not None:
             self._heart = await self._thread.run(self._beat(self._health))
