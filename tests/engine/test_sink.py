@@ -177,9 +177,9 @@ async def test_refused_record_is_dead_lettered_alone(log: EmbeddedLog) -> None:
 
 
 class RefusingLog(EmbeddedLog):
-    """Refuses positions a few times, as Kafka does with a transaction that took too long."""
+    """Refuses positions twice, as Kafka does with a transaction that took too long."""
 
-    refusals = 3
+    refusals = 2
 
     async def commit(self, transaction: Transaction) -> None:
         if transaction.positions and self.refusals:
