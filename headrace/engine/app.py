@@ -170,6 +170,8 @@ async def _ended(starting: asyncio.Task[None]) -> None:
     """Wait until `start` has seen that the app was stopped."""
     await asyncio.wait([starting], timeout=START_ENDS)
     await cancel_and_wait(starting)
+    if not starting.cancelled():
+        starting.exception()  # of no interest any more
 
 
 def _loop(operator: Operator, metrics: Metrics) -> Any:

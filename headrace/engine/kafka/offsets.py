@@ -72,8 +72,9 @@ async def settled_ends(client: Client, targets: Iterable[TopicPartition]) -> dic
 
 
 async def open_partitions(client: Client) -> frozenset[TopicPartition]:
-    """All partitions in which there are records of a transaction that has not ended there. Looks for some
-    seconds while partitions have no leader.
+    """All partitions in which there are records of a transaction that has not ended there.
+
+    Looks for some seconds while partitions have no leader.
     """
     await client.force_metadata_update()
     cluster = client.cluster
