@@ -110,7 +110,7 @@ class TopicsReset:
             log, self._group, topic, where, sorted(tables - sums), sums, outputs=outputs, partitions=partitions
         )
         for growth in plan.grown:
-            if growth.topic in OUTPUTS:
+            if growth.topic in OUTPUTS and growth.topic != topic:
                 plan = plan.and_also(await self._plan_of_agents(log, growth.topic, "current", growth.after))
         return plan
 

@@ -92,11 +92,12 @@ async def plan_reset(
     found = {spec.name: spec.partitions for spec in await log.topics()}
     changelogs = {changelog_topic(group, name): name for name in (*tables, *sums)}
     # A topic that was made anew may have fewer than its tables, which cannot lose any.
-    total = max(partitions or len(ends), *(found.get(name, 0) for name in changelogs), 0)
+    total = max([partitions or len(ends), *(found.get(name, 0) for name in changelogs)])
+    growing = outputs if partitions else [topic, *outputs]
     return Reset(
         group,
         [Move(target, before[target], after[target]) for target in sorted(ends)],
-        [Growth(name, found[name], total) for name in (topic, *outputs, *changelogs) if found.get(name, total) < total],
+        [Growth(name, found[name], total) for name in (*growing, *changelogs) if found.get(name, total) < total],
         [name for name, table in changelogs.items() if table in tables and name in found],
     )
 
