@@ -72,6 +72,7 @@ class Ingest:
         """See `headrace.engine.operator.Operator`."""
         reasons: Reasons = {}
         documents = decode(batch.records.values, self._config.max_payload_bytes, reasons)
+        _refuse_cut(batch.records, reasons)
         groups = self._groups(batch, documents, reasons)
         for place in sorted(reasons):
             batch.dead_letter(place, reasons[place])
@@ -184,6 +185,15 @@ def _message_ids(batch: Batch) -> list[str]:
             else str(uuid5(NAMESPACE_OID, f"{batch.topic}/{batch.partition}/{batch.offset(place)}"))
             for place, value in enumerate(column)
         ]
+
+
+def _refuse_cut(records: Records, reasons: Reasons) -> None:
+    """Refuse what the intake cut, even if its beginning can be read."""
+    if topics.PAYLOAD_BYTES in records.headers:
+        for place, size in enumerate(records.header(topics.PAYLOAD_BYTES)):
+            if size is not None:
+                said = size.decode(errors="replace")
+                reasons[place] = f"payload has {said} bytes, more than the log takes; the beginning is kept"
 
 
 def _refuse_empty(measures: Mapping[str, Floats], others: list[bytes | None] | None, total: int, mine: Reasons) -> None:

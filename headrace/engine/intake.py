@@ -12,6 +12,8 @@ from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Header, Records
 from headrace.schemas import topics
 
+#: Bytes that are kept of a payload that is larger than the log takes.
+KEPT = 64 << 10
 #: Compacted topic in which a source keeps how far it has read.
 SOURCE_POSITIONS = "headrace.sources"
 MINUTE_MS = 60_000
@@ -27,6 +29,9 @@ class Mark:
 
 class Intake:
     """Appends raw messages to `telemetry.raw`, keyed by device, and counts them as accepted.
+
+    Of a payload that is larger than the log takes (`Log.largest_value`) the beginning is kept, with its size in a
+    header; ingest dead-letters it. Refused, a device would send it again for ever, and nothing behind it would arrive.
 
     Args:
         log: where to.
@@ -66,6 +71,7 @@ class Intake:
             LogError: nothing was appended; do not acknowledge.
         """
         total = len(payloads)
+        payloads, sizes = self._cut(payloads)
         times = [self._clock.now_ms()] * total if timestamps is None else list(timestamps)
         ids = self._message_ids.take(total)
         rows_of = self._partitioner.split(device_ids)
@@ -78,6 +84,8 @@ class Intake:
                 topics.DEVICE_TYPE: device_type.encode(),
                 topics.SOURCE: sources if isinstance(sources, bytes) else [sources[i] for i in rows],
             }
+            if sizes:
+                headers[topics.PAYLOAD_BYTES] = [sizes.get(i) for i in rows]
             records = Records([device_ids[i] for i in rows], [payloads[i] for i in rows], stamps, headers)
             appends.append(Append(TopicPartition(topics.RAW, partition), records, tally(stamps, device_type)))
         changes = []
@@ -87,6 +95,14 @@ class Intake:
         await self._log.commit(Transaction(appends=appends, changes=changes))
         self._metrics.observe("headrace_intake_append_seconds", self._clock.monotonic() - began)
         self._metrics.count("headrace_intake_records_total", total)
+
+    def _cut(self, payloads: Sequence[bytes]) -> tuple[Sequence[bytes], dict[int, bytes]]:
+        """The payloads as the log takes them, and by place the size of each that was cut."""
+        most = self._log.largest_value
+        if max(map(len, payloads), default=0) <= most:
+            return payloads, {}
+        sizes = {place: b"%d" % len(payload) for place, payload in enumerate(payloads) if len(payload) > most}
+        return [payload[:KEPT] if place in sizes else payload for place, payload in enumerate(payloads)], sizes
 
     async def position(self, source: str) -> bytes | None:
         """The position of the last `Mark` of this source that was committed."""

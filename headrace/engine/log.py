@@ -200,6 +200,11 @@ class Log(Protocol):
     only when it would survive a power cut. Safe for many tasks of one event loop.
     """
 
+    @property
+    def largest_value(self) -> int:
+        """Bytes that the value of a record may have, beside a key and headers of the usual size."""
+        ...
+
     async def create_topics(self, topics: Iterable[TopicSpec]) -> None:
         """Make the topics that do not exist yet. A topic that exists keeps its partitions."""
         ...

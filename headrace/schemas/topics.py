@@ -18,6 +18,8 @@ MESSAGE_ID = "message-id"
 PROFILE = "profile"
 #: Name of the device type (see `headrace.schemas.DeviceType`).
 DEVICE_TYPE = "device-type"
+#: How many bytes the payload had, where it was larger than the log takes and only its beginning is kept.
+PAYLOAD_BYTES = "payload-bytes"
 #: Device id of a message that names none; ingest refuses it.
 NO_DEVICE = "?"
 

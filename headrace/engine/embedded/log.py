@@ -34,6 +34,8 @@ from headrace.engine.records import Records
 POLL_INTERVAL = 0.1
 #: Entries of a compacted partition handed over at once when it is restored.
 RESTORE_CHUNK = 10_000
+#: Bytes, see `Log.largest_value`. SQLite takes 1e9 in a row, and a row holds all that one append puts into a partition.
+LARGEST_VALUE = 1 << 28
 #: Records deleted by retention are looked for after this many commits.
 RETENTION_EVERY = 500
 
@@ -50,6 +52,8 @@ class EmbeddedLog:
         retention_bytes: bytes kept per partition.
     Neither drops a record that a consumer group with a committed position has not passed.
     """
+
+    largest_value = LARGEST_VALUE
 
     def __init__(self, folder: Path, *, retention: float = 7 * 86_400, retention_bytes: int = 1 << 30) -> None:
         if folder != MEMORY:

@@ -33,6 +33,8 @@ from headrace.engine.metrics import Metrics
 
 #: Entries of a compacted partition handed over at once when it is restored.
 RESTORE_CHUNK = 10_000
+#: Bytes of a record batch that are left for key and headers: MQTT topics of 64 KiB, and reasons of dead letters.
+ROOM = 160 << 10
 #: Looks for a partition that somebody else knows of, and seconds between two.
 LOOKS, LOOK_PAUSE = 50, 0.1
 #: Seconds between two tries to connect.
@@ -99,6 +101,10 @@ class KafkaLog:
             ) from error
         if self._health is not None:
             self._heart = await self._thread.run(self._beat(self._health))
+
+    @property
+    def largest_value(self) -> int:
+        return self._settings.max_message_bytes - ROOM
 
     async def create_topics(self, topics_: Iterable[TopicSpec]) -> None:
         specs = [tallies.TOPIC, *topics_]

@@ -23,9 +23,10 @@ from headrace.engine.records import Records
 #: Error codes of a commit that comes too late, the group gave the partitions out anew: illegal generation, unknown
 #: member, rebalance in progress, fenced instance id.
 MOVED_ON = frozenset({22, 25, 27, 82})
+TOO_LARGE = 10
 #: The cluster will never take this: record or batch too large, unknown topic, topic name, time stamp, version, message
 #: format, policy, timeout of the transaction, compression, invalid record.
-FORBIDDEN = UNAUTHORIZED | {10, UNKNOWN_TOPIC, 17, 18, 32, 35, 43, 44, 50, 76, 87}
+FORBIDDEN = UNAUTHORIZED | {TOO_LARGE, UNKNOWN_TOPIC, 17, 18, 32, 35, 43, 44, 50, 76, 87}
 #: Aborted by the cluster: it took too long, or a process of the same name started.
 FENCED = frozenset({47, 90})
 RETRY_PAUSE = 0.2
@@ -192,7 +193,8 @@ def _raise_final(error: kafka_errors.KafkaError, transaction: Transaction) -> No
     if _code(error) in MOVED_ON:
         raise CommitRefused(f"group {transaction.group} has given out its partitions anew") from error
     if _code(error) in FORBIDDEN:
-        raise LogError(f"Kafka refuses to write: {error}") from error
+        hint = "; raise the topic's max.message.bytes or lower kafka.max_message_bytes"
+        raise LogError(f"Kafka refuses to write: {error}{hint if _code(error) == TOO_LARGE else ''}") from error
     if transaction.positions:
         raise CommitRefused(f"Kafka aborted the transaction: {error}") from error
 
