@@ -1,7 +1,7 @@
 """`headrace tables`: what the agents remember."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,16 @@ from rich.text import Text
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.listing import listing, printable, show_listing
 from headrace.cli.moments import iso_ms
-from headrace.cli.opened_log import OpenedLog, log_data_option, log_folder, opened_log
-from headrace.cli.running import Setup, config_option, json_option, set_up
+from headrace.cli.opened_log import OpenedLog, load_settings, log_data_option, opened_log
+from headrace.cli.running import Mistakes, config_option
+from headrace.cli.settings import Settings
+from headrace.cli.show_group import ShowGroup
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
 from headrace.engine.operator import Readable
 from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.table_reader import partition_of, table_rows
+from headrace.engine.topic_overview import key_counts
 
 #: Rows that are shown unless told otherwise.
 LIMIT = 100
@@ -37,74 +40,78 @@ class _Kept(NamedTuple):
     table: Readable
 
 
-@click.group(invoke_without_command=True)
-@log_data_option
-@config_option
-@json_option
-@click.pass_context
-def tables(context: click.Context, data: Path | None, config: Path | None, as_json: bool) -> None:
+@click.group(cls=ShowGroup)
+def tables() -> None:
     """Look into the tables of the agents: windows, baselines, open alerts and what else they remember.
 
-    Without a command: list them. What is shown is what was committed, read from the changelogs.
+    headrace tables [NAME] is short for headrace tables show [NAME].
     """
-    if context.invoked_subcommand is None:
-        setup = _set_up(config, data)
-        asyncio.run(_list(setup, data, as_json))
-    elif data is not None or config is not None or as_json:
-        raise click.UsageError(f"give the options behind the command: headrace tables {context.invoked_subcommand} …")
 
 
 @tables.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--device", metavar="ID", help="Only what is about this device.")
 @click.option(
     "--limit", type=click.IntRange(min=0), help=f"So many rows; 0 for all. Default: {LIMIT}, with --json all."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; of a table one per line.")
 @log_data_option
 @config_option
 def show(
-    name: str, device: str | None, limit: int | None, as_json: bool, data: Path | None, config: Path | None
+    name: str | None, device: str | None, limit: int | None, as_json: bool, data: Path | None, config: Path | None
 ) -> None:
-    """Show the rows of the table NAME.
+    """List all tables, or show the rows of the table NAME.
 
-    With --device only its partition is read; standard error says which worker has that now.
+    What is shown is what was committed, read from the changelogs. With --device only its partition is read; standard
+    error says which worker has that now.
     """
-    setup = _set_up(config, data)
-    asyncio.run(_show(setup, data, name, device, limit, as_json))
+    unfit = name is None and (device is not None or limit is not None)
+    wrong = Mistakes(["--device and --limit are about rows: name a table"] if unfit else [])
+    settings = load_settings(wrong, config, data)
+    chosen = wrong.take(lambda: _chosen(settings, name)) if settings is not None else None
+    wrong.check()
+    assert settings is not None
+    assert chosen is not None
+    if name is None:
+        asyncio.run(_list(settings, data, chosen, as_json))
+    else:
+        most = limit if limit is not None else 0 if as_json else LIMIT
+        asyncio.run(_show(settings, data, chosen[0], device, most, as_json))
 
 
-def _set_up(config: Path | None, data: Path | None) -> Setup:
-    setup = set_up(config)
-    log_folder(setup.settings, data)
-    return setup
+def _chosen(settings: Settings, name: str | None) -> list[_Kept]:
+    """All tables that can be read, or the one of this name.
 
-
-def _kept(setup: Setup) -> dict[str, _Kept]:
-    agents = build_agents(setup.settings, setup.device_types, setup.rules)
-    return {
+    Raises:
+        ConfigError: there is none.
+    """
+    kept = {
         table.name: _Kept(agent.name, agent.topic, table)
-        for agent in agents
+        for agent in build_agents(settings, {}, ())
         for table in agent.tables
         if isinstance(table, Readable)
     }
+    if name is None:
+        return list(kept.values())
+    if name not in kept:
+        raise ConfigError(f"there is no table {name}; there are {', '.join(kept)}")
+    return [kept[name]]
 
 
-async def _list(setup: Setup, data: Path | None, as_json: bool) -> None:
+async def _list(settings: Settings, data: Path | None, chosen: list[_Kept], as_json: bool) -> None:
     found = []
-    async with opened_log(setup.settings, data) as opened:
+    async with opened_log(settings, data) as opened:
         known = {spec.name: spec for spec in await opened.log.topics()}
-        for name, kept in _kept(setup).items():
-            spec = known.get(changelog_topic(GROUP, name))
+        for kept in chosen:
+            spec = known.get(changelog_topic(GROUP, kept.table.name))
             if spec is not None:
-                count = await _count(opened, spec.name, spec.partitions)
                 found.append(
                     {
-                        "table": name,
+                        "table": kept.table.name,
                         "agent": kept.agent,
                         "topic": kept.topic,
                         "partitions": spec.partitions,
-                        "entries": count,
+                        "entries": sum(await key_counts(opened.log, spec)),
                         "changelog": spec.name,
                     }
                 )
@@ -117,38 +124,31 @@ async def _list(setup: Setup, data: Path | None, as_json: bool) -> None:
     show_listing(table)
 
 
-async def _count(opened: OpenedLog, changelog: str, partitions: int) -> int:
-    return sum(
-        [
-            len(part)
-            for number in range(partitions)
-            async for part in opened.log.restore(TopicPartition(changelog, number))
-        ]
-    )
-
-
 async def _show(
-    setup: Setup, data: Path | None, name: str, device: str | None, limit: int | None, as_json: bool
+    settings: Settings, data: Path | None, kept: _Kept, device: str | None, most: int, as_json: bool
 ) -> None:
-    kept = _kept(setup)
-    if name not in kept:
-        raise ConfigError(f"there is no table {name}; there are {', '.join(kept)}")
-    most = limit if limit is not None else 0 if as_json else LIMIT
-    rows: list[dict[str, Any]] = []
-    async with opened_log(setup.settings, data) as opened:
-        if changelog_topic(GROUP, name) not in {spec.name for spec in await opened.log.topics()}:
-            raise ConfigError(f"table {name} is not there yet: no worker has run on this log")
+    async with opened_log(settings, data) as opened:
+        if changelog_topic(GROUP, kept.table.name) not in {spec.name for spec in await opened.log.topics()}:
+            raise ConfigError(f"table {kept.table.name} is not there yet: no worker has run on this log")
         if device is not None:
-            await _say_owner(opened, kept[name], device)
-        async for partition, row in table_rows(opened.log, GROUP, kept[name].table, device):
-            if most and len(rows) == most:
-                click.echo(f"the first {most}; --limit 0 shows all", err=True)
-                break
-            rows.append({"partition": partition, **row})
-            if as_json:
-                click.echo(orjson.dumps(rows[-1]).decode())
-    if not as_json:
-        _print(rows)
+            await _say_owner(opened, kept, device)
+        rows = _rows(opened, kept, device, most)
+        if not as_json:
+            _print([row async for row in rows])
+            return
+        async for row in rows:
+            click.echo(orjson.dumps(row).decode())
+
+
+async def _rows(opened: OpenedLog, kept: _Kept, device: str | None, most: int) -> AsyncIterator[dict[str, Any]]:
+    """The rows of a table, `most` of them unless that is 0; says so if there are more."""
+    number = 0
+    async for partition, row in table_rows(opened.log, GROUP, kept.table, device):
+        number += 1
+        if most and number > most:
+            click.echo(f"the first {most}; --limit 0 shows all", err=True)
+            return
+        yield {"partition": partition, **row}
 
 
 async def _say_owner(opened: OpenedLog, kept: _Kept, device: str) -> None:

@@ -11,6 +11,7 @@ from headrace.cli.agents import GROUP
 from headrace.cli.opened_log import OpenedLog, load_settings, log_data_option, opened_log
 from headrace.cli.running import Mistakes, config_option, json_option
 from headrace.cli.settings import Settings
+from headrace.cli.show_group import ShowGroup
 from headrace.cli.topics_reset import TopicsReset, where_of
 from headrace.cli.topics_view import show_partitions, show_topics
 from headrace.connectors.timescale import TimescaleSink
@@ -25,15 +26,7 @@ SINK = "timescale"
 READERS: Mapping[str, Collection[str]] = {GROUP: (names.RAW, names.READINGS), SINK: TimescaleSink.topics}
 
 
-class _Topics(click.Group):
-    """Without a command's name it is `show`: `headrace topics`, `headrace topics telemetry.raw`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = (*self.commands, *ctx.help_option_names)
-        return super().parse_args(ctx, args if args and args[0] in known else ["show", *args])
-
-
-@click.group(cls=_Topics)
+@click.group(cls=ShowGroup)
 def topics() -> None:
     """Look at topics: partitions, records, lag, owners; start a group over.
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from headrace.cli.listing import listing, printable, show_listing
 from headrace.engine.log import Log
-from headrace.engine.topic_overview import GroupView, TopicView
+from headrace.engine.topic_overview import GroupView, TopicView, key_counts
 
 
 def show_topics(views: Sequence[TopicView], groups: Sequence[str], *, as_json: bool) -> None:
@@ -33,7 +33,7 @@ def show_topics(views: Sequence[TopicView], groups: Sequence[str], *, as_json: b
 
 async def show_partitions(log: Log, view: TopicView, *, as_json: bool) -> None:
     """Print a line per partition and group; of a compacted topic, how many keys it has."""
-    keys = await _keys(log, view) if view.spec.compacted else None
+    keys = await key_counts(log, view.spec) if view.spec.compacted else None
     if as_json:
         _print_json({**_topic_json(view), "by_partition": [_partition_json(view, at, keys) for at in _numbers(view)]})
         return
@@ -56,16 +56,6 @@ async def show_partitions(log: Log, view: TopicView, *, as_json: bool) -> None:
                 )  # fmt: skip
                 table.add_row(*(Text(printable(cell)) for cell in (*first, *rest)))
     show_listing(table)
-
-
-async def _keys(log: Log, view: TopicView) -> list[int]:
-    counts = []
-    for target in sorted(view.ends):
-        count = 0
-        async for entries in log.restore(target):
-            count += len(entries)
-        counts.append(count)
-    return counts
 
 
 def _owners(view: TopicView) -> str:

@@ -62,6 +62,14 @@ async def overview(
     ]
 
 
+async def key_counts(log: Log, topic: TopicSpec) -> list[int]:
+    """How many keys each partition of a compacted topic has, count. Reads all of it."""
+    return [
+        sum([len(part) async for part in log.restore(TopicPartition(topic.name, number))])
+        for number in range(topic.partitions)
+    ]
+
+
 async def _view(
     log: Log,
     spec: TopicSpec,

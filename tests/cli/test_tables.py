@@ -100,7 +100,7 @@ def test_what_ingest_remembers(headrace: Headrace, folder: Path) -> None:
 def test_panes_and_clocks(headrace: Headrace, folder: Path) -> None:
     """Means of the detector; times as people write them."""
     panes = rows(headrace("tables", "show", "detect.panes", "--device", "roof", "--data", folder, "--json"))
-    clocks = headrace("tables", "show", "alert.clocks", "--device", "roof", "--data", folder).stdout.decode()
+    clocks = headrace("tables", "alert.clocks", "--device", "roof", "--data", folder).stdout.decode()
 
     assert panes[0]["measures"]["temperature"]["mean"] == pytest.approx((20 + 21 + 27) / 3)
     assert "2025-06-15T16:01:10.000Z" in clocks
@@ -115,11 +115,16 @@ def test_limit_is_said(headrace: Headrace, folder: Path) -> None:
 
 
 def test_mistakes(headrace: Headrace, folder: Path, tmp_path: Path) -> None:
-    """Each says what there is."""
+    """Each says what there is; all of them at once."""
     assert (
         "there are seen, outcomes, rollup.windows" in headrace("tables", "show", "x", "--data", folder, code=2).stderr
     )
-    assert "--data is missing" in headrace("tables", code=2).stderr
+    said = headrace("tables", "--device", "roof", code=2).stderr
+    assert "--data is missing" in said
+    assert "name a table" in said
+    said = headrace("tables", "x", code=2).stderr
+    assert "--data is missing" in said
+    assert "there is no table x" in said
     asyncio.run(EmbeddedLog(tmp_path).close())
     assert "no worker has run on this log" in headrace("tables", "show", "seen", "--data", tmp_path, code=2).stderr
 
