@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from rich.console import Console
 
+from headrace.agents.event_time import LATEST_MS
 from headrace.cli.settings import Settings
 from headrace.engine import logging
 from headrace.engine.cancel import cancel_and_wait
@@ -25,9 +26,6 @@ from headrace.tables.rules import check_rules, load_rules
 
 #: Data folders go here unless --data names one.
 DEFAULT_FOLDER = Path(".headrace")
-
-#: 2100, ms since 1970 UTC.
-LATEST_APPEND_MS = 4_102_444_800_000
 
 Made = TypeVar("Made")
 
@@ -128,5 +126,5 @@ async def newest_append_ms(log: Log) -> int:
 
     But for those with a time that nothing here can have: somebody else's producer may write what it likes.
     """
-    minutes = [tally.minute_ms for tally in await log.tallies(topics.RAW) if tally.minute_ms < LATEST_APPEND_MS]
+    minutes = [tally.minute_ms for tally in await log.tallies(topics.RAW) if tally.minute_ms < LATEST_MS]
     return max(minutes, default=-MINUTE_MS) + MINUTE_MS
