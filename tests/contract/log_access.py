@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from headrace.engine.log import (
@@ -16,6 +15,7 @@ from headrace.engine.log import (
     TopicSpec,
     Transaction,
 )
+from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 
 #: Seconds for what takes milliseconds: records to come, a group to be shared out.
@@ -74,15 +74,6 @@ async def append(log: Log, target: TopicPartition, *values: bytes) -> None:
     await log.commit(Transaction(appends=[Append(target, records(*values))]))
 
 
-@asynccontextmanager
-async def open_reader(log: Log) -> AsyncIterator[Reader]:
-    reader = log.reader()
-    try:
-        yield reader
-    finally:
-        await reader.close()
-
-
 async def fetch(reader: Reader, target: TopicPartition, offset: int, max_records: int = 1000) -> Fetched:
     """The next thing there is to read, which moves on and keeps to the rules."""
     async with asyncio.timeout(PATIENCE):
@@ -105,7 +96,7 @@ async def read_all(log: Log, target: TopicPartition, offset: int = 0, max_record
 async def read_records(log: Log, target: TopicPartition, offset: int = 0, max_records: int = 1000) -> Records:
     end = (await log.end_offsets(target.topic))[target]
     found = [Records([], [], [])]
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         while offset < end:
             fetched = await fetch(reader, target, offset, max_records)
             found.append(fetched.records)
@@ -119,7 +110,7 @@ async def offsets_of(log: Log, target: TopicPartition) -> list[int]:
     """The offset of each record of a partition."""
     end = (await log.end_offsets(target.topic))[target]
     offset, offsets = 0, []
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         while offset < end:
             fetched = await fetch(reader, target, offset)
             offsets += [fetched.offset(index) for index in range(len(fetched.records))]

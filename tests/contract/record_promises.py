@@ -10,6 +10,7 @@ from headrace.engine.log import (
     TopicPartition,
     Transaction,
 )
+from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 from tests.contract.log_access import (
     PATIENCE,
@@ -18,7 +19,6 @@ from tests.contract.log_access import (
     fetch,
     numbers,
     offsets_of,
-    open_reader,
     read_all,
     read_records,
 )
@@ -99,7 +99,7 @@ class RecordPromises:
         await append(log, names.p0, b"a")
         end = (await log.end_offsets(names.events))[names.p0]
 
-        async with open_reader(log) as reader:
+        async with reading(log) as reader:
             assert not await reader.wait({names.p0: end}, 0.2)
             assert await reader.read(names.p0, end, 10) is None
 
@@ -128,7 +128,7 @@ class RecordPromises:
         places = {names.p0: 0, names.p1: 0, names.o0: 0}
         found: dict[TopicPartition, list[bytes | None]] = {target: [] for target in places}
 
-        async with open_reader(log) as reader:
+        async with reading(log) as reader:
             for start in range(0, 20, 5):
                 for target, values in found.items():
                     await append(log, target, *numbers(5, start))
@@ -158,7 +158,7 @@ class RecordPromises:
         await append(log, names.p0, *numbers(50))
         await append(log, names.p0, b"last")
 
-        async with open_reader(log) as reader:
+        async with reading(log) as reader:
             first = await fetch(reader, names.p0, 0, 20)
             await fetch(reader, names.p0, first.next_offset, 20)
             again = await fetch(reader, names.p0, 0, 20)
@@ -170,7 +170,7 @@ class RecordPromises:
         await append(log, names.p0, *numbers(5))
         await append(log, names.p0, *numbers(5, 5))
         end = (await log.end_offsets(names.events))[names.p0]
-        async with open_reader(log) as reader:
+        async with reading(log) as reader:
             pieces = [await fetch(reader, names.p0, 0, 100)]
             while pieces[-1].next_offset < end:
                 pieces.append(await fetch(reader, names.p0, pieces[-1].next_offset, 100))
@@ -193,7 +193,7 @@ class RecordPromises:
         """A waiting reader wakes up for the partition that it waits for, and only then."""
         await append(log, names.p0, b"first")
         end = (await log.end_offsets(names.events))[names.p0]
-        async with open_reader(log) as reader:
+        async with reading(log) as reader:
             waiting = asyncio.create_task(reader.wait({names.p0: end}, PATIENCE))
             await append(log, names.p1, b"elsewhere")
             assert not waiting.done()
@@ -205,7 +205,7 @@ class RecordPromises:
 
     async def test_wait_for_one_of_many(self, log: Log, names: Names) -> None:
         """Whichever partition has something ends the wait; nothing does when there is nothing."""
-        async with open_reader(log) as reader:
+        async with reading(log) as reader:
             assert not await reader.wait({names.p0: 0, names.p1: 0}, 0.01)
 
             await append(log, names.p1, b"x")
@@ -214,7 +214,7 @@ class RecordPromises:
 
     async def test_two_waiters_both_wake_up(self, log: Log, names: Names) -> None:
         """Waiters do not take each other's wake-up."""
-        async with open_reader(log) as one, open_reader(log) as two:
+        async with reading(log) as one, reading(log) as two:
             all_waiters = asyncio.gather(*(reader.wait({names.p0: 0}, PATIENCE) for reader in (one, one, two)))
             await asyncio.sleep(0)
 

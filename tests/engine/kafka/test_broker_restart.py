@@ -10,7 +10,8 @@ from headrace.engine.errors import CommitRefused
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
-from tests.contract.log_access import Assignments, Names, append, fetch, numbers, open_reader, records, restore_all
+from headrace.engine.log_range import reading
+from tests.contract.log_access import Assignments, Names, append, fetch, numbers, records, restore_all
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos]
 
@@ -45,7 +46,7 @@ class Worker:
         names = self._names
         await self._log.join(names.group, [names.events], self.listener)
         await self.listener.wait_for({names.p0, names.p1})
-        async with open_reader(self._log) as reader:
+        async with reading(self._log) as reader:
             while True:
                 try:
                     position = (await self._log.positions(names.group, names.events))[names.p0]
@@ -111,7 +112,7 @@ async def values(log: KafkaLog, target: TopicPartition) -> list[bytes | None]:
     end = (await log.end_offsets(target.topic))[target]
     found: list[bytes | None] = []
     offset = 0
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         while offset < end:
             fetched = await fetch(reader, target, offset)
             found += fetched.records.values

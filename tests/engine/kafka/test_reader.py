@@ -12,9 +12,10 @@ from headrace.engine.kafka.fetcher import BUFFER_BYTES
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.reader import KafkaReader
 from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
-from tests.contract.log_access import PATIENCE, Names, append, fetch, numbers, open_reader, read_all
+from tests.contract.log_access import PATIENCE, Names, append, fetch, numbers, read_all
 from tests.engine.kafka.admin import delete_records, make_anew
 
 pytestmark = pytest.mark.integration
@@ -28,7 +29,7 @@ async def test_dropped_records_are_counted_and_passed(kafka: KafkaServer, log: K
     await delete_records(kafka.bootstrap, names.p0, 16)
 
     with capture_logs() as logged:
-        async with open_reader(log) as reader:
+        async with reading(log) as reader:
             moved = await fetch(reader, names.p0, first)
             rest = await fetch(reader, names.p0, moved.next_offset)
 
@@ -40,7 +41,7 @@ async def test_dropped_records_are_counted_and_passed(kafka: KafkaServer, log: K
 
 async def read_first(log: KafkaLog, target: TopicPartition) -> int:
     """Read one record; where the next one is."""
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         return (await fetch(reader, target, 0, 1)).next_offset
 
 
@@ -60,7 +61,7 @@ async def test_dropped_below_a_running_reader(kafka: KafkaServer, log: KafkaLog,
     """A reader whose place is dropped between two reads goes on with the oldest record kept."""
     await append(log, names.p0, *numbers(3))
     end = (await log.end_offsets(names.events))[names.p0]
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         await fetch(reader, names.p0, 0)
         assert not await reader.wait({names.p0: end}, 0.1)
         await append(log, names.p0, *numbers(3, 3))
@@ -80,7 +81,7 @@ async def test_topic_made_anew_stops_its_reader(
     """A topic that was deleted and made again is not read on in silence: the error names the command that helps."""
     await append(log, names.p0, *numbers(100))
     await append(log, names.o0, b"other")
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         position = 0
         while position < (await log.end_offsets(names.events))[names.p0]:
             position = (await fetch(reader, names.p0, position)).next_offset
@@ -148,7 +149,7 @@ async def test_sought_partition_does_not_wait_for_idle_ones(log: KafkaLog, names
     """While a broker holds a request for partitions that have nothing, another one is asked for beside it."""
     await append(log, names.o0, *numbers(3))
     overtaken = 0
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         assert isinstance(reader, KafkaReader)
         for number in range(9):
             assert not await reader.wait({names.p0: 0, names.p1: 0}, 0.05)
@@ -180,11 +181,11 @@ async def test_closing_a_reader_while_it_opens(log: KafkaLog, names: Names) -> N
     """A reader that is closed before it has connected leaves nothing behind."""
     reader = log.reader()
     assert isinstance(reader, KafkaReader)
-    reading = asyncio.create_task(reader.read(names.p0, 0, 1))
+    read = asyncio.create_task(reader.read(names.p0, 0, 1))
     await asyncio.sleep(0)
 
     await reader.close()
-    await asyncio.gather(reading, return_exceptions=True)
+    await asyncio.gather(read, return_exceptions=True)
 
     assert reader._fetcher is None
     assert reader not in log._readers
@@ -193,7 +194,7 @@ async def test_closing_a_reader_while_it_opens(log: KafkaLog, names: Names) -> N
 async def test_forgotten_partitions_are_not_fetched(log: KafkaLog, names: Names) -> None:
     """What another worker reads now is fetched no more, until it is asked for again."""
     await append(log, names.p0, *numbers(5))
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         assert isinstance(reader, KafkaReader)
         await fetch(reader, names.p0, 0, 2)
         await fetch(reader, names.p0, 2, 1)
@@ -208,7 +209,7 @@ async def test_forgotten_partitions_are_not_fetched(log: KafkaLog, names: Names)
 async def test_reading_before_the_topic_exists(log: KafkaLog) -> None:
     """A partition of a topic that is made later is read when it is there."""
     target = TopicPartition(Names.new().events, 0)
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         assert not await reader.wait({target: 0}, 0.2)
         await log.create_topics([TopicSpec(target.topic, 1)])
         await append(log, target, b"first")

@@ -10,6 +10,7 @@ from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.producer import Producer, Scope
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Member, TopicPartition, Transaction
+from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
 from tests.contract.log_access import (
@@ -18,7 +19,6 @@ from tests.contract.log_access import (
     append,
     fetch,
     numbers,
-    open_reader,
     read_all,
     records,
     restore_all,
@@ -255,7 +255,7 @@ async def test_outputs_are_read_only_with_their_position(other: KafkaLog, log: H
         asyncio.create_task(other.positions(names.group, names.other)),
         asyncio.create_task(restore_all(other, names.s0)),
     ]
-    async with open_reader(other) as reader:
+    async with reading(other) as reader:
         assert not await reader.wait({names.p0: 0, names.p1: 0}, 0.3)
         assert not any(task.done() for task in waiting)
 
@@ -277,7 +277,7 @@ async def test_lag_reaches_zero_behind_markers_and_gaps(kafka: KafkaServer, log:
     ends = await log.end_offsets(names.events)
 
     found: dict[TopicPartition, list[bytes | None]] = {}
-    async with open_reader(log) as reader:
+    async with reading(log) as reader:
         for target, end in ends.items():
             position, found[target] = 0, []
             while position < end:
