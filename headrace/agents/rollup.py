@@ -1,29 +1,36 @@
-"""Event-time rollups: count, sum, average, min, max, first and last per device and tumbling window."""
+"""Event-time rollups: aggregates per device and window."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import repeat
+from typing import Literal
 
 import numpy as np
 import orjson
 
-from headrace.agents.rollup_documents import rollup_documents, seconds
-from headrace.engine.batch import Batch
+from headrace.agents.rollup_documents import rollup_documents
+from headrace.engine.batch import Batch, Send
 from headrace.engine.errors import ConfigError
 from headrace.engine.records import Records
 from headrace.schemas import topics
 from headrace.schemas.readings import Ints, Readings
+from headrace.schemas.window import Hopping, Tumbling, Window, parse_window, sort_size
+from headrace.tables.aggregates import Aggregation
+from headrace.tables.grid_fold import GridFold
 from headrace.tables.grouping import NEVER
-from headrace.tables.tumbling import TumblingFold
-from headrace.tables.window_outputs import Late, Outputs, Silence, Watermarks
+from headrace.tables.window_outputs import UPDATE, Late, Outputs, Silence, Watermarks, outputs_of_slots
 from headrace.tables.windows import WindowTable
 
 MINUTE = 60
 HOUR = 3600
 DAY = 86400
 
+#: When a window is sent: once it is closed, with every commit while it is open, or both.
+Emit = Literal["close", "update", "both"]
+
 
 class Rollup:
-    """Aggregates every device's readings in tumbling windows, and emits each window when it closes.
+    """Aggregates every device's readings in event-time windows, and emits each window when it closes.
 
     A window [start, end) closes when the device's own clock (its largest event time) reaches `end`. For a silent device
     it closes when the partition's watermark (largest event time of all devices) has passed `end`, and the watermark
@@ -31,16 +38,23 @@ class Rollup:
     From then on each reading for the window emits a correction, until the device's own clock reaches
     `end` + `grace`, or the window is `keep` further behind the watermark; later ones go to `telemetry.late`.
 
-    The same log gives the same records, byte for byte and in the same order, for any batch boundaries and restarts.
-    Records have the append time of the record that caused them; they are sorted by its offset, then window size, start
-    and device.
+    While a partition gets nothing for `idle_timeout`, its watermark moves on with the time that passes, so that windows
+    of a fleet that went silent close as well.
+
+    The same log gives the same records, byte for byte and in the same order, for any batch boundaries and restarts;
+    but for updates, which follow the commits, and for what silence of the whole partition closed.
+    Records have the append time of the record that caused them; they are sorted by its offset, then window size, kind,
+    start and device.
 
     Args:
-        sizes: window lengths, seconds, a whole number of milliseconds; windows begin at multiples since 1970 UTC.
+        windows: which, as settings write them (see `headrace.schemas.window.parse_window`), or objects of that module.
         grace: how long a closed window takes late readings, by the device's own clock, seconds; > 0.
         keep: how far behind the watermark the windows of a silent device are kept, seconds; >= 0.
         cadences: seconds between two readings of a device, by device type. Shorter windows would hold one reading
             each; they are skipped.
+        aggregation: what is kept of each measure.
+        emit: what is sent: windows that closed, and their corrections; open ones that changed, with every commit; both.
+        idle_timeout: see above, seconds; None for never.
     Raises:
         ConfigError: a bound above is broken.
     """
@@ -50,23 +64,30 @@ class Rollup:
 
     def __init__(
         self,
-        sizes: Sequence[float] = (MINUTE, HOUR),
+        windows: Iterable[str | Window] = ("1m", "1h"),
         grace: float = 5 * MINUTE,
         *,
         keep: float = DAY,
         cadences: Mapping[str, float] | None = None,
+        aggregation: Aggregation | None = None,
+        emit: Emit = "close",
+        idle_timeout: float | None = MINUTE,
     ) -> None:
-        mistakes = [f"rollup: a window of {size} s is too short" for size in sizes if not size * 1000 >= 1]
-        if not sizes:
-            mistakes.append("rollup: needs at least one window size")
+        kinds, mistakes = _parsed(windows)
         if not grace * 1000 >= 1:
             mistakes.append(f"rollup: grace must be positive, not {grace} s")
         if not keep >= 0:
             mistakes.append(f"rollup: keep must not be negative, as {keep} s is")
+        if idle_timeout is not None and not idle_timeout > 0:
+            mistakes.append(f"rollup: idle_timeout must be positive, not {idle_timeout} s")
         if mistakes:
             raise ConfigError(*mistakes)
-        self._table = WindowTable("rollup.windows", sizes, grace, keep, cadences or {})
+        aggregation = aggregation or Aggregation()
+        on_grid = [each for each in kinds if isinstance(each, Tumbling | Hopping)]
+        self._table = WindowTable("rollup.windows", on_grid, aggregation, grace, keep, cadences or {})
         self.tables = (self._table,)
+        self.idle_timeout = idle_timeout
+        self._emit = emit
         #: Readings that missed a window, since this object was made.
         self.late_count = 0
 
@@ -78,21 +99,24 @@ class Rollup:
         """The largest event time in a partition, ms since 1970 UTC; None before any."""
         return self._table.watermarks().get(partition)
 
+    def is_waiting(self, partition: int) -> bool:
+        """See `headrace.engine.operator.Idling`: whether a window is open."""
+        return self._table.partition(partition).is_open()
+
     def process(self, batch: Batch) -> None:
         """Fold the batch into its windows and stage what closed, what was corrected and what was late."""
-        columns = batch.columns()
-        if not len(batch):
-            return
         state = self._table.partition(batch.partition)
-        marks = Watermarks.follow(state.watermark, _times(columns, len(batch)))
+        marks = self._marks(batch, state.watermark)
+        if marks is None:
+            return
         outputs: list[Outputs] = []
         late: list[tuple[Late, Readings]] = []
-        steps: list[TumblingFold | Silence] = []
+        steps: list[GridFold | Silence] = []
         present: dict[str, Ints] = {}
-        for readings in columns:
+        for readings in batch.columns():
             windows = state.of_type(readings.device_type)
             if windows is not None:
-                fold = TumblingFold(windows, readings, marks)
+                fold = GridFold(windows, readings, marks)
                 present[readings.device_type] = fold.devices
                 steps.append(fold)
                 outputs += fold.outputs
@@ -104,29 +128,49 @@ class Rollup:
             outputs.append(silence.outputs)
 
         late.sort(key=lambda pair: pair[0].row)
-        self._send(batch, topics.ROLLUPS, _records(outputs))
-        self._send(batch, topics.LATE, [(o.row, r.device_ids[o.place], _late(o, r)) for o, r in late])
+        if self._emit == "update":
+            outputs = [replace(each, kind=UPDATE) for each in outputs]
+        stamps = [batch.idle.now_ms] if batch.idle else batch.records.timestamps
+        rows = [(o.row, r.device_ids[o.place], _late(o, r)) for o, r in late]
+        for topic, documents in ((topics.ROLLUPS, _documents(outputs)), (topics.LATE, rows)):
+            batch.send_records(topic, _records(documents, stamps), partition=batch.partition)
 
         def apply() -> None:
             for step in steps:
                 step.apply()
             state.watermark = int(marks.after[-1])
+            state.appended_at = stamps[-1]
             self.late_count += len(late)
 
         batch.on_finish(apply)
 
     @staticmethod
-    def _send(batch: Batch, topic: str, documents: list[tuple[int, str, bytes]]) -> None:
-        stamps = batch.records.timestamps
-        batch.send_records(
-            topic,
-            Records(
-                [device_id.encode() for _, device_id, _ in documents],
-                [document for _, _, document in documents],
-                [stamps[row] for row, _, _ in documents],
-            ),
-            partition=batch.partition,
-        )
+    def _marks(batch: Batch, watermark: int) -> Watermarks | None:
+        """The watermark along the batch; None if nothing can come of it. An idle one has one row, without a reading."""
+        if batch.idle is not None:
+            return None if watermark == NEVER else Watermarks.move(watermark, batch.idle.elapsed_ms)
+        return Watermarks.follow(watermark, _times(batch.columns(), len(batch))) if len(batch) else None
+
+    def view(self, partition: int) -> list[Send]:
+        """See `headrace.engine.operator.Viewed`: the open windows that changed."""
+        if self._emit == "close":
+            return []
+        state = self._table.partition(partition)
+        documents = _documents([outputs_of_slots(*each, UPDATE) for each in state.take_changed()])
+        return [Send(topics.ROLLUPS, _records(documents, [state.appended_at]), partition)] if documents else []
+
+
+def _parsed(windows: Iterable[str | Window]) -> tuple[list[Window], list[str]]:
+    """The kinds of windows, and what is wrong with them."""
+    kinds, mistakes = list[Window](), list[str]()
+    for each in windows:
+        try:
+            kinds.append(parse_window(each) if isinstance(each, str) else each)
+        except ValueError as error:
+            mistakes.append(f"rollup: {error}")
+    if not kinds and not mistakes:
+        mistakes.append("rollup: needs at least one kind of window")
+    return kinds, mistakes
 
 
 def _times(columns: Sequence[Readings], rows: int) -> Ints:
@@ -139,21 +183,34 @@ def _times(columns: Sequence[Readings], rows: int) -> Ints:
     return times
 
 
-def _records(outputs: Sequence[Outputs]) -> list[tuple[int, str, bytes]]:
-    """Row of the batch, device and document of every window, in the order in which they are sent."""
-    records: list[tuple[int, int, int, str, str, bytes]] = []
+#: Row of the batch, device and document.
+_Row = tuple[int, str, bytes]
+
+
+def _documents(outputs: Iterable[Outputs]) -> list[_Row]:
+    """One per window, in the order in which they are sent."""
+    records: list[tuple[int, int, str, int, str, str, bytes]] = []
     for windows in outputs:
         if len(windows):
             records += zip(
                 windows.rows.tolist(),
-                windows.sizes.tolist(),
+                map(sort_size, windows.windows),
+                map(str, windows.windows),
                 windows.starts.tolist(),
                 windows.device_ids,
                 repeat(windows.device_type),
                 rollup_documents(windows),
                 strict=False,
             )
-    return [(row, device_id, document) for row, _, _, device_id, _, document in sorted(records)]
+    return [(row, device_id, document) for row, _, _, _, device_id, _, document in sorted(records)]
+
+
+def _records(documents: Sequence[_Row], stamps: Sequence[int]) -> Records:
+    return Records(
+        [device_id.encode() for _, device_id, _ in documents],
+        [document for _, _, document in documents],
+        [stamps[row] for row, _, _ in documents],
+    )
 
 
 def _late(late: Late, readings: Readings) -> bytes:
@@ -165,7 +222,7 @@ def _late(late: Late, readings: Readings) -> bytes:
             "device_type": readings.device_type,
             "time": int(readings.times[late.place]),
             "measures": readings.measures_of(late.place),
-            "missed_window_seconds": [seconds(size) for size in late.sizes],
+            "missed_windows": [str(window) for window in late.windows],
             "behind_ms": late.behind,
             "reason": f"the window takes no more readings: {limit}, by {late.behind / 1000:g} s",
         }

@@ -3,33 +3,41 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import repeat
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from headrace.schemas.readings import Floats, Ints
-from headrace.tables.aggregates import COUNT, FIRST, LAST, MAX, MIN, SUM
-from headrace.tables.window_outputs import Outputs
+from headrace.schemas.window import Hopping, Sliding, Tumbling, Window
+from headrace.tables import sketches
+from headrace.tables.aggregates import COUNT, FIRST, LAST, MAX, MIN, SUM, Aggregation, Cells, variance
+from headrace.tables.window_outputs import RETRACTION, UPDATE, Outputs
 
 _KINDS = ("closed", "correction")
 
 
 def rollup_documents(outputs: Outputs) -> list[bytes]:
     """One JSON document per window, in order, as `schemas.rollup.Rollup` says."""
-    revisions = outputs.revisions.tolist()
-    measures = _measures(outputs.measures, outputs.cells)
+    revisions = [-1] * len(outputs) if outputs.kind == UPDATE else outputs.revisions.tolist()
+    kinds = map(_KINDS.__getitem__, (outputs.revisions > 0).tolist()) if outputs.kind is None else repeat(outputs.kind)
+    retracted = outputs.kind == RETRACTION
+    measures: Sequence[_Measures] = [_NONE] * len(outputs)
+    if not retracted:
+        measures = _measures(outputs, outputs.cells)
     previous: Sequence[_Measures | None] = [None] * len(outputs)
-    if any(revisions):
-        before = _measures(outputs.measures, outputs.previous)
-        previous = [old if revision else None for old, revision in zip(before, revisions, strict=True)]
+    if retracted or any(revision > 0 for revision in revisions):
+        before = _measures(outputs, outputs.previous)
+        previous = [old if retracted or revision > 0 else None for old, revision in zip(before, revisions, strict=True)]
     documents = map(
         _Document,
         outputs.device_ids,
         repeat(outputs.device_type),
-        map(seconds, outputs.sizes.tolist()),
+        map(str, outputs.windows),
+        map(_seconds_of, outputs.windows),
         outputs.starts.tolist(),
-        (outputs.starts + outputs.sizes).tolist(),
-        [_KINDS[revision > 0] for revision in revisions],
+        outputs.ends.tolist(),
+        kinds,
         revisions,
         measures,
         previous,
@@ -41,12 +49,15 @@ def rollup_documents(outputs: Outputs) -> list[bytes]:
     return lines
 
 
-def seconds(milliseconds: int) -> float:
-    """A duration in seconds, written without a fraction if it has none."""
-    return milliseconds // 1000 if milliseconds % 1000 == 0 else milliseconds / 1000
+@lru_cache(maxsize=256)
+def _seconds_of(window: Window) -> float | msgspec.UnsetType:
+    """Length of windows that have one, without a fraction if there is none."""
+    if not isinstance(window, Tumbling | Hopping | Sliding):
+        return msgspec.UNSET
+    return window.size_ms // 1000 if window.size_ms % 1000 == 0 else window.size_ms / 1000
 
 
-class _Aggregate(msgspec.Struct, gc=False):
+class _Aggregate(msgspec.Struct, gc=False, omit_defaults=True):
     count: int
     sum: float
     avg: float
@@ -54,16 +65,26 @@ class _Aggregate(msgspec.Struct, gc=False):
     max: float
     first: float
     last: float
+    variance: float | None = None
+    stddev: float | None = None
+    percentiles: dict[str, float] | None = None
+    percentile_error: float | None = None
+
+
+#: Those of its fields that every window has.
+_ALWAYS = _Aggregate.__struct_fields__[:7]
 
 
 #: Either of what encodes to the measures of a window.
 _Measures = msgspec.Struct | msgspec.Raw
+_NONE = msgspec.Raw(b"{}")
 
 
 class _Document(msgspec.Struct, gc=False, omit_defaults=True):
     device_id: str
     device_type: str
-    window_seconds: float
+    window: str
+    window_seconds: float | msgspec.UnsetType
     start: int
     end: int
     kind: str
@@ -75,29 +96,66 @@ class _Document(msgspec.Struct, gc=False, omit_defaults=True):
 _encoder = msgspec.json.Encoder()
 
 
-def _measures(measures: Sequence[tuple[str, int]], cells: Floats) -> list[_Measures]:
-    """The measures of each window, from (k, m, 8) cells; one that no reading had is left out."""
-    if not measures:
-        return [msgspec.Raw(b"{}")] * len(cells)
-    columns = cells.transpose(1, 2, 0)[[number for _, number in measures]]
-    names, counts = tuple(name for name, _ in measures), columns[:, COUNT].astype(np.int64)
+def _measures(outputs: Outputs, cells: Cells) -> list[_Measures]:
+    """The measures of each window; one that no reading had is left out."""
+    if not outputs.measures:
+        return [_NONE] * len(cells)
+    names, order = tuple(name for name, _ in outputs.measures), [number for _, number in outputs.measures]
+    ordered = Cells(cells.values[:, order], cells.sketches[:, order])
+    return _ordered_measures(names, ordered, outputs.aggregation)
+
+
+def _ordered_measures(names: tuple[str, ...], cells: Cells, aggregation: Aggregation) -> list[_Measures]:
+    columns = cells.values.transpose(1, 2, 0)
+    counts = columns[:, COUNT].astype(np.int64)
     single = counts.max(axis=0) <= 1
+    if aggregation != _PLAIN or not single.any():
+        more = _more(cells, counts, aggregation) if aggregation != _PLAIN else [[]] * len(names)
+        return _of_aggregates(names, columns, counts, more)
     if single.all():
         return _of_single_readings(names, columns[:, SUM], counts)
-    if not single.any():
-        return _of_aggregates(names, columns, counts)
-    made: dict[int, _Measures] = dict.fromkeys(range(len(cells)), msgspec.Raw(b""))
+    made: dict[int, _Measures] = dict.fromkeys(range(len(cells)), _NONE)
     for windows in (np.flatnonzero(single), np.flatnonzero(~single)):
-        made.update(zip(windows.tolist(), _measures(measures, cells[windows]), strict=True))
+        made.update(zip(windows.tolist(), _ordered_measures(names, cells[windows], aggregation), strict=True))
     return list(made.values())
 
 
-def _of_aggregates(names: tuple[str, ...], columns: Floats, counts: Ints) -> list[_Measures]:
-    """The measures of each window, from (m, 8, k) columns and (m, k) counts."""
+_PLAIN = Aggregation()
+
+
+def _more(cells: Cells, counts: Ints, aggregation: Aggregation) -> list[list[Sequence[Any]]]:
+    """Of each measure the columns of variance and so on, as far as configured."""
+    measures: list[list[Sequence[Any]]] = [[] for _ in counts]
+    spread = variance(cells.values) if aggregation.variance else np.full(counts.T.shape, np.nan)
+    for columns, of_measure in zip(measures, spread.T, strict=True):
+        columns += [_or_none(of_measure), _or_none(np.sqrt(of_measure))]
+    if aggregation.percentiles:
+        names = [f"p{percentile:g}" for percentile in aggregation.percentiles]
+        for measure, columns in enumerate(measures):
+            sketch, values = cells.sketches[:, measure], cells.values[:, measure]
+            # Without all readings, as percentiles were configured after the window began, there are none.
+            whole = sketches.total(sketch) == counts[measure]
+            found = sketches.percentiles(sketch, aggregation.percentiles)
+            found = np.clip(found, values[:, MIN, np.newaxis], values[:, MAX, np.newaxis])
+            named = [dict(zip(names, row, strict=True)) for row in found.tolist()]
+            columns.append([row if all_ else None for row, all_ in zip(named, whole, strict=True)])
+            columns.append(_or_none(np.where(whole, sketches.error(sketch), np.nan)))
+    return measures
+
+
+def _or_none(column: Floats) -> list[float | None]:
+    return [None if value != value else value for value in column.tolist()]
+
+
+def _of_aggregates(
+    names: tuple[str, ...], columns: Floats, counts: Ints, more: Sequence[list[Sequence[Any]]]
+) -> list[_Measures]:
+    """The measures of each window, from (m, w, k) columns, (m, k) counts, and per measure columns of other fields."""
     averages = columns[:, SUM] / np.maximum(counts, 1)
     values = np.stack([columns[:, SUM], averages, *(columns[:, at] for at in (MIN, MAX, FIRST, LAST))], axis=1).tolist()
     aggregates: list[list[_Aggregate | None]] = [
-        list(map(_Aggregate, count, *rest)) for count, rest in zip(counts.tolist(), values, strict=True)
+        list(map(_Aggregate, count, *rest, *others))
+        for count, rest, others in zip(counts.tolist(), values, more, strict=True)
     ]
     for measure, window in np.argwhere(counts == 0).tolist():
         aggregates[measure][window] = None
@@ -119,7 +177,7 @@ def _of_single_readings(names: tuple[str, ...], values: Floats, counts: Ints) ->
 @lru_cache(maxsize=256)
 def _parts_of_single_readings(names: tuple[str, ...]) -> list[list[bytes]]:
     """What surrounds the value in the aggregates of each measure: `"name":{"count":1,"sum":`, `,"avg":`, …, `}`."""
-    first, *others = (b',"' + field.encode() + b'":' for field in _Aggregate.__struct_fields__[1:])
+    first, *others = (b',"' + field.encode() + b'":' for field in _ALWAYS[1:])
     return [[_encoder.encode(name) + b':{"count":1' + first, *others, b"}"] for name in names]
 
 

@@ -27,10 +27,17 @@ class Agents(NamedTuple):
 def build_agents(settings: Settings, device_types: Mapping[str, DeviceType], rules: Sequence[AlertRule]) -> Agents:
     """New agents with empty tables."""
     cadences = {name: each.cadence for name, each in device_types.items() if each.cadence}
-    detect = settings.detect
+    detect, rollup = settings.detect, settings.rollup
     return Agents(
         Ingest(device_types, settings.ingest),
-        Rollup(sizes=settings.rollup.windows, grace=settings.rollup.grace, cadences=cadences),
+        Rollup(
+            rollup.kinds(),
+            rollup.grace,
+            cadences=cadences,
+            aggregation=rollup.aggregation(),
+            emit=rollup.emit,
+            idle_timeout=rollup.idle_timeout or None,
+        ),
         ThreeSigma(pane=detect.pane, panes=detect.panes, warm_up=detect.warm_up, sigmas=detect.sigmas),
         ThresholdAlert(rules),
     )

@@ -21,6 +21,7 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.operator import Operator
 from headrace.engine.replay_stretches import Stretch, cut_short, stretches
+from headrace.schemas.window import sort_size
 
 #: Agents that may run over the log again: nobody counts what they send.
 AGENTS = ("rollup", "detect", "alert")
@@ -154,11 +155,13 @@ class ReplayLog:
     def _looks_back(self) -> float:
         """How far back in time results of the agent depend on what was there, seconds."""
         settings = self._setup.settings
-        return {
-            "rollup": float(max(settings.rollup.windows)),
+        longest = max(map(sort_size, settings.rollup.kinds()))
+        seconds: dict[str, float] = {
+            "rollup": longest / 1000,
             "detect": float(settings.detect.pane * settings.detect.panes),
             "alert": max((rule.condition.duration + rule.cooldown_period for rule in self._setup.rules), default=0.0),
-        }[self._wanted.agent]
+        }
+        return seconds[self._wanted.agent]
 
     async def _replay(self, opened: OpenedLog, operator: Operator, plan: list[Stretch], screen: Console) -> AgentReplay:
         wanted = self._wanted

@@ -2,15 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field_validator
 
 from headrace.agents.ingest import IngestConfig
+from headrace.agents.rollup import Emit
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.monitor import MonitorSettings
 from headrace.engine.runtime.settings import RuntimeSettings
+from headrace.schemas.window import Window, known_zone, parse_window, tumbling
+from headrace.tables.aggregates import Aggregation
 
 #: TCP ports.
 PORTS = range(1, 65_536)
@@ -47,8 +50,47 @@ class LogSettings(_Section):
 class RollupSettings(_Section):
     """Event-time windows."""
 
-    windows: tuple[PositiveInt, ...] = Field((60, 3600), min_length=1, description="tumbling window lengths, seconds")
+    windows: tuple[PositiveInt | str, ...] = Field(
+        ("1m", "1h"),
+        min_length=1,
+        description="`15m`, `1d`, `1h every 15m`, `sliding 10m`, `session 30m`, `count 100`; numbers are seconds",
+    )
+    time_zone: str = Field("UTC", description="where windows of whole days begin at midnight, IANA name")
     grace: float = Field(300.0, ge=0.001, description="seconds that late data may correct a closed window")
+    variance: bool = Field(False, description="variance and standard deviation of each measure too")
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(
+        (), description="percentiles of each measure, as in `[50, 95, 99]`; 1 KiB per measure and window"
+    )
+    emit: Emit = Field(
+        "close", description="send windows on `close`, open ones that changed with each commit (`update`), or `both`"
+    )
+    idle_timeout: float = Field(
+        60.0, ge=0, description="seconds without a message after which time itself moves the watermark on; 0: never"
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return known_zone(value)
+
+    @field_validator("windows")
+    @classmethod
+    def _parsed(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        for each in value:
+            if isinstance(each, str):
+                parse_window(each)
+        return value
+
+    def kinds(self) -> list[Window]:
+        """The windows."""
+        return [
+            parse_window(each, self.time_zone) if isinstance(each, str) else tumbling(each * 1000, self.time_zone)
+            for each in self.windows
+        ]
+
+    def aggregation(self) -> Aggregation:
+        """What is kept of each measure."""
+        return Aggregation(self.variance, tuple(sorted(set(self.percentiles))))
 
 
 class DetectSettings(_Section):

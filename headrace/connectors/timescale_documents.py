@@ -11,14 +11,23 @@ _INPUT = "WITH input AS MATERIALIZED (SELECT d, place FROM unnest($1::jsonb[]) W
 #: By topic. Of several records with the same key the newest is kept: by revision, or by place in the log.
 UPSERTS = {
     topics.ROLLUPS: f"""
-        {_INPUT}
-        INSERT INTO rollups (device_type, device_id, window_seconds, start, revision, measures, details)
-        SELECT DISTINCT ON (device_type, device_id, window_seconds, start)
-            d->>'device_type' AS device_type, d->>'device_id' AS device_id,
-            (d->>'window_seconds')::double precision AS window_seconds, headrace_time(d->'start') AS start,
-            COALESCE((d->>'revision')::integer, 0) AS revision, d->'measures', d - 'measures'
-        FROM input ORDER BY device_type, device_id, window_seconds, start, revision DESC, place DESC
-        ON CONFLICT (device_type, device_id, window_seconds, start) DO UPDATE
+        {_INPUT}, newest AS MATERIALIZED (
+            SELECT DISTINCT ON (device_type, device_id, "window", start)
+                d->>'device_type' AS device_type, d->>'device_id' AS device_id,
+                COALESCE(d->>'window', headrace_window((d->>'window_seconds')::double precision)) AS "window",
+                headrace_time(d->'start') AS start, (d->>'window_seconds')::double precision AS window_seconds,
+                COALESCE((d->>'revision')::integer, 0) AS revision, d->'measures' AS measures, d - 'measures' AS details
+            FROM input ORDER BY device_type, device_id, "window", start, revision DESC, place DESC
+        ), retracted AS (
+            DELETE FROM rollups USING newest WHERE newest.details->>'kind' = 'retraction'
+                AND (rollups.device_type, rollups.device_id, rollups."window", rollups.start)
+                  = (newest.device_type, newest.device_id, newest."window", newest.start)
+                AND rollups.revision <= newest.revision
+        )
+        INSERT INTO rollups (device_type, device_id, "window", start, window_seconds, revision, measures, details)
+        SELECT device_type, device_id, "window", start, window_seconds, revision, measures, details
+        FROM newest WHERE details->>'kind' IS DISTINCT FROM 'retraction'
+        ON CONFLICT (device_type, device_id, "window", start) DO UPDATE
             SET revision = EXCLUDED.revision, measures = EXCLUDED.measures, details = EXCLUDED.details
             WHERE rollups.revision <= EXCLUDED.revision
     """,

@@ -98,7 +98,8 @@ class App(faust.App):
         """Run each operator as an agent of its own, and keep its tables in changelogs."""
         for operator in operators:
             cast(BatchTableManager, self.tables).register(operator.topic, operator.tables)
-            self.agent(self.batches(operator.topic), name=operator.name)(_loop(operator, self.metrics))
+            agent = self.agent(self.batches(operator.topic), name=operator.name)(_loop(operator, self.metrics))
+            agent.operator = operator
 
     async def create_topics(self, topics: Iterable[TopicSpec], *, partitions: int) -> None:
         """Make these topics and the changelogs of all agents added so far, where they do not exist yet."""

@@ -49,17 +49,26 @@ class Shared:
         return self._columns
 
 
+class Idle(NamedTuple):
+    """Nothing came from the partition: for `elapsed_ms` more of the clock's time, until `now_ms` (since 1970 UTC)."""
+
+    elapsed_ms: int
+    now_ms: int
+
+
 class Batch:
     """Records of one partition, in log order, for one agent.
 
     Everything an agent does with a batch is staged: `send`, table writes and `on_finish` take effect together when the
     agent asks for its next batch, and none of them when it raises (the batch is then offered again).
 
-    Iterate for records, or take `columns()` for speed.
+    Iterate for records, or take `columns()` for speed. Operators that are `Idling` also get batches without records,
+    with `idle` set.
     """
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, idle: Idle | None = None) -> None:
         self._shared = shared
+        self.idle = idle
         fetched = shared.fetched
         self.topic = fetched.target.topic
         self.partition = fetched.target.partition

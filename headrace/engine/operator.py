@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from headrace.engine.batch import Batch
+from headrace.engine.batch import Batch, Send
 
 
 class State(Protocol):
@@ -57,6 +57,31 @@ class Versioned(State, Protocol):
 
     def migrate(self, version: int, entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """All entries of a partition, as this version writes them, from what `version` wrote. The same every time."""
+        ...
+
+
+@runtime_checkable
+class Idling(Protocol):
+    """An operator with something to do when its partition gets no records.
+
+    While `is_waiting`, `process` gets a batch without records, with `Batch.idle` set, each time the partition was idle
+    for `idle_timeout` seconds of the app's clock (None: never). What it stages is committed as always, in one step with
+    its tables: a restart finds it done, or not begun.
+    """
+
+    idle_timeout: float | None
+
+    def is_waiting(self, partition: int) -> bool:
+        """Whether time alone may lead to something."""
+        ...
+
+
+@runtime_checkable
+class Viewed(Protocol):
+    """An operator that sends something with every commit of a partition."""
+
+    def view(self, partition: int) -> list[Send]:
+        """What shall be sent with the changes that `State.changes` gives; called once per commit, after it."""
         ...
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headrace.engine.batch import Batch, Shared
+from headrace.engine.batch import Batch, Idle, Shared
 from headrace.engine.log import Fetched, TopicPartition
-from headrace.engine.operator import Operator
+from headrace.engine.operator import Operator, Viewed
 from headrace.engine.records import Record, Records
 from headrace.schemas.readings import Readings, encode_readings
 
@@ -108,6 +108,7 @@ def drive(
             continue
         run_batch(operator, fetched(part, operator.topic, partition, base_offset + start), driven)
         start += len(part)
+        view(operator, driven, partition)
         if restart is not None:
             changelog.commit(operator)
             operator = restart()
@@ -115,9 +116,21 @@ def drive(
     return driven
 
 
-def run_batch(operator: Operator, fetched: Fetched, driven: Driven) -> Batch:
+def view(operator: Operator, driven: Driven, partition: int = 0) -> None:
+    """Add to `driven` what `operator` sends with a commit."""
+    for send in operator.view(partition) if isinstance(operator, Viewed) else ():
+        driven.sent.setdefault(send.topic, []).extend(send.records)
+
+
+def pass_time(operator: Operator, driven: Driven, seconds: float, now_ms: int, *, partition: int = 0) -> None:
+    """Let nothing come for so long, until `now_ms` (ms since 1970 UTC), and add what it sent to `driven`."""
+    nothing = fetched(Records([], [], []), operator.topic, partition)
+    run_batch(operator, nothing, driven, Idle(round(seconds * 1000), now_ms))
+
+
+def run_batch(operator: Operator, fetched: Fetched, driven: Driven, idle: Idle | None = None) -> Batch:
     """Give one batch to `operator`, finish it, and add what it sent to `driven`."""
-    batch = Batch(Shared(fetched))
+    batch = Batch(Shared(fetched), idle)
     operator.process(batch)
     for finish in batch.finishers:
         finish()

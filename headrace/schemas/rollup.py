@@ -12,6 +12,10 @@ class Aggregate(BaseModel):
         count: readings that have the measure; the others of the window do not show here.
         first, last: value of the earliest and latest reading by event time; of equal ones the first and last in the
             log.
+        variance, stddev: of the sample (n − 1), where configured; left out for one reading.
+        percentiles: where configured, by name as in "p50": of n values in ascending order the one at place
+            floor(p ÷ 100 × (n − 1)), give or take `percentile_error`.
+        percentile_error: the largest error of a percentile, as a part of its value; see `headrace.tables.sketches`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,6 +27,10 @@ class Aggregate(BaseModel):
     max: float
     first: float
     last: float
+    variance: float | None = None
+    stddev: float | None = None
+    percentiles: dict[str, float] | None = None
+    percentile_error: float | None = None
 
 
 class Rollup(BaseModel):
@@ -30,22 +38,27 @@ class Rollup(BaseModel):
 
     Args:
         device_id, device_type: whose readings.
-        window_seconds: length of the window, s.
+        window: its kind, as settings write it: "1h", "1d Europe/Berlin", "1h every 15m", "sliding 10m", "session 30m",
+            "count 100". It names the window, with the device and `start`.
+        window_seconds: length of windows that have one, s; of a day 86400, though some have 23 or 25 hours.
         start, end: ms since 1970 UTC.
-        kind: "closed" once per window, then a "correction" for every late reading that changed it.
-        revision: 0 when closed, one more for every correction.
+        kind: "closed" once per window, then a "correction" for every late reading that changed it. "update": the
+            window is open, and this is what it holds so far. "retraction": the window is not there any more, as its
+            session became part of another one; what was in it is `previous`.
+        revision: 0 when closed, one more for every correction; -1 in updates.
         measures: by name; a measure that no reading of the window had is left out.
-        previous: in corrections, what `measures` was before.
+        previous: in corrections and retractions, what `measures` was before.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device_id: str
     device_type: str
-    window_seconds: float
+    window: str
+    window_seconds: float | None = None
     start: int
     end: int
-    kind: Literal["closed", "correction"]
+    kind: Literal["closed", "correction", "update", "retraction"]
     revision: int
     measures: dict[str, Aggregate]
     previous: dict[str, Aggregate] | None = None
@@ -56,8 +69,8 @@ class LateReading(BaseModel):
 
     Args:
         time: event time, ms since 1970 UTC.
-        missed_window_seconds: lengths of the windows that no longer took it, s.
-        behind_ms: by how much it missed the shortest of them, ms.
+        missed_windows: kinds of the windows that no longer took it.
+        behind_ms: by how much it missed the first of them, ms.
         reason: which limit it missed, for a person.
     """
 
@@ -68,6 +81,6 @@ class LateReading(BaseModel):
     device_type: str
     time: int
     measures: dict[str, float]
-    missed_window_seconds: list[float]
+    missed_windows: list[str]
     behind_ms: int
     reason: str

@@ -4,50 +4,57 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from headrace.schemas.readings import Floats, Ints
-from headrace.tables.aggregates import EMPTY, WIDTH
+from headrace.schemas.readings import Ints
+from headrace.tables.aggregates import Aggregation, Cells
+from headrace.tables.grid import Grid
 from headrace.tables.grouping import NEVER, Flags, Numbering, grown
 
 #: Revision of a window that is still open; a closed one counts its corrections from 0.
 OPEN = -1
+#: A watermark that never comes.
+FOREVER = 1 << 62
 
 
 class WindowColumns:
-    """Tumbling windows of one device type in one partition.
+    """Windows of one device type in one partition.
 
-    A device has at most one open window per size, the one its own clock is in; `current` points to its newest window,
-    and `older` from there to the ones kept for corrections, newest first.
+    A device has at most one open window per series of the grid, the one its own clock is in; `current` points to its
+    newest window, and `older` from there to the ones kept for corrections, newest first.
 
-    About 64 bytes per measure and 45 more per window, in memory; arrays double when they are full.
+    64 bytes per measure (more as `Aggregation` says) and 45 besides per window, in memory; arrays double when they are
+    full.
 
     Args:
-        sizes: (s,) int64, window lengths, ms.
+        grid: where windows begin and end.
+        aggregation: what is kept of each measure.
         grace: how long a closed window takes late readings, by the device's own clock, ms.
         keep: how far the windows of a silent device may be behind the partition's watermark, ms.
     """
 
-    def __init__(self, sizes: Ints, grace: int, keep: int) -> None:
-        self.sizes = sizes
+    def __init__(self, grid: Grid, aggregation: Aggregation, grace: int, keep: int) -> None:
+        self.grid = grid
+        self.aggregation = aggregation
         self.grace = grace
         self.keep = keep
         self.devices = Numbering()
         self.measures = Numbering()
-        # By device: its own clock; the watermark at its last reading; its newest window of each size.
+        # By device: its own clock; the watermark at its last reading; its newest window of each series.
         self.clocks: Ints = np.full(1, NEVER)
         self.seen_at: Ints = np.full(1, NEVER)
-        self.current: Ints = np.full((len(sizes), 1), -1)
+        self.current: Ints = np.full((len(grid), 1), -1)
         # By slot; a device of -1 is a free slot.
         self.device: Ints = np.full(1, -1)
-        self.size: Ints = np.zeros(1, dtype=np.int64)
+        self.series: Ints = np.zeros(1, dtype=np.int64)
         self.start: Ints = np.zeros(1, dtype=np.int64)
         self.revision: Ints = np.zeros(1, dtype=np.int64)
         self.older: Ints = np.full(1, -1)
-        self.cells: Floats = np.zeros((1, 0, WIDTH))
+        self.cells = Cells.empty(1, 0, aggregation)
         self.dirty: Flags = np.zeros(1, dtype=np.bool_)
+        self._changed: Flags = np.zeros(1, dtype=np.bool_)
         self._free: Ints = np.zeros(1, dtype=np.int64)
         #: No silent device's window closes before the watermark is here; ms.
         self.quiet_until = NEVER
-        #: Windows dropped since the last commit: device, size, start.
+        #: Windows dropped since the last commit: device, series, start.
         self.dropped: list[tuple[str, int, int]] = []
 
     def reserve(self) -> None:
@@ -57,11 +64,12 @@ class WindowColumns:
             room = max(devices, 2 * len(self.clocks))
             self.clocks = grown(self.clocks, (room,), NEVER)
             self.seen_at = grown(self.seen_at, (room,), NEVER)
-            self.current = grown(self.current, (len(self.sizes), room), -1)
-        have = self.cells.shape[1]
+            self.current = grown(self.current, (len(self.grid), room), -1)
+        have = self.cells.values.shape[1]
         if measures > have:
-            self.cells = grown(self.cells, (len(self.device), measures, WIDTH), 0.0)
-            self.cells[:, have:] = EMPTY
+            more = Cells.empty(len(self.device), measures, self.aggregation)
+            more.values[:, :have], more.sketches[:, :have] = self.cells.values, self.cells.sketches
+            self.cells = more
 
     def take(self, count: int) -> Ints:
         """`count` free slots, (count,) int64."""
@@ -69,57 +77,73 @@ class WindowColumns:
         if count > len(self._free):
             room = max(2 * have, have + count)
             self.device = grown(self.device, (room,), -1)
-            self.size = grown(self.size, (room,), 0)
+            self.series = grown(self.series, (room,), 0)
             self.start = grown(self.start, (room,), 0)
             self.revision = grown(self.revision, (room,), 0)
             self.older = grown(self.older, (room,), -1)
-            self.cells = grown(self.cells, (room, *self.cells.shape[1:]), 0.0)
+            values, sketches = self.cells.values, self.cells.sketches
+            self.cells = Cells(
+                grown(values, (room, *values.shape[1:]), 0.0), grown(sketches, (room, *sketches.shape[1:]), 0)
+            )
             self.dirty = grown(self.dirty, (room,), False)
+            self._changed = grown(self._changed, (room,), False)
             self._free = np.concatenate([self._free, np.arange(have, room)])
         slots, self._free = self._free[:count], self._free[count:]
         return slots
 
-    def open(self, sizes: Ints, devices: Ints, starts: Ints) -> Ints:
-        """Slots for windows newer than all their device has; per size and device together and in order of time."""
+    def open(self, series: Ints, devices: Ints, starts: Ints) -> Ints:
+        """Slots for windows newer than all their device has; per series and device together and in order of time."""
         slots = self.take(len(starts))
-        self.size[slots], self.device[slots], self.start[slots] = sizes, devices, starts
-        key = sizes * len(self.devices) + devices
-        self.older[slots] = self.current[sizes, devices]
+        self.series[slots], self.device[slots], self.start[slots] = series, devices, starts
+        key = series * len(self.devices) + devices
+        self.older[slots] = self.current[series, devices]
         follows = key[1:] == key[:-1]
         self.older[slots[1:][follows]] = slots[:-1][follows]
         last = np.append(~follows, True)[: len(key)]
-        self.current[sizes[last], devices[last]] = slots[last]
+        self.current[series[last], devices[last]] = slots[last]
         return slots
 
-    def chain(self, size: int, device: int) -> Iterator[int]:
-        """Slots of the device's windows of one size, newest first."""
-        slot = int(self.current[size, device])
+    def chain(self, series: int, device: int) -> Iterator[int]:
+        """Slots of the device's windows of one series, newest first."""
+        slot = int(self.current[series, device])
         while slot >= 0:
             yield slot
             slot = int(self.older[slot])
 
-    def find(self, size: int, device: int, start: int) -> int:
+    def find(self, series: int, device: int, start: int) -> int:
         """The slot of a window, or -1."""
-        return next((slot for slot in self.chain(size, device) if self.start[slot] == start), -1)
+        return next((slot for slot in self.chain(series, device) if self.start[slot] == start), -1)
 
-    def insert(self, size: int, device: int, start: int) -> int:
+    def insert(self, series: int, device: int, start: int) -> int:
         """A slot for a window that the device does not have, wherever in time it is."""
         slot = int(self.take(1)[0])
-        self.size[slot], self.device[slot], self.start[slot] = size, device, start
+        self.series[slot], self.device[slot], self.start[slot] = series, device, start
         newer = -1
-        for other in self.chain(size, device):
+        for other in self.chain(series, device):
             if self.start[other] < start:
                 break
             newer = other
         if newer < 0:
-            self.older[slot], self.current[size, device] = self.current[size, device], slot
+            self.older[slot], self.current[series, device] = self.current[series, device], slot
         else:
             self.older[slot], self.older[newer] = self.older[newer], slot
         return slot
 
-    def write(self, slots: Ints, cells: Floats, revisions: Ints) -> None:
-        """Set windows: (k,) slots, (k, m, 8) cells, (k,) revisions."""
+    def ends(self, slots: Ints) -> Ints:
+        """Where the windows in these slots end, (k,), ms."""
+        return self.grid.ends(self.series[slots], self.start[slots])
+
+    def write(self, slots: Ints, cells: Cells, revisions: Ints) -> None:
+        """Set windows: (k,) slots, cells of k windows, (k,) revisions."""
         self.cells[slots], self.revision[slots], self.dirty[slots] = cells, revisions, True
+        self._changed[slots] = True
+
+    def take_changed(self) -> Ints:
+        """Slots of the open windows that were written since the last call."""
+        slots = np.flatnonzero(self._changed)
+        self._changed[slots] = False
+        open_: Ints = slots[(self.revision[slots] == OPEN) & (self.device[slots] >= 0)]
+        return open_
 
     def close(self, slots: Ints) -> None:
         """Mark windows as closed."""
@@ -148,29 +172,26 @@ class WindowColumns:
     def look_again(self) -> None:
         """Set `quiet_until` from the windows that are open now."""
         _, deadlines = self._open_deadlines()
-        self.quiet_until = int(deadlines.min()) if len(deadlines) else 1 << 62
+        self.quiet_until = int(deadlines.min()) if len(deadlines) else FOREVER
 
     def _open_deadlines(self) -> tuple[Ints, Ints]:
         slots = self.current[self.current >= 0]
         slots = slots[self.revision[slots] == OPEN]
-        ends = self.start[slots] + self.sizes[self.size[slots]]
-        return slots, self.deadline(ends, self.seen_at[self.device[slots]])
+        return slots, self.deadline(self.ends(slots), self.seen_at[self.device[slots]])
 
     def sweep(self, watermark: int) -> None:
         """Drop the windows that no reading can reach any more. When this runs changes no output."""
         slots = np.flatnonzero(self.device >= 0)
-        devices, sizes = self.device[slots], self.size[slots]
-        ends = self.start[slots] + self.sizes[sizes]
-        dead = self.final(ends, self.clocks[devices], watermark)
-        slots, devices, sizes = slots[dead], devices[dead], sizes[dead]
+        dead = self.final(self.ends(slots), self.clocks[self.device[slots]], watermark)
+        slots = slots[dead]
         if not len(slots):
             return
-        names, lengths, starts = self.devices.names, self.sizes[sizes].tolist(), self.start[slots].tolist()
-        self.dropped += zip((names[device] for device in devices.tolist()), lengths, starts, strict=True)
+        names, series, starts = self.devices.names, self.series[slots].tolist(), self.start[slots].tolist()
+        self.dropped += zip((names[device] for device in self.device[slots].tolist()), series, starts, strict=True)
         self.device[slots] = -1
         self.dirty[slots] = False
         self._free = np.concatenate([self._free, slots])
-        # Windows of one device and size die oldest first: whatever a dead one points to is dead too.
+        # Windows of one device and series die oldest first: whatever a dead one points to is dead too.
         self.older[(self.older >= 0) & (self.device[self.older] < 0)] = -1
         self.current[(self.current >= 0) & (self.device[self.current] < 0)] = -1
 

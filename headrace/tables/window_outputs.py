@@ -5,8 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headrace.schemas.readings import Floats, Ints
+from headrace.schemas.readings import Ints
+from headrace.schemas.window import Window
+from headrace.tables.aggregates import Aggregation, Cells
 from headrace.tables.window_columns import WindowColumns
+
+#: Kinds of records that say something else than that a window closed or was corrected.
+UPDATE, RETRACTION = "update", "retraction"
 
 
 class Watermarks(NamedTuple):
@@ -21,68 +26,90 @@ class Watermarks(NamedTuple):
         after = np.maximum.accumulate(np.maximum(times, watermark))
         return cls(np.append(watermark, after[:-1]), after)
 
+    @classmethod
+    def move(cls, watermark: int, by: int) -> "Watermarks":
+        """Of one row without an event time, at which it moves on by itself."""
+        return cls(np.array([watermark]), np.array([watermark + by]))
+
 
 @dataclass(slots=True)
 class Outputs:
-    """Windows of one device type that are to be emitted, closed for the first time or corrected; columns of length k.
+    """Windows of one device type that are to be emitted; columns of length k.
 
     Args:
         device_type: of all of them.
-        rows: (k,) int64, the row of the batch that caused each.
-        sizes, starts: (k,) int64, ms.
-        device_ids: one per window.
-        revisions: (k,) int64, 0 where the window is closed for the first time.
-        cells: (k, m, 8) float64, see `aggregates`.
-        previous: (k, m, 8) float64, the cells before the correction; without meaning where the revision is 0.
+        aggregation: what their cells hold.
         measures: which cell is which measure's, sorted by name.
+        rows: (k,) int64, the row of the batch that caused each.
+        windows: of which kind each is.
+        starts, ends: (k,) int64, ms.
+        device_ids: one per window.
+        kind: `UPDATE` or `RETRACTION`, for all of them; else it follows from the revision.
+        revisions: (k,) int64, 0 where the window is closed for the first time, more where it is corrected.
+        cells: of k windows.
+        previous: the cells before the correction or retraction; without meaning elsewhere.
     """
 
     device_type: str
+    aggregation: Aggregation
+    measures: list[tuple[str, int]]
     rows: Ints
-    sizes: Ints
+    windows: list[Window]
     starts: Ints
+    ends: Ints
     device_ids: list[str]
     revisions: Ints
-    cells: Floats
-    previous: Floats
-    measures: list[tuple[str, int]]
+    cells: Cells
+    previous: Cells
+    kind: str | None = None
 
     def __len__(self) -> int:
         return len(self.device_ids)
 
 
 class Late(NamedTuple):
-    """A reading that came too late for windows of these sizes; `behind` is by how much it missed the first, ms."""
+    """A reading that came too late for these windows; `behind` is by how much it missed the first, ms."""
 
     row: int
     place: int
-    sizes: list[int]
+    windows: list[Window]
     behind: int
     by_own_clock: bool
 
 
-def outputs_of_slots(windows: WindowColumns, device_type: str, slots: Ints, causes: Ints) -> Outputs:
-    """First outputs of the windows in these slots."""
-    return first_outputs(
-        windows,
-        device_type,
-        causes,
-        windows.size[slots],
-        windows.start[slots],
-        windows.device[slots],
-        windows.cells[slots],
-    )
+def outputs_of_slots(
+    windows: WindowColumns, device_type: str, slots: Ints, causes: Ints, kind: str | None = None
+) -> Outputs:
+    """First outputs of the windows in these slots; or other ones, of a `kind`."""
+    series, starts, devices = windows.series[slots], windows.start[slots], windows.device[slots]
+    return first_outputs(windows, device_type, causes, series, starts, devices, windows.cells[slots], kind)
 
 
 def first_outputs(
-    windows: WindowColumns, device_type: str, causes: Ints, sizes: Ints, starts: Ints, devices: Ints, cells: Floats
+    windows: WindowColumns,
+    device_type: str,
+    causes: Ints,
+    series: Ints,
+    starts: Ints,
+    devices: Ints,
+    cells: Cells,
+    kind: str | None = None,
 ) -> Outputs:
-    """First outputs of windows; all arrays (k,), cells (k, m, 8)."""
-    names = windows.devices.names
-    device_ids = [names[device] for device in devices.tolist()]
-    lengths, revisions = windows.sizes[sizes], np.zeros(len(starts), dtype=np.int64)
+    """First outputs of windows; all arrays (k,)."""
+    names, kinds = windows.devices.names, windows.grid.windows
     return Outputs(
-        device_type, causes, lengths, starts, device_ids, revisions, cells, cells, windows.measures.by_name()
+        device_type,
+        windows.aggregation,
+        windows.measures.by_name(),
+        causes,
+        [kinds[row] for row in series.tolist()],
+        starts,
+        windows.grid.ends(series, starts),
+        [names[device] for device in devices.tolist()],
+        np.zeros(len(starts), dtype=np.int64),
+        cells,
+        cells,
+        kind,
     )
 
 

@@ -2,32 +2,34 @@
 
 Keys of the changelog, fields in network byte order:
 
-    w <device type> NUL <device> NUL <size, ms: uint64> <start, ms: int64>     one window
-    m <device type>                                                            names of its measures
-    t                                                                          the partition's watermark
+    w <device type> NUL <device> NUL <size, step, ms: uint64> <start, ms: int64>   one window; see `grid.step`
+    m <device type>                                                                names of its measures
+    t                                                                              the partition's watermark
 
-A window's value is int64 own clock, watermark at the device's last reading, revision, then eight float64 per measure
-(see `aggregates`), little-endian. A device's clock is the largest of its windows': once it has no window left, no
-reading can tell what its clock was.
+What a window's value is, says `headrace.tables.window_values`. A device's clock is the largest of its windows': once
+it has no window left, no reading can tell what its clock was.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from headrace.schemas.readings import Ints
-from headrace.tables.aggregates import COUNT, EMPTY, WIDTH
+from headrace.schemas.window import Hopping, Tumbling
+from headrace.tables import window_values
+from headrace.tables.aggregates import Aggregation
+from headrace.tables.grid import Grid, OnGrid
 from headrace.tables.grouping import NEVER
-from headrace.tables.window_columns import OPEN, WindowColumns
+from headrace.tables.window_columns import FOREVER, OPEN, WindowColumns
+from headrace.tables.window_values import Header
 
-_TAIL = struct.Struct(">Qq")
-_HEADER = 3
+_TAIL = struct.Struct(">QQq")
+#: Of the first version, which had tumbling windows alone.
+_TAIL_1 = struct.Struct(">Qq")
 _WATERMARK = b"t"
-#: Of each measure, in the order of a cell (see `aggregates`).
-_AGGREGATES = ("count", "sum", "min", "max", "first", "last")
 
 
 class PartitionWindows:
@@ -39,8 +41,10 @@ class PartitionWindows:
 
     def __init__(self, table: "WindowTable") -> None:
         self._table = table
-        #: Largest event time over all devices, ms.
+        #: Largest event time over all devices, ms, moved on while no reading comes.
         self.watermark = NEVER
+        #: Append time of the last record, ms.
+        self.appended_at = 0
         self.types: dict[str, WindowColumns] = {}
         self._logged_watermark = NEVER
         self._logged_measures: dict[str, int] = {}
@@ -50,18 +54,29 @@ class PartitionWindows:
         """The windows of a device type; None if all sizes are shorter than its cadence."""
         windows = self.types.get(device_type)
         if windows is None:
-            sizes = self._table.sizes_of(device_type)
-            if not len(sizes):
+            table, grid = self._table, self._table.grid_of(device_type)
+            if not len(grid):
                 return None
-            windows = self.types[device_type] = WindowColumns(sizes, self._table.grace, self._table.keep)
+            windows = self.types[device_type] = WindowColumns(grid, table.aggregation, table.grace, table.keep)
         return windows
+
+    def is_open(self) -> bool:
+        """Whether a window is open; may be True for a while after the last one closed."""
+        return any(windows.quiet_until < FOREVER for windows in self.types.values())
+
+    def take_changed(self) -> Iterator[tuple[WindowColumns, str, Ints, Ints]]:
+        """Open windows that changed since the last call: of each type its windows, its name, slots, as many zeros."""
+        for device_type, windows in self.types.items():
+            slots = windows.take_changed()
+            if len(slots):
+                yield windows, device_type, slots, np.zeros(len(slots), dtype=np.int64)
 
     def changes(self) -> dict[bytes, bytes | None]:
         entries: dict[bytes, bytes | None] = {}
         if self.watermark > self._logged_watermark:
             entries[_WATERMARK] = struct.pack("<q", self.watermark)
             self._logged_watermark = self.watermark
-        sweep = self.watermark >= self._swept_at + int(self._table.sizes.min())
+        sweep = self.watermark >= self._swept_at + self._table.sweep_interval
         for device_type, windows in self.types.items():
             if sweep:
                 windows.sweep(self.watermark)
@@ -71,32 +86,39 @@ class PartitionWindows:
         return entries
 
     def _changes_of(self, device_type: str, windows: WindowColumns, entries: dict[bytes, bytes | None]) -> None:
-        name = device_type.encode()
+        name, grid = device_type.encode(), windows.grid
         if len(windows.measures) != self._logged_measures.get(device_type):
             entries[b"m" + name] = orjson.dumps(windows.measures.names)
             self._logged_measures[device_type] = len(windows.measures)
         prefix = b"w" + name + b"\0"
-        for device, size, start in windows.dropped:
-            entries[prefix + device.encode() + b"\0" + _TAIL.pack(size, start)] = None
+        for device, series, start in windows.dropped:
+            tail = _TAIL.pack(grid.lengths[series], grid.steps[series], start)
+            entries[prefix + device.encode() + b"\0" + tail] = None
         windows.dropped.clear()
 
         slots = np.flatnonzero(windows.dirty)
         if not len(slots):
             return
         windows.dirty[slots] = False
-        devices = windows.device[slots]
-        header = np.stack([windows.clocks[devices], windows.seen_at[devices], windows.revision[slots]], axis=1)
-        cells = windows.cells[slots].reshape(len(slots), -1).view(np.int64)
-        values = np.concatenate([header, cells], axis=1).astype("<i8", copy=False).tobytes()
-        ends = np.stack([windows.sizes[windows.size[slots]], windows.start[slots]], axis=1).astype(">i8").tobytes()
-        width, names = len(values) // len(slots), windows.devices.names
-        for row, device in enumerate(devices.tolist()):
-            key = prefix + names[device].encode() + b"\0" + ends[row * 16 : row * 16 + 16]
-            entries[key] = values[row * width : row * width + width]
+        devices, kinds = windows.device[slots], windows.series[slots]
+        header = Header(windows.clocks[devices], windows.seen_at[devices], windows.revision[slots])
+        values = window_values.encode(header, windows.cells[slots])
+        tails = np.stack([grid.lengths[kinds], grid.steps[kinds], windows.start[slots]], axis=1).astype(">i8")
+        names = windows.devices.names
+        entries.update(
+            zip(
+                [
+                    b"%b%b\0%b" % (prefix, names[device].encode(), tail)
+                    for device, tail in zip(devices.tolist(), window_values.rows_of(tails), strict=True)
+                ],
+                values,
+                strict=True,
+            )
+        )
 
     def load(self, entries: Mapping[bytes, bytes]) -> None:
         """Become what the changelog says."""
-        by_type: dict[str, list[tuple[str, bytes, bytes]]] = {}
+        by_type: dict[bytes, list[tuple[bytes, bytes]]] = {}
         for key, value in entries.items():
             if key == _WATERMARK:
                 self.watermark = self._logged_watermark = struct.unpack("<q", value)[0]
@@ -107,64 +129,78 @@ class PartitionWindows:
                     windows.measures.add(orjson.loads(value))
                     self._logged_measures[device_type] = len(windows.measures)
             else:
-                device_type, device = key[1 : -_TAIL.size - 1].decode().split("\0", 1)
-                by_type.setdefault(device_type, []).append((device, key[-_TAIL.size :], value))
-        for device_type, rows in by_type.items():
-            windows = self.of_type(device_type)
+                by_type.setdefault(key[1 : key.index(0)], []).append((key, value))
+        for name, rows in by_type.items():
+            windows = self.of_type(name.decode())
             if windows is not None:
-                _load_windows(windows, rows)
+                _load_windows(windows, len(name) + 2, rows)
 
 
-def _load_windows(windows: WindowColumns, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
-    ends = np.frombuffer(b"".join(tail for _, tail, _ in rows), dtype=">i8").reshape(-1, 2).astype(np.int64)
-    # A size that is not configured any more is left alone.
-    known = np.flatnonzero(np.isin(ends[:, 0], windows.sizes))
-    rows, ends = [rows[row] for row in known.tolist()], ends[known]
-    devices = windows.devices.numbers([device for device, _, _ in rows])
+def _load_windows(windows: WindowColumns, prefix: int, rows: Sequence[tuple[bytes, bytes]]) -> None:
+    tails = np.frombuffer(b"".join([key[-_TAIL.size :] for key, _ in rows]), ">i8").reshape(-1, 3).astype(np.int64)
+    series = windows.grid.find(*tails.T)
+    # A kind of window that is not configured any more is left alone.
+    known = np.flatnonzero(series >= 0)
+    if not len(known):
+        return
+    if len(known) < len(rows):
+        rows = [rows[row] for row in known.tolist()]
+    series, starts = series[known], tails[known, 2]
+    devices = windows.devices.numbers([key[prefix : -_TAIL.size - 1].decode() for key, _ in rows])
     windows.reserve()
-    size_order = np.argsort(windows.sizes)
-    sizes = size_order[np.searchsorted(windows.sizes, ends[:, 0], sorter=size_order)]
+    header, cells = window_values.decode([value for _, value in rows], len(windows.measures), windows.aggregation)
+    np.maximum.at(windows.clocks, devices, header.clocks)
+    np.maximum.at(windows.seen_at, devices, header.seen_at)
 
-    # A value written when the type had fewer measures is shorter: the rest is empty.
-    measures = len(windows.measures)
-    values = np.empty((len(rows), _HEADER + measures * WIDTH), dtype=np.int64)
-    values[:, _HEADER:] = np.tile(np.array(EMPTY).view(np.int64), measures)
-    for row, (_, _, value) in enumerate(rows):
-        values[row, : len(value) // 8] = np.frombuffer(value, dtype="<i8")
-    np.maximum.at(windows.clocks, devices, values[:, 0])
-    np.maximum.at(windows.seen_at, devices, values[:, 1])
-
-    order = np.lexsort((ends[:, 1], devices, sizes))
-    slots = windows.open(sizes[order], devices[order], ends[order, 1])
-    windows.revision[slots] = values[order, 2]
-    windows.cells[slots] = values[order, _HEADER:].view(np.float64).reshape(len(rows), measures, WIDTH)
+    order = np.lexsort((starts, devices, series))
+    slots = windows.open(series[order], devices[order], starts[order])
+    windows.revision[slots] = header.revisions[order]
+    windows.cells[slots] = cells[order]
 
 
 class WindowTable:
-    """Changelog-backed tumbling windows of all device types, per partition.
+    """Changelog-backed windows of all device types, per partition.
 
     Args:
         name: name of the table.
-        sizes: window lengths, seconds; each > 0.
+        windows: which, at least one.
+        aggregation: what is kept of each measure.
         grace: how long a closed window takes late readings, by the device's own clock, seconds; > 0.
         keep: how far windows may be behind the partition's watermark, seconds.
         cadences: seconds between two readings, by device type; shorter windows are skipped.
     """
 
+    #: 2: more kinds of windows, and what cells hold is said in each value.
+    version = 2
+
     def __init__(
-        self, name: str, sizes: Sequence[float], grace: float, keep: float, cadences: Mapping[str, float]
+        self,
+        name: str,
+        windows: Iterable[OnGrid],
+        aggregation: Aggregation,
+        grace: float,
+        keep: float,
+        cadences: Mapping[str, float],
     ) -> None:
         self.name = name
-        self.sizes: Ints = np.array(sorted({round(size * 1000) for size in sizes}), dtype=np.int64)
+        self.windows = list(windows)
+        self.aggregation = aggregation
         self.grace = round(grace * 1000)
         self.keep = round(keep * 1000)
+        #: How far the watermark moves between two looks for windows that are past, ms.
+        self.sweep_interval = min((each.size_ms for each in self.windows), default=0)
         self._cadences = cadences
+        self._grids: dict[str, Grid] = {}
         self._partitions: dict[int, PartitionWindows] = {}
         self._restoring: dict[int, dict[bytes, bytes]] = {}
 
-    def sizes_of(self, device_type: str) -> Ints:
-        """Window lengths that make sense for a device type, ms."""
-        return self.sizes[self.sizes >= self._cadences.get(device_type, 0) * 1000]
+    def grid_of(self, device_type: str) -> Grid:
+        """The windows that make sense for a device type."""
+        grid = self._grids.get(device_type)
+        if grid is None:
+            least = self._cadences.get(device_type, 0) * 1000
+            grid = self._grids[device_type] = Grid(each for each in self.windows if each.size_ms >= least)
+        return grid
 
     def partition(self, partition: int) -> PartitionWindows:
         """The state of a partition; empty if it is new."""
@@ -174,8 +210,19 @@ class WindowTable:
         return state
 
     def watermarks(self) -> dict[int, int]:
-        """By partition, the largest event time so far, ms since 1970 UTC."""
+        """By partition, the watermark, ms since 1970 UTC."""
         return {number: state.watermark for number, state in self._partitions.items() if state.watermark > NEVER}
+
+    def migrate(self, version: int, entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """See `headrace.engine.operator.Versioned`."""
+        migrated = {}
+        for key, value in entries.items():
+            if key.startswith(b"w"):
+                size, start = _TAIL_1.unpack(key[-_TAIL_1.size :])
+                migrated[key[: -_TAIL_1.size] + _TAIL.pack(size, size, start)] = window_values.from_first(value)
+            else:
+                migrated[key] = value
+        return migrated
 
     def restore(self, partition: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """Take entries of the changelog, in any order and any number of calls."""
@@ -192,25 +239,28 @@ class WindowTable:
         names = {key[1:].decode(): orjson.loads(value) for key, value in entries.items() if key.startswith(b"m")}
         for key in sorted(key for key in entries if key.startswith(b"w")):
             device_type, device = key[1 : -_TAIL.size - 1].decode().split("\0", 1)
-            size, start = _TAIL.unpack(key[-_TAIL.size :])
-            clock, seen_at, revision = struct.unpack_from(f"<{_HEADER}q", entries[key])
-            cells = np.frombuffer(entries[key], "<f8", offset=8 * _HEADER).reshape(-1, WIDTH).tolist()
+            window, start, end = self._window(*_TAIL.unpack(key[-_TAIL.size :]))
+            header, measures = window_values.shown(entries[key], names[device_type])
             yield {
                 "device_type": device_type,
                 "device_id": device,
-                "window_seconds": size / 1000,
+                "window": str(window),
                 "start": start,
-                "end": start + size,
-                "open": revision == OPEN,
-                "revision": max(revision, 0),
-                "clock": clock,
-                "watermark_at_last_reading": seen_at,
-                "measures": {
-                    name: dict(zip(_AGGREGATES, cell, strict=False))
-                    for name, cell in zip(names[device_type], cells, strict=False)
-                    if cell[COUNT]
-                },
+                "end": end,
+                "open": int(header.revisions[0]) == OPEN,
+                "revision": max(int(header.revisions[0]), 0),
+                "clock": int(header.clocks[0]),
+                "watermark_at_last_reading": int(header.seen_at[0]),
+                "measures": measures,
             }
+
+    def _window(self, size: int, step_ms: int, start: int) -> tuple[OnGrid, int, int]:
+        """Which window a key is about, its start and its end; of one that is not configured any more, about."""
+        grid = Grid(self.windows)
+        (series,) = grid.find(*np.array([[size], [step_ms], [start]]))
+        if series >= 0:
+            return grid.windows[series], start, int(grid.ends(series, np.array([start]))[0])
+        return Tumbling(size) if step_ms in (0, size) else Hopping(size, step_ms), start, start + size
 
     def changes(self, partition: int) -> dict[bytes, bytes | None]:
         """Newest value per key changed since the last call; None deletes. Drops windows that are past."""

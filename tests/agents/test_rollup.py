@@ -20,7 +20,7 @@ from headrace.schemas.rollup import Rollup as RollupRecord
 T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
 SECOND = 1000
 MINUTE = 60 * SECOND
-PARAMETERS: dict[str, Any] = {"sizes": (10, 60), "grace": 30, "keep": 120, "cadences": {"slow": 30}}
+PARAMETERS: dict[str, Any] = {"windows": ("10s", "60s"), "grace": 30, "keep": 120, "cadences": {"slow": 30}}
 
 Row = tuple[str, str, int, dict[str, float]]
 
@@ -32,14 +32,15 @@ def log_of(rows: list[Row]) -> Records:
 class Oracle:
     """Rollups as DESIGN words them, one record at a time over dictionaries, everything looked at for every record."""
 
-    def __init__(self, sizes: tuple[int, ...], grace: int, keep: int, cadences: dict[str, int]) -> None:
-        self.sizes, self.grace, self.keep, self.cadences = sizes, grace * SECOND, keep * SECOND, cadences
+    def __init__(self, windows: tuple[str, ...], grace: int, keep: int, cadences: dict[str, int]) -> None:
+        self.sizes = [int(window.removesuffix("s")) for window in windows]
+        self.grace, self.keep, self.cadences = grace * SECOND, keep * SECOND, cadences
         self.watermark = -math.inf
         self.clocks: dict[tuple[str, str], float] = {}
         self.seen: dict[tuple[str, str], float] = {}
         self.windows: dict[tuple[str, str, int, int], dict[str, Any]] = {}
         self.rollups: list[dict[str, Any]] = []
-        self.late: list[tuple[str, list[int]]] = []
+        self.late: list[tuple[str, list[str]]] = []
 
     def feed(self, place: int, row: Row) -> None:
         device, device_type, time, measures = row
@@ -64,7 +65,7 @@ class Oracle:
                 continue
             start = time // size * size
             if max(clock, watermark - self.keep) >= start + size + self.grace:
-                missed.append(seconds)
+                missed.append("1m" if seconds == 60 else f"{seconds}s")
                 continue
             key = (device, device_type, size, start)
             window = self.windows.setdefault(key, {"closed": False, "revision": -1, "rows": []})
@@ -90,6 +91,7 @@ class Oracle:
         return {
             "device_id": name,
             "device_type": kind,
+            "window": "1m" if size == MINUTE else f"{size // SECOND}s",
             "window_seconds": size // SECOND,
             "start": start,
             "end": start + size,
@@ -167,7 +169,7 @@ def test_equals_the_oracle(rows: list[Row], sizes: list[int]) -> None:
 
     assert rollups_of(driven) == oracle.rollups
     late = [orjson.loads(r.value or b"") for r in driven.sent.get(topics.LATE, [])]
-    assert [(one["message_id"], one["missed_window_seconds"]) for one in late] == oracle.late
+    assert [(one["message_id"], one["missed_windows"]) for one in late] == oracle.late
 
 
 @settings(max_examples=60, deadline=None)
@@ -192,8 +194,8 @@ def test_windows_of_one_reading_are_written_like_all_others() -> None:
     ]
     twice: list[Row] = [("b", "env", time + shift, measures) for _, _, time, measures in odd for shift in (0, 1)]
 
-    alone = drive(Rollup((10,)), log_of(odd)).sent[topics.ROLLUPS]
-    mixed = drive(Rollup((10,)), log_of([*odd, *twice])).sent[topics.ROLLUPS]
+    alone = drive(Rollup(("10s",)), log_of(odd)).sent[topics.ROLLUPS]
+    mixed = drive(Rollup(("10s",)), log_of([*odd, *twice])).sent[topics.ROLLUPS]
 
     assert [record.value for record in mixed if record.key == b"a"] == [record.value for record in alone]
     for record in alone:
@@ -218,14 +220,14 @@ def at(seconds: int, device: str = "a", temperature: float = 20.0) -> Row:
 
 def test_window_closes_when_its_device_passes_the_end() -> None:
     """A reading at exactly the end closes the window and counts in the next one."""
-    driven = drive(Rollup((10,)), log_of([at(0), at(9), at(10)]))
+    driven = drive(Rollup(("10s",)), log_of([at(0), at(9), at(10)]))
 
     assert emitted(driven) == [("closed", 0, 2)]
 
 
 def test_silent_device_is_closed_by_the_watermark() -> None:
     """The window of a device that stopped closes when another device is past its end by the grace."""
-    driven = drive(Rollup((10,), 30), log_of([at(5), at(5, "b"), at(39, "b"), at(40, "b")]))
+    driven = drive(Rollup(("10s",), 30), log_of([at(5), at(5, "b"), at(39, "b"), at(40, "b")]))
 
     assert [(one["device_id"], one["at"] - T0) for one in rollups_of(driven)] == [("b", 2), ("a", 3), ("b", 3)]
 
@@ -236,7 +238,7 @@ def test_backlog_is_not_silence() -> None:
     for seconds in range(0, 40, 5):
         rows += [at(seconds), at(10_000 + seconds, "b")]
 
-    driven = drive(Rollup((10,), 30), log_of(rows))
+    driven = drive(Rollup(("10s",), 30), log_of(rows))
 
     assert emitted(driven) == [
         ("closed", start, 3 if start == 10_000 else 2) for start in (0, 10_000, 10, 10_010, 20, 10_020)
@@ -245,7 +247,7 @@ def test_backlog_is_not_silence() -> None:
 
 def test_late_reading_corrects_and_says_what_was() -> None:
     """Inside the grace a late reading emits a correction with the values before and after; they validate."""
-    driven = drive(Rollup((10,), 30), log_of([at(1, temperature=20.0), at(12), at(3, temperature=22.0)]))
+    driven = drive(Rollup(("10s",), 30), log_of([at(1, temperature=20.0), at(12), at(3, temperature=22.0)]))
 
     closed, corrected = (RollupRecord.model_validate_json(r.value or b"") for r in driven.sent[topics.ROLLUPS])
     assert (closed.kind, closed.revision, closed.previous) == ("closed", 0, None)
@@ -256,20 +258,20 @@ def test_late_reading_corrects_and_says_what_was() -> None:
 
 def test_too_late_reading_goes_to_the_late_topic() -> None:
     """After the grace nothing changes the window: the reading is counted and kept apart, with the reason."""
-    rollup = Rollup((10, 60), 30)
+    rollup = Rollup(("10s", "1m"), 30)
 
     driven = drive(rollup, log_of([at(1), at(45), at(2)]))
 
     assert emitted(driven) == [("closed", 0, 1)]
     late = LateReading.model_validate_json(driven.sent[topics.LATE][0].value or b"")
-    assert (late.message_id, late.missed_window_seconds, late.behind_ms) == ("message-2", [10], 5000)
+    assert (late.message_id, late.missed_windows, late.behind_ms) == ("message-2", ["10s"], 5000)
     assert "own clock" in late.reason
     assert rollup.late_count == 1
 
 
 def test_a_device_days_behind_is_late_and_dropped() -> None:
     """Windows are kept no further behind the watermark than `keep`, in memory and in the changelog."""
-    rollup, changelog = Rollup((10,), 30, keep=100), Changelog()
+    rollup, changelog = Rollup(("10s",), 30, keep=100), Changelog()
 
     driven = drive(rollup, log_of([at(0), at(1000, "b"), at(1)]))
     changelog.commit(rollup)
@@ -281,7 +283,7 @@ def test_a_device_days_behind_is_late_and_dropped() -> None:
 
 def test_windows_shorter_than_the_cadence_are_skipped() -> None:
     """A type that sends every 30 s has no 10-second windows."""
-    driven = drive(Rollup((10, 60), cadences={"env": 30.0}), log_of([at(0), at(30), at(60)]))
+    driven = drive(Rollup(("10s", "1m"), cadences={"env": 30.0}), log_of([at(0), at(30), at(60)]))
 
     assert {one["window_seconds"] for one in rollups_of(driven)} == {60}
 
@@ -290,7 +292,7 @@ def test_an_absent_measure_is_not_a_zero() -> None:
     """A reading without a measure leaves that measure alone; a window without any of it leaves it out."""
     rows: list[Row] = [at(0), ("a", "env", T0 + 1, {"co2": 400.0}), ("a", "env", T0 + 2, {}), at(10)]
 
-    measures = rollups_of(drive(Rollup((10,)), log_of(rows)))[0]["measures"]
+    measures = rollups_of(drive(Rollup(("10s",)), log_of(rows)))[0]["measures"]
 
     assert {name: one["count"] for name, one in measures.items()} == {"co2": 1, "temperature": 1}
 
@@ -311,6 +313,6 @@ def test_nothing_changes_before_the_batch_finishes() -> None:
 def test_wrong_parameters_are_all_named_at_once() -> None:
     """Every bound that is broken is one mistake."""
     with pytest.raises(ConfigError) as caught:
-        Rollup((0,), 0, keep=-1)
+        Rollup(("0s",), 0, keep=-1)
 
     assert len(caught.value.mistakes) == 3

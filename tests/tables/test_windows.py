@@ -35,7 +35,7 @@ def test_past_windows_leave_memory_and_changelog() -> None:
 def test_a_new_measure_keeps_the_old_windows() -> None:
     """Entries written before a measure was known are read back, also after a restart."""
     rows = steady(range(3), "temperature") + steady(range(3, 6), "temperature", "co2")
-    makers = (lambda: Rollup((600,)), lambda: ThreeSigma(pane=60, warm_up=2))
+    makers = (lambda: Rollup(("10m",)), lambda: ThreeSigma(pane=60, warm_up=2))
     for make in makers:
         whole = drive(make(), readings_log(rows))
 
@@ -44,16 +44,16 @@ def test_a_new_measure_keeps_the_old_windows() -> None:
 
 def test_other_parameters_read_an_old_changelog() -> None:
     """Sizes or panes that are configured no more are left out; the rest goes on."""
-    rollup, detector, changelog = Rollup((60, 600)), ThreeSigma(pane=60, panes=20), Changelog()
+    rollup, detector, changelog = Rollup(("1m", "10m")), ThreeSigma(pane=60, panes=20), Changelog()
     for operator in (rollup, detector):
         drive(operator, readings_log(steady(range(15), "temperature")))
         changelog.commit(operator)
 
-    fewer, shorter = Rollup((600,)), ThreeSigma(pane=60, panes=5)
+    fewer, shorter = Rollup(("10m",)), ThreeSigma(pane=60, panes=5)
     changelog.restore(fewer)
     changelog.restore(shorter)
 
-    assert set(fewer.tables[0].partition(0).types["env"].size.tolist()) == {0}
+    assert set(fewer.tables[0].partition(0).types["env"].series.tolist()) == {0}
     assert (shorter.tables[0].partition(0).types["env"].numbers[:3] > 0).sum() == 3 * 5
 
 

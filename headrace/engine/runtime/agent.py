@@ -43,6 +43,8 @@ class BatchAgent(EventAgent):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        #: What its function runs, if it was made by `App.add`.
+        self.operator: object = None
         self._batches: dict[TopicPartition, Batches] = {}
         self._partitions: asyncio.TaskGroup | None = None
 

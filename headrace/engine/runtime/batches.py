@@ -98,10 +98,12 @@ class Batches:
             self._metrics.count("headrace_retries_total", 2, agent=self._agent)
             self._parts.appendleft(_Part(middle, part.stop, MAX_TRIES - 1))
             self._parts.appendleft(_Part(part.start, middle, MAX_TRIES - 1))
+        elif delivery.idle is not None:
+            self._give_up(delivery, error, "failed when time passed on")
         else:
             self._failures += 1
             if self._failures >= MAX_CONSECUTIVE_FAILURES:
-                self._give_up(delivery, error)
+                self._give_up(delivery, error, f"failed on {self._failures} records in a row of")
             else:
                 self._isolate(delivery, part, part.start, f"{type(error).__name__}: {error}", "agent_error")
 
@@ -152,10 +154,10 @@ class Batches:
             delivery.finished(self._agent, self._sends)
             self._delivery = None
 
-    def _give_up(self, delivery: Delivery, error: Exception) -> None:
+    def _give_up(self, delivery: Delivery, error: Exception, what: str) -> None:
         target = delivery.fetched.target
         stopped = AgentStopped(
-            f"agent {self._agent} failed on {self._failures} records in a row of {target.topic}[{target.partition}], "
+            f"agent {self._agent} {what} {target.topic}[{target.partition}], "
             f"last with {error!r}; the partition stops. Repair the agent and start again: nothing was lost"
         )
         stopped.__cause__ = error
@@ -168,5 +170,5 @@ class Batches:
         assert self._delivery is not None
         fetched = self._delivery.fetched
         if part.start == 0 and part.stop == len(fetched.records):
-            return Batch(self._delivery.shared)
+            return Batch(self._delivery.shared, self._delivery.idle)
         return Batch(Shared(fetched.part(part.start, part.stop)))

@@ -18,6 +18,8 @@ MOST_UNCOMMITTED = 50_000
 
 #: Gives the table changes of finished batches of one input partition.
 CollectChanges = Callable[[TopicPartition], Sequence[Changes]]
+#: Gives what agents send with a commit of an input partition.
+View = Callable[[TopicPartition], Sequence[Send]]
 #: Says which partitions write the same tables: one is not committed while another is half-way.
 Coupled = Callable[[TopicPartition], Set[TopicPartition]]
 
@@ -39,13 +41,21 @@ class Commits:
     """
 
     def __init__(
-        self, log: Log, group: str, collect: CollectChanges, coupled: Coupled, clock: Clock, metrics: Metrics
+        self,
+        log: Log,
+        group: str,
+        collect: CollectChanges,
+        view: View,
+        coupled: Coupled,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
         self._log = log
         self._group = group
         self._collect = collect
+        self._view = view
         self._coupled = coupled
         self._finished: dict[TopicPartition, _Finished] = {}
         self._busy: dict[TopicPartition, int] = {}
@@ -177,6 +187,7 @@ class Commits:
             finished = self._finished.pop(target)
             sends += finished.sends
             changes += self._collect(target)
+            sends += self._view(target)
             positions[target] = finished.position
             count += finished.count
         if not positions:

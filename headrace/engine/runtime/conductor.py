@@ -7,7 +7,10 @@ from typing import Any, cast
 from faust.transport.conductor import Conductor
 from mode.utils.futures import notify
 
-from headrace.engine.log import Fetched, Member
+from headrace.engine.batch import Idle, Send
+from headrace.engine.log import Fetched, Member, TopicPartition
+from headrace.engine.operator import Idling, Viewed
+from headrace.engine.records import Records
 from headrace.engine.runtime.agent import BatchAgent, BatchTopic
 from headrace.engine.runtime.delivery import Delivery
 from headrace.engine.runtime.event_feed import EventFeed
@@ -38,11 +41,7 @@ class BatchConductor(Conductor):
     def deliver(self, fetched: Fetched) -> Delivery:
         """Give `fetched` to its agents; the returned delivery knows when all are done."""
         topic = fetched.target.topic
-        agents = [
-            cast(BatchAgent, agent)
-            for agent in self.app.agents.values()
-            if isinstance(agent.channel, BatchTopic) and topic in agent.channel.topics
-        ]
+        agents = self._agents(topic)
         feeds = self._feeds(topic)
         delivery = Delivery(fetched, [*(agent.name for agent in agents), *(feed.name for feed in feeds)])
         for agent in agents:
@@ -50,6 +49,33 @@ class BatchConductor(Conductor):
         for feed in feeds:
             feed.put(delivery)
         return delivery
+
+    def waiting(self, target: TopicPartition) -> dict[str, float]:
+        """Agents to whom the time matters when nothing comes, with their `Idling.idle_timeout`, seconds."""
+        idling = {
+            agent.name: agent.operator
+            for agent in self._agents(target.topic)
+            if isinstance(agent.operator, Idling) and agent.operator.is_waiting(target.partition)
+        }
+        return {name: each.idle_timeout for name, each in idling.items() if each.idle_timeout is not None}
+
+    def pass_time(self, agent: str, target: TopicPartition, position: int, idle: Idle) -> Delivery:
+        """Tell an agent that nothing came."""
+        delivery = Delivery(Fetched(target, position, position, Records([], [], [])), [agent], idle)
+        cast(BatchAgent, self.app.agents[agent]).deliver(delivery)
+        return delivery
+
+    def view(self, target: TopicPartition) -> list[Send]:
+        """What agents send with a commit."""
+        viewed = [agent.operator for agent in self._agents(target.topic) if isinstance(agent.operator, Viewed)]
+        return [send for operator in viewed for send in operator.view(target.partition)]
+
+    def _agents(self, topic: str) -> list[BatchAgent]:
+        return [
+            cast(BatchAgent, agent)
+            for agent in self.app.agents.values()
+            if isinstance(agent.channel, BatchTopic) and topic in agent.channel.topics
+        ]
 
     def pieces(self, fetched: Fetched) -> Iterator[Fetched]:
         """What to deliver one after the other: all of it to agents on batches, parts of it where events are read."""

@@ -9,6 +9,7 @@ import structlog
 from faust.transport.consumer import Consumer
 from faust.types.tuples import TP, ConsumerMessage
 
+from headrace.engine.batch import Send
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import CommitRefused, first
@@ -57,10 +58,11 @@ class BatchConsumer(Consumer):
         self._group: str = app.conf.id
         tables = app.tables
         self._commits = Commits(
-            self._headrace_log, self._group, tables.changes, tables.coupled, self._clock, self._metrics
+            self._headrace_log, self._group, tables.changes, self._view, tables.coupled, self._clock, self._metrics
         )
-        reader = self._headrace_log.reader()
-        self._pumps = Pumps(reader, self._commits, self._settings, self._clock, self._metrics, self._stop_partition)
+        self._pumps = Pumps(
+            self._headrace_log, self._commits, self._settings, self._clock, self._metrics, self._stop_partition
+        )
         #: What the group gave us last; None while it gives out anew.
         self._assignment: _Assignment | None = None
         #: What we took over last, and as whom.
@@ -227,6 +229,9 @@ class BatchConsumer(Consumer):
                 committer.cancel()
         except ExceptionGroup as errors:
             raise first(errors) from None
+
+    def _view(self, target: TopicPartition) -> list[Send]:
+        return cast(BatchConductor, self.app.topics).view(target)
 
     async def _commit_when_finished(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from headrace.engine.batch import Send, Shared
+from headrace.engine.batch import Idle, Send, Shared
 from headrace.engine.log import Fetched
 
 
@@ -11,10 +11,16 @@ class Delivery:
     """A fetch given to `agents` agents. Finished when each of them is done with all of it.
 
     What they sent is collected in the order in which they are registered: outputs do not depend on who was faster.
+
+    Args:
+        fetched: what was read; nothing, if it is about time that passed.
+        agents: their names.
+        idle: the time that passed.
     """
 
-    def __init__(self, fetched: Fetched, agents: Sequence[str]) -> None:
+    def __init__(self, fetched: Fetched, agents: Sequence[str], idle: Idle | None = None) -> None:
         self.fetched = fetched
+        self.idle = idle
         self.shared = Shared(fetched)
         self._sends: dict[str, list[Send]] = {agent: [] for agent in agents}
         self._working = set(agents)

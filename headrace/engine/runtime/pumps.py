@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, field
 
+from headrace.engine.batch import Idle
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
-from headrace.engine.errors import AgentStopped, TopicChanged
-from headrace.engine.log import Fetched, Reader, TopicPartition
+from headrace.engine.errors import AgentStopped, LogError, TopicChanged
+from headrace.engine.log import Fetched, Log, TopicPartition
 from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
@@ -20,17 +22,26 @@ MAX_PAUSE = 0.25
 OnStopped = Callable[[TopicPartition, str], None]
 
 
+@dataclass(slots=True)
+class _Silence:
+    """Since when nothing came from a partition, ms, and until when agents were told so."""
+
+    began: int
+    told: dict[str, int] = field(default_factory=dict)
+
+
 class Pumps:
     """Keeps every started partition moving, one batch of each in flight.
 
     Args:
+        log: what to read.
         commits: told what begins and what is finished; a pump waits while too much is finished and not committed.
         on_stopped: called when a partition can go no further.
     """
 
     def __init__(
         self,
-        reader: Reader,
+        log: Log,
         commits: Commits,
         settings: RuntimeSettings,
         clock: Clock,
@@ -38,7 +49,8 @@ class Pumps:
         on_stopped: OnStopped,
     ) -> None:
         self._metrics = metrics
-        self._reader = reader
+        self._log = log
+        self._reader = log.reader()
         self._commits = commits
         self._settings = settings
         self._clock = clock
@@ -113,9 +125,12 @@ class Pumps:
             pass
 
     async def _pump(self, target: TopicPartition, position: int) -> None:
+        silence = _Silence(self._clock.now_ms())
         while True:
             # Read, and with it decoded, only when there is room: what waits is bytes.
             if not await self._reader.wait({target: position}, self._settings.poll_timeout):
+                if not await self._pass_time(target, position, silence):
+                    return
                 continue
             await self._gate.wait()
             await self._commits.wait_room()
@@ -132,7 +147,32 @@ class Pumps:
                 self._commits.move(target, position)
             elif not await self._deliver_pieces(target, fetched):
                 return
+            silence = _Silence(self._clock.now_ms())
             await self._clock.sleep(0)  # a saturated partition must not keep the others from running
+
+    async def _pass_time(self, target: TopicPartition, position: int, silence: "_Silence") -> bool:
+        """Tell the agents to whom it matters for how long nothing came; whether the partition can go on."""
+        assert self._conductor is not None
+        now = self._clock.now_ms()
+        for agent, timeout in self._conductor.waiting(target).items():
+            elapsed = now - silence.told.get(agent, silence.began)
+            if elapsed < timeout * 1000 or not await self._is_read(target, position):
+                continue
+            await self._gate.wait()
+            silence.told[agent] = now
+            self._commits.begin(target, 0)
+            delivery = self._conductor.pass_time(agent, target, position, Idle(elapsed, now))
+            if not await self._finish(delivery, position):
+                return False
+        return True
+
+    async def _is_read(self, target: TopicPartition, position: int) -> bool:
+        """Whether there is nothing behind `position`. While the log is away nothing comes, but devices may speak."""
+        try:
+            ends = await self._log.end_offsets(target.topic)
+        except (KeyError, LogError):
+            return False
+        return ends.get(target, position + 1) <= position
 
     async def _deliver_pieces(self, target: TopicPartition, fetched: Fetched) -> bool:
         """Give a fetch to its agents, in parts where they go event by event; whether the partition can go on."""
@@ -151,7 +191,12 @@ class Pumps:
         topic, partition = target
         self._metrics.count("headrace_records_read_total", len(fetched.records), topic=topic, partition=partition)
         self._metrics.count("headrace_batches_total", topic=topic, partition=partition)
-        delivery = self._deliveries[target] = self._conductor.deliver(fetched)
+        return await self._finish(self._conductor.deliver(fetched), fetched.next_offset)
+
+    async def _finish(self, delivery: Delivery, position: int) -> bool:
+        """Wait until the agents are done with a delivery; whether the partition can go on."""
+        target = delivery.fetched.target
+        self._deliveries[target] = delivery
         try:
             sends = await delivery.wait_finished()
         except AgentStopped as error:
@@ -160,7 +205,7 @@ class Pumps:
             self._something_ended.set()
             return False
         del self._deliveries[target]
-        self._commits.finish(target, fetched.next_offset, sends)
+        self._commits.finish(target, position, sends)
         self._something_ended.set()
         return True
 

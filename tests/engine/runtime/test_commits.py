@@ -45,7 +45,10 @@ def new_commits(log: EmbeddedLog, *, coupled: bool = False) -> Commits:
     def changes(target: TopicPartition) -> list[Changes]:
         return []
 
-    return Commits(log, "g", changes, lambda target: {A, B} if coupled else set(), SystemClock(), Metrics())
+    def view(target: TopicPartition) -> list[Send]:
+        return []
+
+    return Commits(log, "g", changes, view, lambda target: {A, B} if coupled else set(), SystemClock(), Metrics())
 
 
 def work(commits: Commits, target: TopicPartition, position: int, *values: bytes) -> None:

@@ -1,6 +1,6 @@
-"""What the readings of a batch do to the tumbling windows of their devices: computed first, applied afterwards.
+"""What the readings of a batch do to the windows of a grid: computed first, applied afterwards.
 
-Every reading is, for every window size, exactly one of
+Every reading is, for every series of windows, exactly one of
 
     late      its window takes no more readings
     direct    its window is open: folded with all others like it, vectorised
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.schemas.readings import Floats, Ints, Readings
-from headrace.tables.aggregates import EMPTY, WIDTH, Cells, fold_one, fold_runs
+from headrace.schemas.readings import Ints, Readings
+from headrace.schemas.window import Window
+from headrace.tables.aggregates import Cells, Lists, fold_one, fold_runs, sketch_one
 from headrace.tables.grouping import Flags, group, measure_matrix
 from headrace.tables.window_columns import OPEN, WindowColumns
 from headrace.tables.window_outputs import Late, Outputs, Watermarks, first_outputs, outputs_of_slots
@@ -29,21 +30,28 @@ class Kept:
     run: int
     slot: int
     revision: int
-    cells: Cells
+    values: Lists
+    sketches: Ints
 
-    def array(self) -> Floats:
-        """The cells as (1, m, 8) float64."""
-        return np.array(self.cells, dtype=np.float64).reshape(1, -1, WIDTH)
+    @classmethod
+    def of(cls, run: int, slot: int, revision: int, cells: Cells) -> "Kept":
+        """With the cells of one window."""
+        return cls(run, slot, revision, cells.lists(), cells.sketches[0])
+
+    def cells(self) -> Cells:
+        """The cells of the one window."""
+        values = np.array(self.values, dtype=np.float64).reshape(1, len(self.sketches), -1)
+        return Cells(values, self.sketches[np.newaxis])
 
 
-class TumblingFold:
+class GridFold:
     """The readings of one device type in one batch, folded into their windows.
 
     Construction computes and leaves `windows` as it is; `apply` changes it. Cost: a fixed number of numpy calls over
-    sizes × readings, and Python for stray readings and for the windows that close.
+    series × readings, and Python for stray readings and for the windows that close.
 
-    Arrays below are (s, n), window sizes by readings brought together by device, unless said otherwise. A *run* is the
-    readings of one device during which its own clock stays in one window of one size.
+    Arrays below are (s, n), series by readings brought together by device, unless said otherwise. A *run* is the
+    readings of one device during which its own clock stays in one window of one series.
 
     Args:
         windows: the state.
@@ -70,27 +78,28 @@ class TumblingFold:
         self._correct()
 
     def _classify(self) -> None:
-        windows, groups = self._windows, self._groups
-        size = windows.sizes[:, np.newaxis]
+        windows, groups, grid = self._windows, self._groups, self._windows.grid
+        series = np.arange(len(grid))[:, np.newaxis]
         mark = self._marks.before[self._rows]
         seen_before = np.empty_like(self._seen)
         seen_before[1:] = self._seen[:-1]
         seen_before[groups.heads] = windows.seen_at[groups.devices[groups.heads]]
-        self._start = groups.times // size * size
-        current, previous = groups.after // size * size, groups.before // size * size
-        self._late = windows.final(self._start + size, groups.before, mark)
+        self._start = grid.starts(groups.times)
+        self._end = grid.ends(series, self._start)
+        current, previous = grid.starts(groups.after), grid.starts(groups.before)
+        self._late = windows.final(self._end, groups.before, mark)
         self._crossed = current != previous
         # Whether the watermark passed the deadline of the device's window while the device was silent.
-        self._silence_end = windows.deadline(previous + size, seen_before)
+        self._silence_end = windows.deadline(grid.ends(series, previous), seen_before)
         self._silent = mark >= self._silence_end
 
         first = (groups.head | self._crossed).reshape(-1)
         self._run = (np.cumsum(first) - 1).reshape(current.shape)
         self._run_at = at = np.flatnonzero(first)
-        self._run_size, place = np.divmod(at, len(self._rows))
+        self._run_series, place = np.divmod(at, len(self._rows))
         self._run_device = groups.devices[place]
         self._run_start = current.reshape(-1)[at]
-        slot = windows.current[self._run_size, self._run_device]
+        slot = windows.current[self._run_series, self._run_device]
         self._run_slot = np.where((slot >= 0) & (windows.start[slot] == self._run_start), slot, -1)
         self._run_revision = np.where(self._run_slot >= 0, windows.revision[self._run_slot], OPEN)
 
@@ -112,11 +121,11 @@ class TumblingFold:
         self._touched = run[starts]
         slots = self._run_slot[self._touched]
         cells = windows.cells[slots]
-        cells[slots < 0] = EMPTY
+        cells.values[slots < 0], cells.sketches[slots < 0] = windows.aggregation.empty, 0
         place = entries % count
         if len(entries):
             cells = fold_runs(cells, self._values[:, place], self._groups.times[place], starts)
-        self._cells: Floats = cells
+        self._cells = cells
         self._cells_of = np.full(len(self._run_slot), -1)
         self._cells_of[self._touched] = np.arange(len(self._touched))
 
@@ -135,21 +144,22 @@ class TumblingFold:
 
         # By moving on: what the device was in before, in this batch or when it began.
         cross = np.flatnonzero(self._crossed)
-        size, place = np.divmod(cross, count)
+        series, place = np.divmod(cross, count)
         cause = self._rows[place]
         silent = self._silent.reshape(-1)[cross]
         if silent.any():
             cause = np.where(silent, self._end_of_silence(cross), cause)
         head = groups.head[place]
         self._close_runs(self._run.reshape(-1)[cross[~head]] - 1, cause[~head])
-        slot = windows.current[size[head], groups.devices[place[head]]]
+        slot = windows.current[series[head], groups.devices[place[head]]]
         fresh = (slot >= 0) & (windows.revision[slot] == OPEN)
         self._closed_slots = slot[fresh]
         self.outputs.append(outputs_of_slots(windows, self._type, slot[fresh], cause[head][fresh]))
 
         # By a silence that began with the device's last reading in the batch.
         run = self._run[:, groups.tails]
-        deadline = windows.deadline(self._run_start[run] + windows.sizes[:, np.newaxis], self._seen[groups.tails])
+        ends = windows.grid.ends(self._run_series[run], self._run_start[run])
+        deadline = windows.deadline(ends, self._seen[groups.tails])
         due = deadline <= marks.after[-1]
         if due.any():
             self._close_runs(run[due], marks.after.searchsorted(deadline[due]))
@@ -168,14 +178,14 @@ class TumblingFold:
                 self._windows,
                 self._type,
                 causes,
-                self._run_size[runs],
+                self._run_series[runs],
                 self._run_start[runs],
                 self._run_device[runs],
                 self._cells_of_runs(runs),
             )
         )
 
-    def _cells_of_runs(self, runs: Ints) -> Floats:
+    def _cells_of_runs(self, runs: Ints) -> Cells:
         touched = self._cells_of[runs]
         cells = self._windows.cells[self._run_slot[runs]]
         cells[touched >= 0] = self._cells[touched[touched >= 0]]
@@ -185,39 +195,43 @@ class TumblingFold:
         """Fold stray readings one by one; each emits a correction, or the closed window that it alone makes."""
         windows, groups = self._windows, self._groups
         self._kept: dict[tuple[int, int, int], Kept] = {}
-        size, place = np.divmod(np.flatnonzero(~(self._late | self._direct)), len(self._rows))
-        if not len(size):
+        series, place = np.divmod(np.flatnonzero(~(self._late | self._direct)), len(self._rows))
+        if not len(series):
             return
-        order = np.lexsort((size, self._rows[place]))
-        place, size = place[order], size[order]
+        order = np.lexsort((series, self._rows[place]))
+        place, series = place[order], series[order]
         runs = {
-            (int(self._run_size[run]), int(self._run_device[run]), int(self._run_start[run])): int(run)
+            (int(self._run_series[run]), int(self._run_device[run]), int(self._run_start[run])): int(run)
             for run in np.flatnonzero(self._filled)
         }
         device_ids, revisions, cells, previous = [], [], [], []
-        for at, which in zip(place.tolist(), size.tolist(), strict=True):
+        for at, which in zip(place.tolist(), series.tolist(), strict=True):
             device, start = int(groups.devices[at]), int(self._start[which, at])
             key = (which, device, start)
             kept = self._kept.get(key)
             if kept is None:
                 kept = self._kept[key] = self._look_up(key, runs.get(key, -1))
-            previous.append(kept.array())
-            fold_one(kept.cells, self._values[:, at].tolist(), int(groups.times[at]))
+            previous.append(kept.cells())
+            values = self._values[:, at].tolist()
+            fold_one(kept.values, values, int(groups.times[at]))
+            kept.sketches = sketch_one(kept.sketches, values)
             kept.revision += 1
             device_ids.append(windows.devices.names[device])
             revisions.append(kept.revision)
-            cells.append(kept.array())
+            cells.append(kept.cells())
         self.outputs.append(
             Outputs(
                 self._type,
+                windows.aggregation,
+                self._measures,
                 self._rows[place],
-                windows.sizes[size],
-                self._start[size, place],
+                [windows.grid.windows[row] for row in series.tolist()],
+                self._start[series, place],
+                self._end[series, place],
                 device_ids,
                 np.array(revisions),
-                np.concatenate(cells),
-                np.concatenate(previous),
-                self._measures,
+                Cells.joined(cells),
+                Cells.joined(previous),
             )
         )
 
@@ -225,24 +239,25 @@ class TumblingFold:
         """The window as it is after the direct readings; revision OPEN if there is none yet."""
         windows = self._windows
         if run >= 0:
-            cells = self._cells_of_runs(np.array([run]))[0].tolist()
-            return Kept(run, int(self._run_slot[run]), max(int(self._run_revision[run]), 0), cells)
+            cells = self._cells_of_runs(np.array([run]))
+            return Kept.of(run, int(self._run_slot[run]), max(int(self._run_revision[run]), 0), cells)
         slot = windows.find(*key)
         if slot >= 0:
-            return Kept(-1, slot, max(int(windows.revision[slot]), 0), windows.cells[slot].tolist())
-        return Kept(-1, -1, OPEN, [list(EMPTY) for _ in self._measures])
+            return Kept.of(-1, slot, max(int(windows.revision[slot]), 0), windows.cells[np.array([slot])])
+        return Kept.of(-1, -1, OPEN, Cells.empty(1, len(self._measures), windows.aggregation))
 
     def late(self) -> list[Late]:
         """The readings that missed a window, in log order."""
         found = []
-        sizes, ends = self._windows.sizes, self._start + self._windows.sizes[:, np.newaxis]
+        kinds = self._windows.grid.windows
         for at in np.flatnonzero(self._late.any(axis=0)).tolist():
             missed = np.flatnonzero(self._late[:, at])
             row, clock = int(self._rows[at]), int(self._groups.before[at])
             limit = int(self._marks.before[row]) - self._windows.keep
-            behind = max(clock, limit) - int(ends[missed[0], at]) - self._windows.grace
-            found.append(Late(row, int(self._groups.order[at]), sizes[missed].tolist(), behind, clock >= limit))
-        return sorted(found)
+            behind = max(clock, limit) - int(self._end[missed[0], at]) - self._windows.grace
+            missed_kinds = list[Window](dict.fromkeys(kinds[each] for each in missed.tolist()))
+            found.append(Late(row, int(self._groups.order[at]), missed_kinds, behind, clock >= limit))
+        return found
 
     def apply(self) -> None:
         """Make the windows what the batch made of them."""
@@ -254,27 +269,27 @@ class TumblingFold:
         revisions = np.where(self._closing, 0, self._run_revision)
         for kept in self._kept.values():
             if kept.run >= 0 and kept.slot < 0:
-                self._cells[self._cells_of[kept.run]], revisions[kept.run] = kept.array(), kept.revision
+                self._cells[self._cells_of[kept.run]], revisions[kept.run] = kept.cells(), kept.revision
         windows.close(self._run_slot[self._closing & (self._run_slot >= 0)])
         windows.close(self._closed_slots)
 
         run = self._touched
-        ends = self._run_start[run] + windows.sizes[self._run_size[run]]
+        ends = windows.grid.ends(self._run_series[run], self._run_start[run])
         slots = self._run_slot[run]
         # A window that opened and was already past within the batch is never stored.
         new = (slots < 0) & ~windows.final(ends, windows.clocks[self._run_device[run]], watermark)
-        slots[new] = windows.open(self._run_size[run[new]], self._run_device[run[new]], self._run_start[run[new]])
+        slots[new] = windows.open(self._run_series[run[new]], self._run_device[run[new]], self._run_start[run[new]])
         stored = slots >= 0
         windows.write(slots[stored], self._cells[stored], revisions[run[stored]])
         still_open = revisions[run] == OPEN
         if still_open.any():
             windows.quiet_until = min(windows.quiet_until, int(ends[still_open].min()) + windows.grace)
 
-        for (size, device, start), kept in self._kept.items():
+        for (series, device, start), kept in self._kept.items():
             if kept.run < 0 and kept.slot < 0:
-                kept.slot = windows.insert(size, device, start)
+                kept.slot = windows.insert(series, device, start)
             if kept.slot >= 0:
-                windows.write(np.array([kept.slot]), kept.array(), np.array([kept.revision]))
+                windows.write(np.array([kept.slot]), kept.cells(), np.array([kept.revision]))
 
         # The newest window of a device carries its clock into the changelog.
         newest = windows.current[:, devices]
