@@ -1,6 +1,6 @@
 """Event-time rollups: aggregates per device and window."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import Literal
@@ -18,6 +18,8 @@ from headrace.schemas.window import Hopping, Tumbling, Window, parse_window, sor
 from headrace.tables.aggregates import Aggregation
 from headrace.tables.grid_fold import GridFold
 from headrace.tables.grouping import NEVER
+from headrace.tables.span_fold import SpanFold, changed_outputs
+from headrace.tables.span_table import SpanTable, TypeSpans
 from headrace.tables.window_outputs import UPDATE, Late, Outputs, Silence, Watermarks, outputs_of_slots
 from headrace.tables.windows import WindowTable
 
@@ -85,7 +87,9 @@ class Rollup:
         aggregation = aggregation or Aggregation()
         on_grid = [each for each in kinds if isinstance(each, Tumbling | Hopping)]
         self._table = WindowTable("rollup.windows", on_grid, aggregation, grace, keep, cadences or {})
-        self.tables = (self._table,)
+        off_grid = [each for each in kinds if not isinstance(each, Tumbling | Hopping)]
+        self._spans = SpanTable("rollup.spans", off_grid, aggregation, grace, keep)
+        self.tables = (self._table, self._spans) if off_grid else (self._table,)
         self.idle_timeout = idle_timeout
         self._emit = emit
         #: Readings that missed a window, since this object was made.
@@ -101,7 +105,7 @@ class Rollup:
 
     def is_waiting(self, partition: int) -> bool:
         """See `headrace.engine.operator.Idling`: whether a window is open."""
-        return self._table.partition(partition).is_open()
+        return self._table.partition(partition).is_open() or self._spans.is_open(partition)
 
     def process(self, batch: Batch) -> None:
         """Fold the batch into its windows and stage what closed, what was corrected and what was late."""
@@ -111,7 +115,7 @@ class Rollup:
             return
         outputs: list[Outputs] = []
         late: list[tuple[Late, Readings]] = []
-        steps: list[GridFold | Silence] = []
+        steps: list[GridFold | Silence | SpanFold] = []
         present: dict[str, Ints] = {}
         for readings in batch.columns():
             windows = state.of_type(readings.device_type)
@@ -126,8 +130,12 @@ class Rollup:
             silence = Silence(windows, device_type, marks, present.get(device_type, nobody))
             steps.append(silence)
             outputs.append(silence.outputs)
+        for spans, of_type in self._span_folds(batch, marks):
+            steps.append(spans)
+            outputs += spans.outputs()
+            late += [(missed, of_type) for missed in spans.late if of_type is not None]
 
-        late.sort(key=lambda pair: pair[0].row)
+        late = _joined(late)
         if self._emit == "update":
             outputs = [replace(each, kind=UPDATE) for each in outputs]
         stamps = [batch.idle.now_ms] if batch.idle else batch.records.timestamps
@@ -139,10 +147,22 @@ class Rollup:
             for step in steps:
                 step.apply()
             state.watermark = int(marks.after[-1])
+            self._spans.sweep(batch.partition, state.watermark)
             state.appended_at = stamps[-1]
             self.late_count += len(late)
 
         batch.on_finish(apply)
+
+    def _span_folds(self, batch: Batch, marks: Watermarks) -> Iterator[tuple[SpanFold, Readings | None]]:
+        """What the batch does to windows that are not on a grid, type by type."""
+        if not self._spans.windows:
+            return
+        types = self._spans.types(batch.partition)
+        by_type = {readings.device_type: readings for readings in batch.columns()}
+        offsets = [batch.offset(row) for row in range(len(batch))]
+        for device_type in dict.fromkeys([*by_type, *types]):
+            state, readings = types.setdefault(device_type, TypeSpans()), by_type.get(device_type)
+            yield SpanFold(self._spans, device_type, state, readings, offsets, marks), readings
 
     @staticmethod
     def _marks(batch: Batch, watermark: int) -> Watermarks | None:
@@ -156,7 +176,9 @@ class Rollup:
         if self._emit == "close":
             return []
         state = self._table.partition(partition)
-        documents = _documents([outputs_of_slots(*each, UPDATE) for each in state.take_changed()])
+        outputs = [outputs_of_slots(*each, UPDATE) for each in state.take_changed()]
+        outputs += changed_outputs(self._spans, self._spans.types(partition))
+        documents = _documents(outputs)
         return [Send(topics.ROLLUPS, _records(documents, [state.appended_at]), partition)] if documents else []
 
 
@@ -183,13 +205,23 @@ def _times(columns: Sequence[Readings], rows: int) -> Ints:
     return times
 
 
+def _joined(late: Iterable[tuple[Late, Readings]]) -> list[tuple[Late, Readings]]:
+    """In log order, one for each reading."""
+    by_row: dict[int, tuple[Late, Readings]] = {}
+    for missed, readings in late:
+        first = by_row.get(missed.row)
+        windows = [*(first[0].windows if first else ()), *missed.windows]
+        by_row[missed.row] = (first[0] if first else missed)._replace(windows=windows), readings
+    return [by_row[row] for row in sorted(by_row)]
+
+
 #: Row of the batch, device and document.
 _Row = tuple[int, str, bytes]
 
 
 def _documents(outputs: Iterable[Outputs]) -> list[_Row]:
     """One per window, in the order in which they are sent."""
-    records: list[tuple[int, int, str, int, str, str, bytes]] = []
+    records: list[tuple[int, int, str, int, str, str, int, bytes]] = []
     for windows in outputs:
         if len(windows):
             records += zip(
@@ -199,10 +231,11 @@ def _documents(outputs: Iterable[Outputs]) -> list[_Row]:
                 windows.starts.tolist(),
                 windows.device_ids,
                 repeat(windows.device_type),
+                windows.revisions.tolist(),
                 rollup_documents(windows),
                 strict=False,
             )
-    return [(row, device_id, document) for row, _, _, _, device_id, _, document in sorted(records)]
+    return [(row, device_id, document) for row, _, _, _, device_id, _, _, document in sorted(records)]
 
 
 def _records(documents: Sequence[_Row], stamps: Sequence[int]) -> Records:

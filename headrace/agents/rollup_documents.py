@@ -15,20 +15,20 @@ from headrace.tables.aggregates import COUNT, FIRST, LAST, MAX, MIN, SUM, Aggreg
 from headrace.tables.window_outputs import RETRACTION, UPDATE, Outputs
 
 _KINDS = ("closed", "correction")
+_WITH_PREVIOUS = {"correction", "retraction"}
 
 
 def rollup_documents(outputs: Outputs) -> list[bytes]:
     """One JSON document per window, in order, as `schemas.rollup.Rollup` says."""
     revisions = [-1] * len(outputs) if outputs.kind == UPDATE else outputs.revisions.tolist()
-    kinds = map(_KINDS.__getitem__, (outputs.revisions > 0).tolist()) if outputs.kind is None else repeat(outputs.kind)
-    retracted = outputs.kind == RETRACTION
+    kinds = [outputs.kind or _KINDS[revision > 0] for revision in revisions]
     measures: Sequence[_Measures] = [_NONE] * len(outputs)
-    if not retracted:
+    if outputs.kind != RETRACTION:
         measures = _measures(outputs, outputs.cells)
     previous: Sequence[_Measures | None] = [None] * len(outputs)
-    if retracted or any(revision > 0 for revision in revisions):
+    if any(kind in _WITH_PREVIOUS for kind in kinds):
         before = _measures(outputs, outputs.previous)
-        previous = [old if retracted or revision > 0 else None for old, revision in zip(before, revisions, strict=True)]
+        previous = [old if kind in _WITH_PREVIOUS else None for old, kind in zip(before, kinds, strict=True)]
     documents = map(
         _Document,
         outputs.device_ids,

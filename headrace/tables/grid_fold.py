@@ -30,17 +30,18 @@ class Kept:
     run: int
     slot: int
     revision: int
+    width: int
     values: Lists
     sketches: Ints
 
     @classmethod
     def of(cls, run: int, slot: int, revision: int, cells: Cells) -> "Kept":
         """With the cells of one window."""
-        return cls(run, slot, revision, cells.lists(), cells.sketches[0])
+        return cls(run, slot, revision, cells.values.shape[2], cells.lists(), cells.sketches[0])
 
     def cells(self) -> Cells:
         """The cells of the one window."""
-        values = np.array(self.values, dtype=np.float64).reshape(1, len(self.sketches), -1)
+        values = np.array(self.values, dtype=np.float64).reshape(1, len(self.values), self.width)
         return Cells(values, self.sketches[np.newaxis])
 
 

@@ -44,7 +44,7 @@ class Outputs:
         windows: of which kind each is.
         starts, ends: (k,) int64, ms.
         device_ids: one per window.
-        kind: `UPDATE` or `RETRACTION`, for all of them; else it follows from the revision.
+        kind: of all of them; None where it follows from the revision.
         revisions: (k,) int64, 0 where the window is closed for the first time, more where it is corrected.
         cells: of k windows.
         previous: the cells before the correction or retraction; without meaning elsewhere.

@@ -1,6 +1,7 @@
 """A window's value in the changelog: int64 and float64, little-endian.
 
-    own clock of the device, watermark at its last reading, revision, layout    int64
+    header, for windows on a grid: own clock of the device, watermark at its    int64
+    last reading, revision; then the layout
     values of each measure's cell (see `headrace.tables.aggregates`)            float64
     per measure the sketch, if there are any: its length without zeros at the   int64
     end, then that
@@ -10,27 +11,18 @@ or other aggregates are configured.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from headrace.schemas.readings import Floats, Ints
-from headrace.tables.aggregates import COUNT, Aggregation, Cells
+from headrace.tables.aggregates import COUNT, Aggregation, Cells, Lists
 
-_HEADER = 4
 #: Of the first version, without a layout: cells had eight values then.
 _HEADER_1, _WIDTH_1 = 3, 8
 _LAYOUT = 256
 #: Of each measure, in the order of a cell.
 _AGGREGATES = ("count", "sum", "min", "max", "first", "last")
-
-
-class Header(NamedTuple):
-    """Own clock of the device, watermark at its last reading, revision of the window; (k,) int64."""
-
-    clocks: Ints
-    seen_at: Ints
-    revisions: Ints
 
 
 def rows_of(array: Any) -> list[bytes]:
@@ -39,13 +31,15 @@ def rows_of(array: Any) -> list[bytes]:
     return rows
 
 
-def encode(header: Header, cells: Cells) -> list[bytes]:
-    """One value per window."""
+def encode(header: Sequence[Ints], cells: Cells) -> list[bytes]:
+    """One value per window, from columns of (k,) and the cells of k windows."""
     count, measures, width = cells.values.shape
-    table = np.empty((count, _HEADER + measures * width), dtype="<i8")
-    table[:, : _HEADER - 1] = np.stack(header, axis=1)
-    table[:, _HEADER - 1] = measures * _LAYOUT + width
-    table[:, _HEADER:] = cells.values.reshape(count, -1).view(np.int64)
+    size = len(header)
+    table = np.empty((count, size + 1 + measures * width), dtype="<i8")
+    for place, column in enumerate(header):
+        table[:, place] = column
+    table[:, size] = measures * _LAYOUT + width
+    table[:, size + 1 :] = cells.values.reshape(count, -1).view(np.int64)
     values = rows_of(table)
     if cells.sketches.shape[2]:
         return [value + _encoded(sketches) for value, sketches in zip(values, cells.sketches, strict=True)]
@@ -58,36 +52,42 @@ def _encoded(sketches: Ints) -> bytes:
     return np.concatenate(parts).astype("<i8", copy=False).tobytes() if parts else b""
 
 
-def decode(values: Sequence[bytes], measures: int, aggregation: Aggregation) -> tuple[Header, Cells]:
-    """Headers and cells of k windows, with `measures` measures each; what a value does not have is empty."""
+def decode(
+    values: Sequence[bytes], header_size: int, measures: int, aggregation: Aggregation
+) -> tuple[list[Ints], Cells]:
+    """The columns of the header and the cells of k windows, with so many measures; what a value lacks is empty."""
     by_size: dict[int, list[int]] = {}
     for row, value in enumerate(values):
         by_size.setdefault(len(value), []).append(row)
-    header = np.empty((_HEADER - 1, len(values)), dtype=np.int64)
+    header = np.empty((header_size, len(values)), dtype=np.int64)
     cells = Cells.empty(len(values), measures, aggregation)
     for size, rows in by_size.items():
         table = np.frombuffer(b"".join([values[row] for row in rows]), "<i8").reshape(len(rows), size // 8)
-        header[:, rows] = table[:, : _HEADER - 1].T
-        for layout in np.unique(table[:, _HEADER - 1]).tolist():
-            ours = table[:, _HEADER - 1] == layout
-            _decode_cells(table[ours], layout, np.array(rows)[ours], cells)
-    return Header(*header), cells
+        header[:, rows] = table[:, :header_size].T
+        for layout in np.unique(table[:, header_size]).tolist():
+            ours = table[:, header_size] == layout
+            _decode_cells(table[ours, header_size + 1 :], layout, np.array(rows)[ours], cells)
+    return list(header), cells
 
 
 def _decode_cells(table: Ints, layout: int, rows: Ints, cells: Cells) -> None:
     measures, width = divmod(layout, _LAYOUT)
-    end = _HEADER + measures * width
-    floats: Floats = table[:, _HEADER:end].view(np.float64).reshape(len(table), measures, width)
+    end = measures * width
+    floats: Floats = table[:, :end].view(np.float64).reshape(len(table), measures, width)
     both = min(width, cells.values.shape[2])
     cells.values[rows, :measures, :both] = floats[:, :, :both]
     if not cells.sketches.shape[2]:
         return
     for row, rest in zip(rows.tolist(), table[:, end:], strict=True):
-        at = measure = 0
-        while at < len(rest):
-            length = int(rest[at])
-            cells.sketches[row, measure, :length] = rest[at + 1 : at + 1 + length]
-            at, measure = at + 1 + length, measure + 1
+        _decode_sketches(rest, cells.sketches[row])
+
+
+def _decode_sketches(rest: Ints, into: Ints) -> None:
+    at = measure = 0
+    while at < len(rest):
+        length = int(rest[at])
+        into[measure, :length] = rest[at + 1 : at + 1 + length]
+        at, measure = at + 1 + length, measure + 1
 
 
 def from_first(value: bytes) -> bytes:
@@ -97,11 +97,24 @@ def from_first(value: bytes) -> bytes:
     return np.insert(table, _HEADER_1, layout).tobytes()
 
 
-def shown(value: bytes, names: Sequence[str]) -> tuple[Header, Mapping[str, Any]]:
+def decode_one(value: bytes, header_size: int, sketch_width: int) -> tuple[list[int], Lists, Ints]:
+    """Header, values and sketches (m, b) of one window, with the measures and values per measure that it has."""
+    table = np.frombuffer(value, "<i8")
+    measures, width = divmod(int(table[header_size]), _LAYOUT)
+    begin, end = header_size + 1, header_size + 1 + measures * width
+    values: Lists = table[begin:end].view(np.float64).reshape(measures, width).tolist()
+    sketches = np.zeros((measures, sketch_width), dtype=np.int64)
+    if sketch_width:
+        _decode_sketches(table[end:], sketches)
+    header: list[int] = table[:header_size].tolist()
+    return header, values, sketches
+
+
+def shown(value: bytes, header_size: int, names: Sequence[str]) -> tuple[list[int], Mapping[str, Any]]:
     """A value for a person: its header and, by measure, what the cells hold of count, sum and so on."""
-    header, cells = decode([value], len(names), Aggregation())
+    header, cells, _ = decode_one(value, header_size, 0)
     return header, {
         name: dict(zip(_AGGREGATES, cell, strict=False))
-        for name, cell in zip(names, cells.values[0].tolist(), strict=True)
+        for name, cell in zip(names, cells, strict=False)
         if cell[COUNT]
     }

@@ -24,12 +24,13 @@ from headrace.tables.aggregates import Aggregation
 from headrace.tables.grid import Grid, OnGrid
 from headrace.tables.grouping import NEVER
 from headrace.tables.window_columns import FOREVER, OPEN, WindowColumns
-from headrace.tables.window_values import Header
 
 _TAIL = struct.Struct(">QQq")
 #: Of the first version, which had tumbling windows alone.
 _TAIL_1 = struct.Struct(">Qq")
 _WATERMARK = b"t"
+#: int64 before a value's layout.
+_HEADER = 3
 
 
 class PartitionWindows:
@@ -101,7 +102,7 @@ class PartitionWindows:
             return
         windows.dirty[slots] = False
         devices, kinds = windows.device[slots], windows.series[slots]
-        header = Header(windows.clocks[devices], windows.seen_at[devices], windows.revision[slots])
+        header = (windows.clocks[devices], windows.seen_at[devices], windows.revision[slots])
         values = window_values.encode(header, windows.cells[slots])
         tails = np.stack([grid.lengths[kinds], grid.steps[kinds], windows.start[slots]], axis=1).astype(">i8")
         names = windows.devices.names
@@ -148,13 +149,15 @@ def _load_windows(windows: WindowColumns, prefix: int, rows: Sequence[tuple[byte
     series, starts = series[known], tails[known, 2]
     devices = windows.devices.numbers([key[prefix : -_TAIL.size - 1].decode() for key, _ in rows])
     windows.reserve()
-    header, cells = window_values.decode([value for _, value in rows], len(windows.measures), windows.aggregation)
-    np.maximum.at(windows.clocks, devices, header.clocks)
-    np.maximum.at(windows.seen_at, devices, header.seen_at)
+    (clocks, seen_at, revisions), cells = window_values.decode(
+        [value for _, value in rows], _HEADER, len(windows.measures), windows.aggregation
+    )
+    np.maximum.at(windows.clocks, devices, clocks)
+    np.maximum.at(windows.seen_at, devices, seen_at)
 
     order = np.lexsort((starts, devices, series))
     slots = windows.open(series[order], devices[order], starts[order])
-    windows.revision[slots] = header.revisions[order]
+    windows.revision[slots] = revisions[order]
     windows.cells[slots] = cells[order]
 
 
@@ -240,17 +243,17 @@ class WindowTable:
         for key in sorted(key for key in entries if key.startswith(b"w")):
             device_type, device = key[1 : -_TAIL.size - 1].decode().split("\0", 1)
             window, start, end = self._window(*_TAIL.unpack(key[-_TAIL.size :]))
-            header, measures = window_values.shown(entries[key], names[device_type])
+            (clock, seen_at, revision), measures = window_values.shown(entries[key], _HEADER, names[device_type])
             yield {
                 "device_type": device_type,
                 "device_id": device,
                 "window": str(window),
                 "start": start,
                 "end": end,
-                "open": int(header.revisions[0]) == OPEN,
-                "revision": max(int(header.revisions[0]), 0),
-                "clock": int(header.clocks[0]),
-                "watermark_at_last_reading": int(header.seen_at[0]),
+                "open": revision == OPEN,
+                "revision": max(revision, 0),
+                "clock": clock,
+                "watermark_at_last_reading": seen_at,
                 "measures": measures,
             }
 
