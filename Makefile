@@ -23,7 +23,7 @@ KILLS ?= 50
 BROKERS ?= 1
 VERSION ?=
 
-.PHONY: help setup demo kafka test lint format bench chaos verify-data lock clean
+.PHONY: help setup demo kafka test lint format bench chaos states verify-data lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -54,6 +54,9 @@ bench: .venv/dev ## benchmarks against their baselines (ARGS="NAME --json")
 
 chaos: .venv/dev ## the long form of the kill tests
 	@exec $(BIN)/python -m pytest -m chaos --chaos-kills $(KILLS) --chaos-seconds 60 $(ARGS)
+
+states: .venv/dev ## the long form of the state machines (EXAMPLES=10000); a failure says how to reproduce it
+	@exec $(BIN)/python -m pytest -m states --examples $(or $(EXAMPLES),10000) --timeout 7200 $(ARGS)
 
 verify-data: .venv/dev ## check against real data sets: make verify-data DATA=FOLDER
 	@test -n "$(DATA)" || { echo "usage: make verify-data DATA=FOLDER" >&2; exit 2; }

@@ -111,6 +111,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("headrace")
     group.addoption("--chaos-kills", type=int, default=3, help="kills per chaos test")
     group.addoption("--chaos-seconds", type=float, default=15.0, help="seconds of load per chaos test")
+    group.addoption("--examples", type=int, default=500, help="histories per state machine")
     group.addoption("--data", metavar="PATH", help="run the tests marked `data` on the data sets in this folder")
 
 

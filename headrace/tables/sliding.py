@@ -40,6 +40,9 @@ class SlidingSpans(Spans):
         self.entries[time, reading.offset] = entry
 
         emissions = []
+        for key, other in around:
+            if other.is_open:
+                self.entries[key] = replace(other)  # an entry of its own says that the window changed
         for key, other, previous in touched:
             corrected = self.entries[key] = replace(other, revision=other.revision + 1)
             emissions.append(self.emission(reading.row, CORRECTION, corrected, previous))

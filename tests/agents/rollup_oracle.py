@@ -1,4 +1,4 @@
-"""Rollups as the design words them: one record at a time over lists and dictionaries, looking at everything each time."""
+"""Rollups as the design words them: one record at a time over lists, looking at everything each time."""
 
 import math
 import statistics

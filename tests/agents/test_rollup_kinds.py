@@ -1,15 +1,13 @@
 """Every kind of window against the oracle: disorder, silence, backlogs, retries, crashes, and time that passes."""
 
 import math
-import statistics
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from headrace.agents.rollup import Rollup
 from headrace.engine.batch import Batch, Idle, Shared
@@ -19,7 +17,7 @@ from headrace.engine.testkit import Changelog, Driven, drive, readings_log, view
 from headrace.schemas import topics
 from headrace.schemas.rollup import Rollup as RollupRecord
 from headrace.tables.aggregates import Aggregation
-from tests.agents.rollup_oracle import MINUTE, SECOND, Oracle, Row, days, fixed
+from tests.agents.rollup_oracle import MINUTE, SECOND, Oracle, Row, fixed
 
 #: An hour before a night in which Berlin's clocks go back: that day has 25 hours.
 T0 = 1_761_426_000_000
@@ -54,7 +52,8 @@ def rollup_of(kinds: dict[str, Any], **options: Any) -> Rollup:
 whole = st.integers(-1000, 1000).map(float)
 measured = st.dictionaries(st.sampled_from(["temperature", "co2"]), whole, max_size=2)
 #: Steps of event time from the device's last one: mostly forward, with silences, backlogs and jumps of its clock.
-steps = st.sampled_from([0, 1, 1000, 2000, 4000, 7999, 8000, 9000, 31_000, 200_000, -1, -3000, -9000, -25_000, -400_000])
+FORWARD, BACK = [0, 1, 1000, 2000, 4000, 7999, 8000, 9000, 31_000, 200_000], [-1, -3000, -9000, -25_000, -400_000]
+steps = st.sampled_from([*FORWARD, *BACK])
 stepped = st.lists(
     st.tuples(st.sampled_from(["a", "a", "b", "c"]), st.sampled_from(["env", "env", "air"]), steps, measured),
     max_size=40,
@@ -139,3 +138,127 @@ def test_batches_and_crashes_do_not_matter(
 
     assert drive(rollup_of(kinds), log, batch_sizes=sizes) == whole_log
     assert drive(rollup_of(kinds), log, batch_sizes=sizes, restart=lambda: rollup_of(kinds)) == whole_log
+
+
+class RollupMachine(RuleBasedStateMachine):
+    """A rollup in a worker: batches come, fail and are offered again; it commits, crashes, and gives partitions away.
+
+    What is committed in the end must be what the oracle makes of the log, and of the idle times that were committed.
+    """
+
+    @initialize(kinds=st.sampled_from(list(KINDS.values())))
+    def begin(self, kinds: dict[str, Any]) -> None:
+        self.kinds = kinds
+        self.clocks: dict[str, int] = {}
+        self.log: list[Row] = []
+        self.idles: list[tuple[int, int]] = []  # position in the log, ms
+        self.rollup, self.changelog = rollup_of(kinds, emit="both"), Changelog()
+        self.position = self.committed = self.committed_idles = 0
+        self.visible, self.staged = Driven({}, []), Driven({}, [])
+
+    @rule(rows=stepped)
+    def append(self, rows: list[Row]) -> None:
+        """Devices speak."""
+        self.log += along(self.clocks, rows)
+
+    @rule(count=st.integers(1, 25), fails=st.booleans())
+    def work(self, count: int, fails: bool) -> None:
+        """A batch; dropped half-way, it is offered again, perhaps cut otherwise."""
+        part = self.log[self.position : self.position + count]
+        records = readings_log(part, T0 + self.position)
+        self._process(records, self.position, None, fails)
+        self.position += 0 if fails else len(part)
+
+    @rule(elapsed=st.integers(1, 600_000), fails=st.booleans())
+    def pass_time(self, elapsed: int, fails: bool) -> None:
+        """Nothing comes."""
+        if self.position == len(self.log):
+            self._process(Records([], [], []), self.position, Idle(elapsed, T0 + self.position), fails)
+            if not fails:
+                self.idles.append((self.position, elapsed))
+
+    def _process(self, records: Records, offset: int, idle: Idle | None, fails: bool) -> None:
+        target = TopicPartition(self.rollup.topic, 0)
+        batch = Batch(Shared(Fetched(target, offset, offset + len(records), records)), idle)
+        self.rollup.process(batch)
+        if fails:
+            return
+        for finish in batch.finishers:
+            finish()
+        for send in batch.sends:
+            self.staged.sent.setdefault(send.topic, []).extend(send.records)
+
+    @rule()
+    def commit(self) -> None:
+        """Everything staged becomes visible with the tables that belong to it."""
+        self.changelog.commit(self.rollup)
+        view(self.rollup, self.staged)
+        for topic, records in self.staged.sent.items():
+            self.visible.sent.setdefault(topic, []).extend(records)
+        self.staged = Driven({}, [])
+        self.committed, self.committed_idles = self.position, len(self.idles)
+
+    @rule(how=st.sampled_from(["crash", "crash_in_commit", "crash_in_restore", "give_away"]))
+    def restart(self, how: str) -> None:
+        """What was not committed never happened."""
+        if how == "crash_in_commit":
+            Changelog().commit(self.rollup)
+        if how == "give_away":
+            for table in self.rollup.tables:
+                table.forget(0)
+        else:
+            self.rollup = rollup_of(self.kinds, emit="both")
+        if how == "crash_in_restore":
+            for table in self.rollup.tables:
+                entries = list(self.changelog.tables.get(table.name, {}).items())
+                table.restore(0, entries[: len(entries) // 2])
+            self.rollup = rollup_of(self.kinds, emit="both")
+        self.changelog.restore(self.rollup)
+        self.staged = Driven({}, [])
+        self.position = self.committed
+        del self.idles[self.committed_idles :]
+
+    def teardown(self) -> None:
+        """The rest is worked on; then everything is compared."""
+        if not hasattr(self, "kinds"):
+            return
+        while self.position < len(self.log):
+            self.work(1000, False)
+        self.commit()
+        oracle = Oracle(grace=GRACE * SECOND, keep=KEEP * SECOND, **self.kinds)
+        for place in range(len(self.log) + 1):
+            for position, elapsed in self.idles:
+                if position == place:
+                    oracle.idle(elapsed, T0 + place)
+            if place < len(self.log):
+                oracle.feed(place, self.log[place], T0 + place)
+        check(rollups_of(self.visible), oracle.sent)
+        self.check_updates(oracle)
+
+    def check_updates(self, oracle: Oracle) -> None:
+        """The last update of a window that is still open is what it holds."""
+        last = {
+            (one["window"], one["start"], one["device_id"], one["device_type"]): one
+            for one in rollups_of(self.visible, ("update",))
+        }
+        growing = [(who, window) for who, windows in oracle.windows.items() for window in windows if not window.closed]
+        growing += [((device, kind), window) for (device, kind, _), window in oracle.filling.items()]
+        for who, window in growing:
+            found = last[window.name, window.start, *who]
+            assert (found["end"], found["revision"]) == (window.end, -1)
+            check_measures(found["measures"], window.measures())
+
+
+@pytest.mark.states
+def test_any_history_ends_as_the_oracle_says(pytestconfig: pytest.Config) -> None:
+    """Batches, retries, commits, crashes, hand-overs and idle times in any order."""
+    run_state_machine_as_test(
+        RollupMachine,
+        settings=settings(
+            max_examples=pytestconfig.getoption("--examples"),
+            stateful_step_count=15,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
