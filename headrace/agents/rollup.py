@@ -187,7 +187,7 @@ def _parsed(windows: Iterable[str | Window]) -> tuple[list[Window], list[str]]:
     kinds, mistakes = list[Window](), list[str]()
     for each in windows:
         try:
-            kinds.append(parse_window(each) if isinstance(each, str) else each)
+            kinds.append(each if isinstance(each, Window) else parse_window(str(each)))
         except ValueError as error:
             mistakes.append(f"rollup: {error}")
     if not kinds and not mistakes:

@@ -192,8 +192,7 @@ class AgentReplay:
             self._operator.process(batch)
         except Exception as error:
             return self._without(fetched, error, count)
-        for apply in batch.finishers:
-            apply()
+        batch.finish()
         for table in self._operator.tables:
             table.changes(fetched.target.partition)  # nobody keeps them, but tables drop what is past on this occasion
         self._failures_in_a_row = 0

@@ -146,6 +146,12 @@ class Batch:
         """Stage record `index` of the batch for `telemetry.dlq`, with the reason for a person."""
         self.dead_letters.append((index, reason))
 
+    def finish(self) -> None:
+        """Run what `on_finish` was given, once, and let go of it: it often refers to the batch."""
+        for apply in self.finishers:
+            apply()
+        self.finishers.clear()
+
     def on_finish(self, apply: Callable[[], None]) -> None:
         """Run `apply` when the batch is finished. It changes state that was computed before, and must not raise."""
         self.finishers.append(apply)

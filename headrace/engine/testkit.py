@@ -132,8 +132,7 @@ def run_batch(operator: Operator, fetched: Fetched, driven: Driven, idle: Idle |
     """Give one batch to `operator`, finish it, and add what it sent to `driven`."""
     batch = Batch(Shared(fetched), idle)
     operator.process(batch)
-    for finish in batch.finishers:
-        finish()
+    batch.finish()
     for send in batch.sends:
         driven.sent.setdefault(send.topic, []).extend(send.records)
     driven.dead_letters.extend((batch.offset(index), reason) for index, reason in batch.dead_letters)

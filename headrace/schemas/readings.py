@@ -9,7 +9,7 @@ in `"repeats"` those that the earlier one had.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
@@ -18,7 +18,8 @@ import orjson
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+#: int64, or shorter where a table says so.
+Ints = NDArray[np.signedinteger[Any]]
 
 _NAN = float("nan")
 
@@ -180,8 +181,6 @@ def _present(column: Floats) -> list[float | None]:
 
 def _columns(device_type: str, rows: list[int], documents: list[_Document]) -> Readings:
     chosen = [documents[row] for row in rows] if rows else documents
-    measured = [document.measures for document in chosen]
-    names: set[str] = set().union(*measured)
     extras = [document.extra for document in chosen]
     repeats = [document.repeats for document in chosen]
     return Readings(
@@ -190,10 +189,23 @@ def _columns(device_type: str, rows: list[int], documents: list[_Document]) -> R
         device_ids=[document.device_id for document in chosen],
         times=np.array([document.time for document in chosen], dtype=np.int64),
         message_ids=[document.message_id for document in chosen],
-        measures={
-            name: np.array([measures.get(name, _NAN) for measures in measured], dtype=np.float64)
-            for name in sorted(names)
-        },
+        measures=_measured([document.measures for document in chosen]),
         extras=extras if any(extras) else None,
         repeats=repeats if any(repeats) else None,
     )
+
+
+def _measured(rows: list[dict[str, float]]) -> dict[str, Floats]:
+    """Columns by name, sorted."""
+    shapes = set(map(tuple, rows))
+    if len(shapes) == 1:
+        # All have the same measures in the same order, as always when one ingest wrote them: no look-ups.
+        (names,) = shapes
+        values = chain.from_iterable(map(dict.values, rows))
+        table = np.fromiter(values, np.float64, len(rows) * len(names)).reshape(len(rows), len(names))
+        columns = dict(zip(names, np.ascontiguousarray(table.T), strict=True))
+        return {name: columns[name] for name in sorted(names)}
+    return {
+        name: np.array([measures.get(name, _NAN) for measures in rows], dtype=np.float64)
+        for name in sorted(set().union(*shapes))
+    }

@@ -40,8 +40,10 @@ class Numbering:
         """Number the names that have no number yet."""
         for name in names:
             if name not in self._numbers:
-                self._numbers[name] = len(self.names)
-                self.names.append(name)
+                # A copy: those of a batch lie between what is freed with it, and would keep that memory from going.
+                own = name[:1] + name[1:]
+                self._numbers[own] = len(self.names)
+                self.names.append(own)
 
     def by_name(self) -> list[tuple[str, int]]:
         """Names and numbers, sorted: an order that does not depend on which came first."""
@@ -132,7 +134,7 @@ def measure_matrix(columns: Mapping[str, Floats], length: int, measures: Numberi
 
 
 def grown(array: NDArray[Scalar], shape: tuple[int, ...], fill: float) -> NDArray[Scalar]:
-    """A copy of `array` enlarged to `shape`, what is new filled with `fill`."""
-    larger = np.full(shape, fill, dtype=array.dtype)
+    """A copy of `array` enlarged to `shape`, what is new filled with `fill`; zeros take no memory until written."""
+    larger = np.full(shape, fill, dtype=array.dtype) if fill else np.zeros(shape, dtype=array.dtype)
     larger[tuple(slice(0, length) for length in array.shape)] = array
     return larger

@@ -21,8 +21,8 @@ class WindowColumns:
     A device has at most one open window per series of the grid, the one its own clock is in; `current` points to its
     newest window, and `older` from there to the ones kept for corrections, newest first.
 
-    64 bytes per measure (more as `Aggregation` says) and 45 besides per window, in memory; arrays double when they are
-    full.
+    64 bytes per measure (more as `Aggregation` says) and 28 besides per window, and about 180 per device, in memory.
+    Arrays double when they are full; what is not used yet takes no memory.
 
     Args:
         grid: where windows begin and end.
@@ -41,17 +41,17 @@ class WindowColumns:
         # By device: its own clock; the watermark at its last reading; its newest window of each series.
         self.clocks: Ints = np.full(1, NEVER)
         self.seen_at: Ints = np.full(1, NEVER)
-        self.current: Ints = np.full((len(grid), 1), -1)
+        self.current: Ints = np.full((len(grid), 1), -1, dtype=np.int32)
         # By slot; a device of -1 is a free slot.
-        self.device: Ints = np.full(1, -1)
-        self.series: Ints = np.zeros(1, dtype=np.int64)
+        self.device: Ints = np.full(1, -1, dtype=np.int32)
+        self.series: Ints = np.zeros(1, dtype=np.int16)
         self.start: Ints = np.zeros(1, dtype=np.int64)
-        self.revision: Ints = np.zeros(1, dtype=np.int64)
-        self.older: Ints = np.full(1, -1)
+        self.revision: Ints = np.zeros(1, dtype=np.int32)
+        self.older: Ints = np.full(1, -1, dtype=np.int32)
         self.cells = Cells.empty(1, 0, aggregation)
         self.dirty: Flags = np.zeros(1, dtype=np.bool_)
         self._changed: Flags = np.zeros(1, dtype=np.bool_)
-        self._free: Ints = np.zeros(1, dtype=np.int64)
+        self._free: Ints = np.zeros(1, dtype=np.int32)
         #: No silent device's window closes before the watermark is here; ms.
         self.quiet_until = NEVER
         #: Windows dropped since the last commit: device, series, start.
@@ -87,7 +87,7 @@ class WindowColumns:
             )
             self.dirty = grown(self.dirty, (room,), False)
             self._changed = grown(self._changed, (room,), False)
-            self._free = np.concatenate([self._free, np.arange(have, room)])
+            self._free = np.concatenate([self._free, np.arange(have, room, dtype=np.int32)])
         slots, self._free = self._free[:count], self._free[count:]
         return slots
 
@@ -95,7 +95,7 @@ class WindowColumns:
         """Slots for windows newer than all their device has; per series and device together and in order of time."""
         slots = self.take(len(starts))
         self.series[slots], self.device[slots], self.start[slots] = series, devices, starts
-        key = series * len(self.devices) + devices
+        key = series.astype(np.int64) * len(self.devices) + devices
         self.older[slots] = self.current[series, devices]
         follows = key[1:] == key[:-1]
         self.older[slots[1:][follows]] = slots[:-1][follows]
@@ -190,7 +190,8 @@ class WindowColumns:
         self.dropped += zip((names[device] for device in self.device[slots].tolist()), series, starts, strict=True)
         self.device[slots] = -1
         self.dirty[slots] = False
-        self._free = np.concatenate([self._free, slots])
+        # To be taken first: memory that was never used stays so.
+        self._free = np.concatenate([slots.astype(np.int32), self._free])
         # Windows of one device and series die oldest first: whatever a dead one points to is dead too.
         self.older[(self.older >= 0) & (self.device[self.older] < 0)] = -1
         self.current[(self.current >= 0) & (self.device[self.current] < 0)] = -1

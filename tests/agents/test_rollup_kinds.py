@@ -183,8 +183,7 @@ class RollupMachine(RuleBasedStateMachine):
         self.rollup.process(batch)
         if fails:
             return
-        for finish in batch.finishers:
-            finish()
+        batch.finish()
         for send in batch.sends:
             self.staged.sent.setdefault(send.topic, []).extend(send.records)
 

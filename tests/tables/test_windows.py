@@ -25,7 +25,7 @@ def test_past_windows_leave_memory_and_changelog() -> None:
         drive(rollup, readings_log(steady(range(start, start + 10), "temperature")))
         changelog.commit(rollup)
 
-    (table,) = rollup.tables
+    table, *_ = rollup.tables
     windows = table.partition(0).types["env"]
     kept = sum(key.startswith(b"w") for key in changelog.tables["rollup.windows"])
     assert kept == (windows.device >= 0).sum() <= 3 * (1 + 3 + 1)

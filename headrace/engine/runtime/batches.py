@@ -115,8 +115,7 @@ class Batches:
         self._observe()
         if self._delivery.over:
             return
-        for apply in batch.finishers:
-            apply()
+        batch.finish()
         self._sends += batch.sends
         self._metrics.count("headrace_agent_records_total", len(batch), agent=self._agent)
         if batch.dead_letters:
