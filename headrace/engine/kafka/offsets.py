@@ -9,7 +9,8 @@ from aiokafka.protocol.offset import OffsetRequest
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import LogError
 from headrace.engine.kafka.client import PASSING, UNAUTHORIZED, Client, ask, passes
-from headrace.engine.kafka.protocol import StableOffsetFetch, by_topic
+from headrace.engine.kafka.protocol import by_topic
+from headrace.engine.kafka.protocol_groups import StableOffsetFetch
 from headrace.engine.log import TopicPartition
 
 #: Instead of a time: the end, and the oldest record kept.

@@ -22,7 +22,8 @@ from aiokafka.protocol.transaction import (
 from headrace.engine.clock import Clock
 from headrace.engine.kafka.client import COORDINATOR_GONE, PASSING, UNKNOWN_TOPIC, Client, Rejected, ask, passes
 from headrace.engine.kafka.encoding import EncodedBatch
-from headrace.engine.kafka.protocol import DescribeTransaction, FencedOffsetCommit, by_topic
+from headrace.engine.kafka.protocol import by_topic, numbers_by_topic
+from headrace.engine.kafka.protocol_transactions import DescribeTransaction, FencedOffsetCommit
 from headrace.engine.log import Member, TopicPartition
 
 DUPLICATE_SEQUENCE, NO_SUCH_NAME = 46, 105
@@ -147,8 +148,8 @@ class Producer:
 
     async def _extend(self, targets: Iterable[TopicPartition], group: str) -> None:
         if targets:
-            numbers = {topic: [n for n, _ in rows] for topic, rows in by_topic(dict.fromkeys(targets)).items()}
-            request = AddPartitionsToTxnRequest(self.name, self._id, self._epoch, list(numbers.items()))
+            numbers = list(numbers_by_topic(targets).items())
+            request = AddPartitionsToTxnRequest(self.name, self._id, self._epoch, numbers)
             await self._coordinate(self._self, request, _codes)
         if group:
             await self._coordinate(self._self, AddOffsetsToTxnRequest(self.name, self._id, self._epoch, group), _code)
