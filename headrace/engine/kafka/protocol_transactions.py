@@ -1,11 +1,11 @@
 """Requests about transactions: positions that are fenced, and what is open."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, Int16, Int32, Int64, Schema
 
-from headrace.engine.kafka.protocol import NO_TAGS, TAGS, TEXT, by_topic, topics_of
+from headrace.engine.kafka.protocol import NO_TAGS, TAGS, TEXT, by_topic, numbers_by_topic, topics_of
 from headrace.engine.log import Member, TopicPartition
 
 
@@ -113,3 +113,53 @@ class DescribeTransaction(Request[DescribeTransactionsStruct_v0]):  # type: igno
 
     def build(self, request_struct_class: type[DescribeTransactionsStruct_v0]) -> DescribeTransactionsStruct_v0:
         return request_struct_class([self._name], NO_TAGS)
+
+
+class DescribeProducersResponse_v0(Response):  # type: ignore[misc]
+    """Producers that a partition remembers; start is the offset where a transaction began that has not ended, or -1."""
+
+    API_KEY = 61
+    API_VERSION = 0
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        topics_of(
+            ("error_code", Int16),
+            ("error_message", TEXT),
+            (
+                "producers",
+                CompactArray(
+                    ("producer_id", Int64),
+                    ("producer_epoch", Int32),
+                    ("last_sequence", Int32),
+                    ("last_timestamp", Int64),
+                    ("coordinator_epoch", Int32),
+                    ("start", Int64),
+                    TAGS,
+                ),
+            ),
+        ),
+        TAGS,
+    )
+
+
+class DescribeProducersStruct_v0(RequestStruct):  # type: ignore[misc]
+    """Asks the leader of partitions who writes to them."""
+
+    API_KEY = 61
+    API_VERSION = 0
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = DescribeProducersResponse_v0
+    SCHEMA = Schema(topics_of(), TAGS)
+
+
+class DescribeProducers(Request[DescribeProducersStruct_v0]):  # type: ignore[misc]
+    """`DescribeProducers`, for the leader of these partitions."""
+
+    API_KEY = 61
+
+    def __init__(self, targets: Iterable[TopicPartition]) -> None:
+        self._targets = targets
+
+    def build(self, request_struct_class: type[DescribeProducersStruct_v0]) -> DescribeProducersStruct_v0:
+        topics = [(topic, numbers, NO_TAGS) for topic, numbers in numbers_by_topic(self._targets).items()]
+        return request_struct_class(topics, NO_TAGS)
