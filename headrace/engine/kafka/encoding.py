@@ -87,12 +87,10 @@ def _fill(records: Records, start: int, rest: Sequence[Iterator[Any]]) -> tuple[
 
 def _headers(records: Records) -> Iterable[_Headers]:
     """The headers of each record; None has none."""
-    same = [(name, column) for name, column in records.headers.items() if isinstance(column, bytes)]
-    if len(same) == len(records.headers):
-        return repeat(same)
-    names = list(records.headers)
-    columns = [records.header(name) for name in names]
-    return (
-        [(name, value) for name, value in zip(names, row, strict=True) if value is not None]
-        for row in zip(*columns, strict=True)
-    )
+    own = [column for column in records.headers.values() if not isinstance(column, bytes)]
+    if not own:
+        return repeat([(name, column) for name, column in records.headers.items() if isinstance(column, bytes)])
+    rows = zip(*(zip(repeat(name), records.header(name)) for name in records.headers), strict=True)
+    if any(None in column for column in own):
+        return ([header for header in row if header[1] is not None] for row in rows)
+    return map(list, rows)
