@@ -134,8 +134,9 @@ class Producer:
         that ends just then without its marker. The records hang: nobody reads on there, and the producer's next marker
         counts for them, whatever it says (see `test_hanging_records_end_as_their_transaction_did`).
         """
-        await self._extend(scope.targets, scope.group)
-        await self._end(commit)
+        if any(scope):  # Kafka refuses to end a transaction without anything in it
+            await self._extend(scope.targets, scope.group)
+            await self._end(commit)
 
     async def settle(self) -> None:
         """Make sure that the last transaction, which was committed, is so in all its partitions."""
@@ -149,9 +150,8 @@ class Producer:
 
     async def _extend(self, targets: Iterable[TopicPartition], group: str) -> None:
         if targets:
-            numbers = list(numbers_by_topic(targets).items())
-            request = AddPartitionsToTxnRequest(self.name, self.id, self._epoch, numbers)
-            await self._coordinate(self._self, request, _codes)
+            rows = list(numbers_by_topic(targets).items())
+            await self._coordinate(self._self, AddPartitionsToTxnRequest(self.name, self.id, self._epoch, rows), _codes)
         if group:
             await self._coordinate(self._self, AddOffsetsToTxnRequest(self.name, self.id, self._epoch, group), _code)
 

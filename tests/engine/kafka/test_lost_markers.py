@@ -101,6 +101,19 @@ async def test_hanging_records_of_a_process_that_is_gone(odd_kafka: KafkaServer)
         assert await read_all(successor, names.p0) == [b"acknowledged", b"later"]
 
 
+async def test_a_process_that_left_nothing_hanging(odd_kafka: KafkaServer) -> None:
+    """Who comes after it under its name begins at once, whatever it wrote last."""
+    names = Names.new()
+    settings = KafkaSettings(instance=names.group)
+
+    for value in (b"1", b"2"):
+        async with log_at(odd_kafka.bootstrap, settings) as log:
+            await log.create_topics(names.specs())
+            await append(log, names.p0, "", value)
+
+            assert await read_all(log, names.p0, int(value) * 2 - 2) == [value]
+
+
 async def test_transactions_of_others_are_left_alone(odd_kafka: KafkaServer) -> None:
     """Who ends what its predecessor left hanging writes no marker into topics with open transactions of others."""
     names = Names.new()
