@@ -9,10 +9,10 @@ MAX_CACHED_KEYS = 1_000_000
 
 
 class Partitioner:
-    """Maps keys to partitions and remembers the answers: murmur2 in Python costs 2 µs, a look-up 50 ns.
+    """Maps keys to partitions and remembers the answers: a look-up is far quicker than murmur2 in Python.
 
     >>> Partitioner(4).partition(b"sensor-1")
-    2
+    1
     """
 
     def __init__(self, partitions: int) -> None:
@@ -29,7 +29,7 @@ class Partitioner:
         return known
 
     def split(self, keys: Sequence[bytes]) -> dict[int, list[int]]:
-        """Rows by partition, in order; `rows[p]` are the indices of the keys that belong to p. 0.1 µs per key."""
+        """Rows by partition, in order; `rows[p]` are the indices of the keys that belong to p."""
         try:
             numbers = list(map(self._known.__getitem__, keys))
         except KeyError:

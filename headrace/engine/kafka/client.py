@@ -1,9 +1,12 @@
 """aiokafka's client, made to find a cluster again whose brokers have all moved, and to fail in one way only."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import aiokafka.errors as kafka_errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
+
+from headrace.engine.log import TopicPartition
 
 UNKNOWN_TOPIC = 3
 #: Error codes that pass, what was asked for may be asked for again: unknown topic or partition (yet), leader not
@@ -57,6 +60,16 @@ async def ask(client: Client, node: int, request: Any, group: object = Connectio
     except (OSError, TimeoutError, KeyError) as error:
         # KeyError: two requests on one connection timed out, and the first took it away.
         raise kafka_errors.KafkaConnectionError(f"no answer from broker {node}: {error!r}") from error
+
+
+def by_leader(client: Client, targets: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
+    """Partitions by the broker that leads them; those without one now are left out."""
+    nodes: dict[int, list[TopicPartition]] = {}
+    for target in targets:
+        node = client.cluster.leader_for_partition(target)
+        if node is not None and node != -1:
+            nodes.setdefault(node, []).append(target)
+    return nodes
 
 
 def passes(error: kafka_errors.KafkaError) -> bool:

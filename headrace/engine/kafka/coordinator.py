@@ -6,7 +6,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.protocol.group import HeartbeatRequest
 
 from headrace.engine.errors import ConfigError
-from headrace.engine.kafka.protocol import InstanceHeartbeat
+from headrace.engine.kafka.protocol_groups import InstanceHeartbeat
 
 #: Error code of a member whose instance name another one has taken.
 FENCED_INSTANCE_ID = 82

@@ -1,9 +1,9 @@
 """From columns of records to Kafka's record batches, by aiokafka's compiled builder."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -52,13 +52,17 @@ class EncodedBatch(NamedTuple):
 
 
 def encode(records: Records, compression: str) -> Iterator[EncodedBatch]:
-    """The records as batches, in order; each is encoded when it is asked for. 0.5 µs per record, 0.9 with headers."""
+    """The records as batches, in order; each is encoded when it is asked for."""
     code = COMPRESSION[compression]
+    columns: Sequence[Iterable[Any]] = (records.timestamps, records.keys, records.values, _headers(records))
+    # These go on from batch to batch: slices of all that is left would take longer the more there is.
+    rest = [iter(column) for column in columns]
+    for column in rest:
+        next(column, None)
     start = 0
     while start < len(records):
-        left = records.slice(start, len(records)) if start else records
-        taken, payload = _fill(left)
-        stamps = left.timestamps[:taken]
+        taken, payload = _fill(records, start, rest)
+        stamps = records.timestamps[start : start + taken]
         packed = record_format.compress(code, payload)
         attributes = code
         if len(packed) >= len(payload):
@@ -67,22 +71,26 @@ def encode(records: Records, compression: str) -> Iterator[EncodedBatch]:
         start += taken
 
 
-def _fill(records: Records) -> tuple[int, bytes]:
-    """As many of the first records as one batch takes, and their bytes."""
+def _fill(records: Records, start: int, rest: Sequence[Iterator[Any]]) -> tuple[int, bytes]:
+    """As many records from `start` on as one batch takes, and their bytes.
+
+    Args:
+        rest: the columns behind the record at `start`; afterwards those behind the first record that was not taken.
+    """
     builder = DefaultRecordBatchBuilder(MAGIC, 0, 0, -1, -1, -1, BATCH_BYTES)
-    added = map(builder.append, count(), records.timestamps, records.keys, records.values, _headers(records))
-    taken = next((number for number, written in enumerate(added) if written is None), len(records))
+    first = records[start]
+    builder.append(0, first.timestamp, first.key, first.value, list(first.headers.items()))
+    added = map(builder.append, count(1), *rest)
+    taken = next((number for number, written in enumerate(added, 1) if written is None), len(records) - start)
     return taken, bytes(memoryview(builder.build())[HEADER.size :])
 
 
 def _headers(records: Records) -> Iterable[_Headers]:
     """The headers of each record; None has none."""
-    same = [(name, column) for name, column in records.headers.items() if isinstance(column, bytes)]
-    if len(same) == len(records.headers):
-        return repeat(same)
-    names = list(records.headers)
-    columns = [records.header(name) for name in names]
-    return (
-        [(name, value) for name, value in zip(names, row, strict=True) if value is not None]
-        for row in zip(*columns, strict=True)
-    )
+    own = [column for column in records.headers.values() if not isinstance(column, bytes)]
+    if not own:
+        return repeat([(name, column) for name, column in records.headers.items() if isinstance(column, bytes)])
+    rows = zip(*(zip(repeat(name), records.header(name)) for name in records.headers), strict=True)
+    if any(None in column for column in own):
+        return ([header for header in row if header[1] is not None] for row in rows)
+    return map(list, rows)

@@ -8,8 +8,9 @@ from aiokafka.protocol.offset import OffsetRequest
 
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import LogError
-from headrace.engine.kafka.client import PASSING, UNAUTHORIZED, Client, ask, passes
-from headrace.engine.kafka.protocol import StableOffsetFetch, by_topic
+from headrace.engine.kafka.client import PASSING, UNAUTHORIZED, Client, ask, by_leader, passes
+from headrace.engine.kafka.protocol import by_topic
+from headrace.engine.kafka.protocol_groups import StableOffsetFetch
 from headrace.engine.log import TopicPartition
 
 #: Instead of a time: the end, and the oldest record kept.
@@ -19,8 +20,6 @@ RETRY_PAUSE = 0.1
 #: A transaction ends within milliseconds, unless its owner died.
 STABLE_PAUSE = 0.01
 SETTLE_TIMEOUT = 1.0
-#: Looks for open transactions while partitions have no leader.
-OPEN_LOOKS = 50
 #: Answer for a group while a transaction that commits its positions is open.
 UNSTABLE = 88
 
@@ -42,13 +41,8 @@ async def list_offsets(
     found: dict[TopicPartition, int] = {}
     left = set(targets)
     while left:
-        by_node: dict[int, dict[TopicPartition, int]] = {}
-        for target in left:
-            node = client.cluster.leader_for_partition(target)
-            if node is not None and node != -1:
-                by_node.setdefault(node, {})[target] = time_ms
-        for node, wanted in by_node.items():
-            found |= await _list_at(client, node, wanted, isolation)
+        for node, wanted in by_leader(client, left).items():
+            found |= await _list_at(client, node, dict.fromkeys(wanted, time_ms), isolation)
         left -= found.keys()
         if left:
             client.force_metadata_update()
@@ -69,37 +63,6 @@ async def settled_ends(client: Client, targets: Iterable[TopicPartition]) -> dic
         if all(ends[target] >= end for target, end in written.items()) or _clock.monotonic() > deadline:
             return ends
         await _clock.sleep(STABLE_PAUSE)
-
-
-async def open_partitions(client: Client) -> frozenset[TopicPartition]:
-    """All partitions in which there are records of a transaction that has not ended there.
-
-    Looks for some seconds while partitions have no leader.
-    """
-    await client.force_metadata_update()
-    cluster = client.cluster
-    left = {
-        TopicPartition(topic, number)
-        for topic in cluster.topics(exclude_internal_topics=True)
-        for number in cluster.partitions_for_topic(topic) or ()
-    }
-    found: set[TopicPartition] = set()
-    for _ in range(OPEN_LOOKS):
-        by_node: dict[int, dict[TopicPartition, int]] = {}
-        for target in left:
-            by_node.setdefault(cluster.leader_for_partition(target), {})[target] = LATEST
-        for node, wanted in by_node.items():
-            if node is None or node == -1:
-                continue
-            written = await _list_at(client, node, wanted, READ_UNCOMMITTED)
-            ended = await _list_at(client, node, wanted, READ_COMMITTED)
-            left -= ended.keys() & written.keys()
-            found |= {target for target, end in ended.items() if end < written.get(target, end)}
-        if not left:
-            break
-        client.force_metadata_update()
-        await _clock.sleep(RETRY_PAUSE)
-    return frozenset(found)
 
 
 async def _list_at(

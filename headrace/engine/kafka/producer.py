@@ -22,7 +22,8 @@ from aiokafka.protocol.transaction import (
 from headrace.engine.clock import Clock
 from headrace.engine.kafka.client import COORDINATOR_GONE, PASSING, UNKNOWN_TOPIC, Client, Rejected, ask, passes
 from headrace.engine.kafka.encoding import EncodedBatch
-from headrace.engine.kafka.protocol import DescribeTransaction, FencedOffsetCommit, by_topic
+from headrace.engine.kafka.protocol import by_topic, numbers_by_topic
+from headrace.engine.kafka.protocol_transactions import DescribeTransaction, FencedOffsetCommit
 from headrace.engine.log import Member, TopicPartition
 
 DUPLICATE_SEQUENCE, NO_SUCH_NAME = 46, 105
@@ -78,7 +79,8 @@ class Producer:
         self._clock = clock
         self._self: Coordinator = (CoordinationType.TRANSACTION, name)
         self._coordinators: dict[Coordinator, int] = {}
-        self._id, self._epoch = -1, -1
+        #: The id is what partitions know the producer by; both are -1 before `register`.
+        self.id, self._epoch = -1, -1
         self._sequences: dict[TopicPartition, int] = {}
         self._last: Scope | None = None
         self._connections: set[object] = set()
@@ -103,7 +105,7 @@ class Producer:
     async def register(self) -> None:
         """Begin anew: waits until whatever was left open under this name is aborted, or finished."""
         response = await self._coordinate(self._self, InitProducerIdRequest(self.name, self._timeout_ms), _code)
-        self._id, self._epoch = response.producer_id, response.producer_epoch
+        self.id, self._epoch = response.producer_id, response.producer_epoch
         self._sequences.clear()
 
     async def begin(self, scope: Scope) -> None:
@@ -117,7 +119,7 @@ class Producer:
     async def commit_positions(self, group: str, positions: Mapping[TopicPartition, int], member: Member) -> None:
         """Commit positions; the group refuses them if `member` is not who it says."""
         await self._extend((), group)
-        request = FencedOffsetCommit(self.name, group, self._id, self._epoch, member, positions)
+        request = FencedOffsetCommit(self.name, group, self.id, self._epoch, member, positions)
         await self._coordinate((CoordinationType.GROUP, group), request, _codes)
 
     async def end(self, scope: Scope) -> None:
@@ -132,8 +134,9 @@ class Producer:
         that ends just then without its marker. The records hang: nobody reads on there, and the producer's next marker
         counts for them, whatever it says (see `test_hanging_records_end_as_their_transaction_did`).
         """
-        await self._extend(scope.targets, scope.group)
-        await self._end(commit)
+        if any(scope):  # Kafka refuses to end a transaction without anything in it
+            await self._extend(scope.targets, scope.group)
+            await self._end(commit)
 
     async def settle(self) -> None:
         """Make sure that the last transaction, which was committed, is so in all its partitions."""
@@ -147,14 +150,13 @@ class Producer:
 
     async def _extend(self, targets: Iterable[TopicPartition], group: str) -> None:
         if targets:
-            numbers = {topic: [n for n, _ in rows] for topic, rows in by_topic(dict.fromkeys(targets)).items()}
-            request = AddPartitionsToTxnRequest(self.name, self._id, self._epoch, list(numbers.items()))
-            await self._coordinate(self._self, request, _codes)
+            rows = list(numbers_by_topic(targets).items())
+            await self._coordinate(self._self, AddPartitionsToTxnRequest(self.name, self.id, self._epoch, rows), _codes)
         if group:
-            await self._coordinate(self._self, AddOffsetsToTxnRequest(self.name, self._id, self._epoch, group), _code)
+            await self._coordinate(self._self, AddOffsetsToTxnRequest(self.name, self.id, self._epoch, group), _code)
 
     async def _end(self, commit: bool) -> None:
-        await self._coordinate(self._self, EndTxnRequest(self.name, self._id, self._epoch, commit), _code)
+        await self._coordinate(self._self, EndTxnRequest(self.name, self.id, self._epoch, commit), _code)
 
     async def write(self, parts: Mapping[TopicPartition, Iterator[EncodedBatch]]) -> dict[TopicPartition, int]:
         """Write the batches of each partition, in order; returns the offset of the first one.
@@ -182,7 +184,7 @@ class Producer:
             if lane.ahead is None and (batch := next(lane.batches, None)) is not None:
                 sequence = self._sequences.get(target, 0)
                 self._sequences[target] = (sequence + batch.total) % SEQUENCES
-                lane.ahead = batch.build(self._id, self._epoch, sequence)
+                lane.ahead = batch.build(self.id, self._epoch, sequence)
 
     @staticmethod
     def _step(lanes: dict[TopicPartition, _Lane]) -> bool:

@@ -1,4 +1,7 @@
-"""The records of a Kafka record batch, read column by column with numpy: ten times as fast as one by one."""
+"""The records of a Kafka record batch, read column by column with numpy: several times as fast as one by one.
+
+`benchmarks/record_batches.py` measures it.
+"""
 
 from collections.abc import Iterable
 
@@ -17,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def read_columns(data: bytes, count: int) -> Contents | None:
-    """Read `count` records; 0.6 µs each with four headers. None if their headers are not the same, by name.
+    """Read `count` records. None if their headers are not the same, by name.
 
     Raises:
         IndexError, ValueError: the records are not built as they should be.

@@ -17,7 +17,7 @@ class Contents(NamedTuple):
 
 
 def read_rows(data: bytes, count: int) -> Contents:
-    """Read `count` records; 4 µs each with four headers.
+    """Read `count` records.
 
     Raises:
         IndexError, ValueError: the records are not built as they should be.

@@ -15,7 +15,7 @@ from headrace.engine.errors import CommitRefused, LogError, first
 from headrace.engine.kafka.client import UNAUTHORIZED, UNKNOWN_TOPIC, Rejected
 from headrace.engine.kafka.encoding import encode
 from headrace.engine.kafka.fetch import is_committed
-from headrace.engine.kafka.offsets import open_partitions
+from headrace.engine.kafka.open_transactions import open_partitions
 from headrace.engine.kafka.producer import Producer, Scope
 from headrace.engine.log import Member, TopicPartition, Transaction
 from headrace.engine.records import Records
@@ -152,7 +152,8 @@ class Transactions:
             self._asked = True
         await producer.register()
         if self._inherited is not None:
-            await producer.mark(Scope(await open_partitions(producer.client), self._group), commit=self._inherited)
+            hanging = await open_partitions(producer.client, producer.id)
+            await producer.mark(Scope(hanging, self._group), commit=self._inherited)
             self._inherited = None
         await producer.settle()
         if self._failed is not None:

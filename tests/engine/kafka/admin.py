@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.protocol.admin import CreateAclsRequest
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from headrace.engine.kafka.offsets import EARLIEST, list_offsets
@@ -60,3 +61,12 @@ async def make_anew(bootstrap: str, topic: str, partitions: int) -> None:
             if not any(code for _, code, *_ in response.topic_errors):
                 return
             await asyncio.sleep(0.02)
+
+
+async def allow_a_look_only(bootstrap: str, topic: str) -> None:
+    """Let everybody see that a topic is there, and nothing else."""
+    topic_type, literal, describe, allow = 2, 3, 8, 3
+    request = CreateAclsRequest(topic_type, topic, literal, "User:*", "*", describe, allow)
+    async with admin(bootstrap) as client:
+        response = await client._send_request(request)
+    assert [code for code, _ in response.creation_responses] == [0]

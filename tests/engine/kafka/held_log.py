@@ -83,13 +83,20 @@ async def take_over(bootstrap: str, name: str) -> None:
         await Producer(client, name, 10.0, SystemClock()).register()
 
 
-async def abort(bootstrap: str, records: Mapping[TopicPartition, Records]) -> None:
-    """Write records in a transaction, and abort it."""
+@asynccontextmanager
+async def opened(bootstrap: str, written: Mapping[TopicPartition, Records], name: str) -> AsyncIterator[Producer]:
+    """A producer of the test's own that has written records in a transaction, which is open."""
     async with connected(bootstrap) as client:
-        producer = Producer(client, "aborts", 10.0, SystemClock())
+        producer = Producer(client, name, 60.0, SystemClock())
         await producer.register()
-        await producer.begin(Scope(frozenset(records)))
-        await producer.write({target: encode(rows, "none") for target, rows in records.items()})
+        await producer.begin(Scope(frozenset(written)))
+        await producer.write({target: encode(rows, "none") for target, rows in written.items()})
+        yield producer
+
+
+async def abort(bootstrap: str, written: Mapping[TopicPartition, Records]) -> None:
+    """Write records in a transaction, and abort it."""
+    async with opened(bootstrap, written, "aborts") as producer:
         await producer.register()
 
 

@@ -1,5 +1,6 @@
 """Records become record batches that any Kafka client reads."""
 
+import pytest
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 
@@ -11,6 +12,10 @@ from tests.engine.kafka.record_batches import COMPRESSIONS, EPOCH, PRODUCER, bod
 @given(some_records(), COMPRESSIONS)
 def test_another_client_reads_the_same(records: Records, compression: str) -> None:
     """aiokafka, which has its own reader of the format, finds every field of every record, and the checksum right."""
+    check(records, compression)
+
+
+def check(records: Records, compression: str) -> None:
     reader = MemoryRecords(body(records, compression, offset=1000))
     found = []
     while reader.has_next():
@@ -23,6 +28,15 @@ def test_another_client_reads_the_same(records: Records, compression: str) -> No
         (index, record.timestamp, record.key, record.value, list(record.headers.items()))
         for index, record in enumerate(records)
     ]
+
+
+@pytest.mark.parametrize("large", range(6))
+def test_records_go_on_in_the_next_batch(large: int) -> None:
+    """Where one batch ends the next begins, wherever a record is that does not fit; none is lost, none mixed up."""
+    values: list[bytes | None] = [b"%d" % number for number in range(6)]
+    values[large] = bytes(BATCH_BYTES)
+
+    check(Records(values[::-1], values, [*range(6)], {"same": b"h", "own": [None, *values[1:]]}), "none")
 
 
 def test_batches_are_small_and_whole() -> None:

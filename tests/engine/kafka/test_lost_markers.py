@@ -1,23 +1,29 @@
 """Kafka may lose the marker that ends a transaction: its records end as the transaction did all the same."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import pytest
 
 from headrace.engine.errors import CommitRefused
 from headrace.engine.kafka.log import KafkaLog
-from headrace.engine.kafka.producer import Producer
+from headrace.engine.kafka.offsets import LATEST, READ_UNCOMMITTED, list_offsets
+from headrace.engine.kafka.open_transactions import open_partitions
+from headrace.engine.kafka.producer import Producer, Scope
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Member, TopicPartition, Transaction
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
-from tests.contract.log_access import Names, read_all
+from tests.contract.log_access import Names, read_all, records
+from tests.engine.kafka.admin import allow_a_look_only
 from tests.engine.kafka.held_log import (
     HeldLog,
     HeldProducer,
     everything,
     held,
     name_of,
+    opened,
     take_over,
     wait_until_settled,
 )
@@ -86,21 +92,85 @@ async def test_hanging_records_end_as_their_transaction_did(odd_kafka: KafkaServ
 async def test_hanging_records_of_a_process_that_is_gone(odd_kafka: KafkaServer) -> None:
     """Who comes after it under its name ends them as the transaction ended, its positions too."""
     names = Names.new()
+    settings = await leave_hanging(odd_kafka.bootstrap, names)
+
+    async with log_at(odd_kafka.bootstrap, settings) as successor:
+        await append(successor, names.p0, names.group, b"later")
+
+        assert await read_all(successor, names.p1) == [b"acknowledged"]
+        assert await read_all(successor, names.p0) == [b"acknowledged", b"later"]
+
+
+async def test_a_process_that_left_nothing_hanging(odd_kafka: KafkaServer) -> None:
+    """Who comes after it under its name begins at once, whatever it wrote last."""
+    names = Names.new()
     settings = KafkaSettings(instance=names.group)
-    gone = ForgetfulLog(f"kafka://{odd_kafka.bootstrap}", settings)
+
+    for value in (b"1", b"2"):
+        async with log_at(odd_kafka.bootstrap, settings) as log:
+            await log.create_topics(names.specs())
+            await append(log, names.p0, "", value)
+
+            assert await read_all(log, names.p0, int(value) * 2 - 2) == [value]
+
+
+async def test_transactions_of_others_are_left_alone(odd_kafka: KafkaServer) -> None:
+    """Who ends what its predecessor left hanging writes no marker into topics with open transactions of others."""
+    names = Names.new()
+    settings = await leave_hanging(odd_kafka.bootstrap, names)
+
+    async with (
+        opened(odd_kafka.bootstrap, {names.o0: records(b"other")}, names.other) as other,
+        log_at(odd_kafka.bootstrap, settings) as successor,
+    ):
+        await append(successor, names.p0, names.group, b"later")
+        assert await read_all(successor, names.p1) == [b"acknowledged"]
+        assert await list_offsets(other.client, [names.o0], LATEST, READ_UNCOMMITTED) == {names.o0: 1}
+
+        await other.end(Scope(frozenset({names.o0})))
+        assert await wait_until_settled(odd_kafka.bootstrap, names.o0) == 2
+        assert await read_all(successor, names.o0) == [b"other"]
+
+
+async def test_topics_that_may_not_be_read_are_left_alone(odd_kafka: KafkaServer) -> None:
+    """An open transaction in a topic of others, which this user only sees, is no reason to stop."""
+    names = Names.new()
+    settings = await leave_hanging(odd_kafka.bootstrap, names)
+
+    async with (
+        opened(odd_kafka.bootstrap, {names.o0: records(b"other")}, names.other) as other,
+        log_at(odd_kafka.bootstrap, settings) as successor,
+    ):
+        assert await open_partitions(other.client, other.id) == {names.o0}
+        await allow_a_look_only(odd_kafka.bootstrap, names.other)
+        async with asyncio.timeout(30):
+            while await open_partitions(other.client, other.id):
+                await asyncio.sleep(0.02)
+
+        await append(successor, names.p0, names.group, b"later")
+        assert await read_all(successor, names.p1) == [b"acknowledged"]
+
+
+async def leave_hanging(bootstrap: str, names: Names) -> KafkaSettings:
+    """Commit, lose a marker, and go; the settings of whoever comes after it."""
+    settings = KafkaSettings(instance=names.group)
+    gone = ForgetfulLog(f"kafka://{bootstrap}", settings)
     await gone.start()
     await gone.create_topics(names.specs())
     await gone.commit(everything(names, b"acknowledged"))
     assert await read_all(gone, names.p1) == []
     await gone.close()
+    return settings
 
-    successor = KafkaLog(f"kafka://{odd_kafka.bootstrap}", settings)
-    await successor.start()
-    await append(successor, names.p0, names.group, b"later")
 
-    assert await read_all(successor, names.p1) == [b"acknowledged"]
-    assert await read_all(successor, names.p0) == [b"acknowledged", b"later"]
-    await successor.close()
+@asynccontextmanager
+async def log_at(bootstrap: str, settings: KafkaSettings) -> AsyncIterator[KafkaLog]:
+    log = KafkaLog(f"kafka://{bootstrap}", settings)
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.close()
 
 
 async def append(log: KafkaLog, target: TopicPartition, group: str, value: bytes) -> None:
