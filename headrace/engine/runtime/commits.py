@@ -20,6 +20,8 @@ MOST_UNCOMMITTED = 50_000
 CollectChanges = Callable[[TopicPartition], Sequence[Changes]]
 #: Says which partitions write the same tables: one is not committed while another is half-way.
 Coupled = Callable[[TopicPartition], Set[TopicPartition]]
+#: Hears that a commit is durable, and from where on its changes can be read (`Log.commit`).
+OnCommitted = Callable[[Mapping[TopicPartition, int]], None]
 
 
 @dataclass(slots=True)
@@ -39,7 +41,14 @@ class Commits:
     """
 
     def __init__(
-        self, log: Log, group: str, collect: CollectChanges, coupled: Coupled, clock: Clock, metrics: Metrics
+        self,
+        log: Log,
+        group: str,
+        collect: CollectChanges,
+        coupled: Coupled,
+        clock: Clock,
+        metrics: Metrics,
+        on_committed: OnCommitted = lambda positions: None,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
@@ -47,6 +56,7 @@ class Commits:
         self._group = group
         self._collect = collect
         self._coupled = coupled
+        self._on_committed = on_committed
         self._finished: dict[TopicPartition, _Finished] = {}
         self._busy: dict[TopicPartition, int] = {}
         self._refused: set[TopicPartition] = set()
@@ -133,7 +143,7 @@ class Commits:
                 return
             began = self._clock.monotonic()
             try:
-                await self._log.commit(transaction)
+                self._on_committed(await self._log.commit(transaction))
             except CommitRefused:
                 self._metrics.count("headrace_commit_failures_total", group=self._group, reason="refused")
                 self._refused |= transaction.positions.keys()

@@ -57,7 +57,13 @@ class BatchConsumer(Consumer):
         self._group: str = app.conf.id
         tables = app.tables
         self._commits = Commits(
-            self._headrace_log, self._group, tables.changes, tables.coupled, self._clock, self._metrics
+            self._headrace_log,
+            self._group,
+            tables.changes,
+            tables.coupled,
+            self._clock,
+            self._metrics,
+            tables.committed,
         )
         reader = self._headrace_log.reader()
         self._pumps = Pumps(reader, self._commits, self._settings, self._clock, self._metrics, self._stop_partition)
