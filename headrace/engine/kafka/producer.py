@@ -132,8 +132,9 @@ class Producer:
         that ends just then without its marker. The records hang: nobody reads on there, and the producer's next marker
         counts for them, whatever it says (see `test_hanging_records_end_as_their_transaction_did`).
         """
-        await self._extend(scope.targets, scope.group)
-        await self._end(commit)
+        if scope.targets or scope.group:  # Kafka refuses to end a transaction that has not begun
+            await self._extend(scope.targets, scope.group)
+            await self._end(commit)
 
     async def settle(self) -> None:
         """Make sure that the last transaction, which was committed, is so in all its partitions."""

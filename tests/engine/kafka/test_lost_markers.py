@@ -1,5 +1,6 @@
 """Kafka may lose the marker that ends a transaction: its records end as the transaction did all the same."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
@@ -101,6 +102,22 @@ async def test_hanging_records_of_a_process_that_is_gone(odd_kafka: KafkaServer)
     assert await read_all(successor, names.p1) == [b"acknowledged"]
     assert await read_all(successor, names.p0) == [b"acknowledged", b"later"]
     await successor.close()
+
+
+async def test_successor_that_finds_nothing_to_end(kafka: KafkaServer) -> None:
+    """A process that only appends, with a name, starts again and appends: it ends no transaction that is not there."""
+    names = Names.new()
+    for value in (b"first", b"second"):
+        log = KafkaLog(f"kafka://{kafka.bootstrap}", KafkaSettings(instance=names.group))
+        await log.start()
+        await log.create_topics(names.specs())
+        async with asyncio.timeout(30):
+            await append(log, names.p0, "", value)
+        await wait_until_settled(kafka.bootstrap, names.p0)
+        found = await read_all(log, names.p0)
+        await log.close()
+
+    assert found == [b"first", b"second"]
 
 
 async def append(log: KafkaLog, target: TopicPartition, group: str, value: bytes) -> None:
