@@ -237,7 +237,7 @@ class Log(Protocol):
         ...
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
-        """Carry out all of `transaction`, durably; returns from where on its `changes` can be read, for `catch_up`.
+        """Carry out all of `transaction`, durably; returns where the last entry of its `changes` is, for `catch_up`.
 
         Raises:
             LogError: it could not be made durable. Nothing of it is visible and the log takes nothing more.

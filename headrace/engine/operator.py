@@ -92,7 +92,7 @@ class Stored(State, Protocol):
         ...
 
     def committed(self, partition: int, position: int) -> None:
-        """The last `changes` are durable; the changelog has them from `position` on. Not called if that is unknown."""
+        """The last `changes` are durable, their last entry at `position`. Not called if nobody knows."""
         ...
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ class Store(Protocol[Kept]):
         ...
 
     def commit(self, position: int) -> None:
-        """What was prepared is durable in the changelog, from `position` on."""
+        """What was prepared is durable in the changelog, its last entry at `position`."""
         ...
 
     def known(self) -> Known | None:

@@ -45,7 +45,7 @@ class CommitQueue:
         self._failure: LogError | None = None
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
-        """Carry out; returns by partition an offset at or before the first record."""
+        """Carry out; returns by partition the offset of the last record."""
         if self._failure is not None:
             raise self._failure
         done: asyncio.Future[Mapping[TopicPartition, int]] = asyncio.get_running_loop().create_future()
@@ -70,7 +70,7 @@ class CommitQueue:
         while self._waiting:
             group = self._next()
             try:
-                firsts = await self._carry_out([each.transaction for each in group])
+                lasts = await self._carry_out([each.transaction for each in group])
             except asyncio.CancelledError:
                 self._fail(group, LogError("the log was closed before this was written"))
                 raise
@@ -79,7 +79,7 @@ class CommitQueue:
             except Exception as error:
                 self._finish(group, error)
             else:
-                self._finish(group, firsts)
+                self._finish(group, lasts)
 
     def _next(self) -> list[_Waiting]:
         group = [self._waiting.popleft()]
@@ -101,11 +101,11 @@ class CommitQueue:
         totals = self._tallies.added(appends)
         if totals:
             records[TALLIES] = self._tallies.records(totals, self._clock.now_ms())
-        firsts: Mapping[TopicPartition, int] = {}
+        lasts: Mapping[TopicPartition, int] = {}
         if records or transactions[0].positions:
-            firsts = await self._thread.run(self._transactions.carry_out(transactions[0], records))
+            lasts = await self._thread.run(self._transactions.carry_out(transactions[0], records))
         self._tallies.keep(totals)
-        return firsts
+        return lasts
 
     def _fail(self, group: list[_Waiting], error: LogError) -> None:
         """The log takes nothing more: neither these nor those behind them."""

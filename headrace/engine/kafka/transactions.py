@@ -78,7 +78,7 @@ class Transactions:
     ) -> Mapping[TopicPartition, int]:
         """Write `records` and the transaction's positions, atomically; retries whatever passes.
 
-        Returns by partition the offset of the first record.
+        Returns by partition the offset of the last record, if nobody else writes there.
 
         Args:
             records: all that is written, changelogs included, by partition.
@@ -103,7 +103,7 @@ class Transactions:
                 self._fail(scope, fenced=False)
                 raise
             self.count += 1
-            return progress.firsts
+            return {target: first + len(records[target]) - 1 for target, first in progress.firsts.items()}
 
     async def prepare(self) -> None:
         """Begin to end what a predecessor of the same name left open: the owners of its partitions wait for that."""

@@ -20,7 +20,7 @@ MOST_UNCOMMITTED = 50_000
 CollectChanges = Callable[[TopicPartition], Sequence[Changes]]
 #: Says which partitions write the same tables: one is not committed while another is half-way.
 Coupled = Callable[[TopicPartition], Set[TopicPartition]]
-#: Hears that a commit is durable, and from where on its changes can be read (`Log.commit`).
+#: Hears that a commit is durable, with what `Log.commit` returned.
 OnCommitted = Callable[[Mapping[TopicPartition, int]], None]
 
 

@@ -59,7 +59,7 @@ class BatchTableManager(TableManager):
         return found
 
     def committed(self, positions: Mapping[TopicPartition, int]) -> None:
-        """A commit is durable; what `changes` gave for it is in these changelogs from these positions on."""
+        """A commit is durable; what `changes` gave for it ends at these positions of changelogs."""
         for states in self._states.values():
             for state in states:
                 if isinstance(state, Stored):
