@@ -8,7 +8,6 @@ from headrace.engine.batch import Batch
 from headrace.tables.keys import Key
 from headrace.tables.part import Part
 from headrace.tables.schema import K, Schema, V
-from headrace.tables.store import overlaid
 
 
 class Draft(Generic[K, V]):
@@ -35,7 +34,7 @@ class Draft(Generic[K, V]):
     def range(self, first: K | Key | None, last: K | Key | None, row: int) -> Iterator[tuple[K, V]]:
         """Entries from `first` to `last`, see `KeyValue.range`."""
         low, high = self._schema.bounds(first, last)
-        for key, kept in overlaid(self._part.range(low, high), self._entries, low, high):
+        for key, kept in self._part.range(low, high, self._entries):
             value = self._part.live(kept, self._times[row])
             if value is not None:
                 yield self._schema.join(key), value

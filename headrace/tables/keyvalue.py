@@ -115,7 +115,7 @@ class KeyValue(Generic[K, V]):
         that begin with it. Do not change the table while you go on with it.
         """
         part = self._part(partition)
-        for key, kept in part.range(*self._schema.bounds(first, last)):
+        for key, kept in part.range(*self._schema.bounds(first, last), {}):
             value = part.live(kept, _later(part, at))
             if value is not None:
                 yield self._schema.join(key), value

@@ -32,9 +32,10 @@ class Part(Generic[V]):
         """What is kept under `key`, expired or not."""
         return self._changed[key] if key in self._changed else self.store.get(key)
 
-    def range(self, first: Key | None, last: Key | None) -> Iterator[tuple[Key, Any]]:
-        """What is kept, in the order of keys, expired or not."""
-        return overlaid(self.store.range(first, last), self._changed, first, last)
+    def range(self, first: Key | None, last: Key | None, but: Mapping[Key, Any]) -> Iterator[tuple[Key, Any]]:
+        """What is kept, with what `but` says instead, in the order of keys, expired or not."""
+        above = {**self._changed, **but}
+        return overlaid(self.store.range(first, last, above), above, first, last)
 
     def __iter__(self) -> Iterator[Key]:
         """All keys, in any order, expired or not."""

@@ -1,7 +1,7 @@
 """Tables larger than memory: a store on disk, in RocksDB."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic
@@ -90,11 +90,14 @@ class RocksStore(Generic[Kept]):
         return None if encoded is None else self._codec.decode(encoded)
 
     def __iter__(self) -> Iterator[Key]:
-        return (key for key, _ in self.range(None, None))
+        yield from (key for key, _ in self._entries() if key not in self._prepared)
+        yield from (key for key, kept in self._prepared.items() if kept is not None)
 
-    def range(self, first: Key | None, last: Key | None) -> Iterator[tuple[Key, Kept]]:
-        below = ((key, self._codec.decode(encoded)) for key, encoded in self._entries(first, last))
-        return overlaid(below, self._prepared, first, last)
+    def range(self, first: Key | None, last: Key | None, without: Container[Key]) -> Iterator[tuple[Key, Kept]]:
+        found = self._entries(first, last)
+        hidden = (self._prepared, without)
+        below = ((key, self._codec.decode(each)) for key, each in found if not any(key in keys for keys in hidden))
+        return overlaid(below, {key: kept for key, kept in self._prepared.items() if key not in without}, first, last)
 
     def oldest(self, until: int, most: int) -> list[Key]:
         found = self._scan(_AGES, _AGES + (until + 1).to_bytes(8))

@@ -2,7 +2,7 @@
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -93,8 +93,8 @@ class Store(Protocol[Kept]):
         """All keys, in any order."""
         ...
 
-    def range(self, first: Key | None, last: Key | None) -> Iterator[tuple[Key, Kept]]:
-        """In the order of keys, see `within`."""
+    def range(self, first: Key | None, last: Key | None, without: Container[Key]) -> Iterator[tuple[Key, Kept]]:
+        """In the order of keys, see `within`; keys in `without` are left out."""
         ...
 
     def oldest(self, until: int, most: int) -> list[Key]:
@@ -155,10 +155,10 @@ class MemoryStore(Generic[Kept]):
     def __iter__(self) -> Iterator[Key]:
         return iter(self._entries)
 
-    def range(self, first: Key | None, last: Key | None) -> Iterator[tuple[Key, Kept]]:
+    def range(self, first: Key | None, last: Key | None, without: Container[Key]) -> Iterator[tuple[Key, Kept]]:
         for key in self._sorted.between(first, last):
             kept = self._entries.get(key)
-            if kept is not None:
+            if kept is not None and key not in without:
                 yield key, kept
 
     def oldest(self, until: int, most: int) -> list[Key]:
@@ -249,18 +249,15 @@ class _SortedKeys:
 def overlaid(
     below: Iterator[tuple[Key, Kept]], above: Mapping[Key, Kept | None], first: Key | None, last: Key | None
 ) -> Iterator[tuple[Key, Kept]]:
-    """Entries of a range of both in order; `above` counts, and None there hides a key."""
+    """Entries of a range of both in order; a key is in one only, and with None in `above` in none."""
     newer = iter(sorted((key, kept) for key, kept in above.items() if within(key, first, last)))
     upper, lower = next(newer, None), next(below, None)
     while upper is not None or lower is not None:
-        if lower is None or (upper is not None and upper[0] <= lower[0]):
-            assert upper is not None
-            if lower is not None and lower[0] == upper[0]:
-                lower = next(below, None)
+        if upper is not None and (lower is None or upper[0] < lower[0]):
             key, kept = upper
             if kept is not None:
                 yield key, kept
             upper = next(newer, None)
-        else:
+        elif lower is not None:
             yield lower
             lower = next(below, None)
