@@ -18,7 +18,7 @@ from headrace.schemas.readings import Ints, Readings
 from headrace.schemas.rule import AlertRule
 from headrace.tables.clocks import ClockColumn, ClockTable
 from headrace.tables.grouping import Flags, group
-from headrace.tables.keyvalue import Key, KeyValue
+from headrace.tables.keyvalue import KeyValue
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "io.headrace.alert")
 
@@ -66,7 +66,7 @@ class ThresholdAlert:
             raise ConfigError(*(f"alert: there is more than one rule {rule_id!r}" for rule_id in doubles))
         self._rules = tuple(rules)
         self._by_type: dict[str, list[int]] = {}
-        self._episodes: KeyValue[Episode] = KeyValue(
+        self._episodes: KeyValue[tuple[str, str, str], Episode] = KeyValue(
             "alert.episodes", Episode.encode, Episode.decode, ("rule_id", "device_type", "device_id")
         )
         self._clocks = ClockTable("alert.clocks")
@@ -95,7 +95,7 @@ class ThresholdAlert:
 
         candidates.sort(key=lambda candidate: candidate[:2])
         view = self._episodes.view(batch.partition)
-        changed: dict[Key, Episode | None] = {}
+        changed: dict[tuple[str, str, str], Episode | None] = {}
         events: list[tuple[_Candidate, bytes]] = []
         for candidate in candidates:
             rule = self._rules[candidate.rule]

@@ -142,6 +142,27 @@ def given_offsets(base_offset: int, offsets: Sequence[int]) -> Sequence[int] | N
     return None if gapless else offsets
 
 
+class Known(NamedTuple):
+    """How far somebody knows a compacted partition: what `position` brings is known, and `key` has `value`."""
+
+    position: int
+    key: bytes
+    value: bytes
+
+
+class Piece(NamedTuple):
+    """Some of what changed in a compacted partition, in the order of the log; None deletes a key.
+
+    Args:
+        position: from here on it can be read once more.
+        anew: it cannot be told what changed: forget what you know, this is the first of everything there is.
+    """
+
+    entries: Sequence[tuple[bytes, bytes | None]]
+    position: int
+    anew: bool
+
+
 class Reader(Protocol):
     """Reads partitions from given offsets on. Each reader is on its own: two never take each other's records."""
 
@@ -220,8 +241,8 @@ class Log(Protocol):
         """How many partitions `topic` has; KeyError if it does not exist."""
         ...
 
-    async def commit(self, transaction: Transaction) -> None:
-        """Carry out all of `transaction`, durably.
+    async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
+        """Carry out all of `transaction`, durably; returns where the last entry of its `changes` is, for `catch_up`.
 
         Raises:
             LogError: it could not be made durable. Nothing of it is visible and the log takes nothing more.
@@ -244,6 +265,14 @@ class Log(Protocol):
 
     def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
         """Every key and newest value of a compacted partition, in chunks, in no particular order."""
+        ...
+
+    def catch_up(self, target: TopicPartition, known: Known | None = None) -> AsyncIterator[Piece]:
+        """What changed in a compacted partition since `known`, up to its end; without it, everything.
+
+        The newest entry of `known.key` is always in it, unless that was deleted long ago: whether it leads to what is
+        known is for the caller to say. Memory is bounded by one piece.
+        """
         ...
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from headrace.engine.batch import Batch, Send
+from headrace.engine.log import Known
 
 
 class State(Protocol):
@@ -82,6 +83,45 @@ class Viewed(Protocol):
 
     def view(self, partition: int) -> list[Send]:
         """What shall be sent with the changes that `State.changes` gives; called once per commit, after it."""
+        ...
+
+
+@runtime_checkable
+class Stored(State, Protocol):
+    """State that is restored in the order of the log, and may have a copy of its own that outlives the process.
+
+    The copy is behind the changelog, or as far, never ahead: `changes` leaves it as it is, `committed` brings it on.
+    """
+
+    #: 1 or more; see `Versioned`. Entries of older versions are migrated by `restored`.
+    version: int
+
+    def known(self, partition: int) -> Known | None:
+        """How far the copy is; None if there is none. Called first, when a partition is to be restored."""
+        ...
+
+    def clear(self, partition: int) -> None:
+        """Nothing that is known of the partition is so: empty its copy."""
+        ...
+
+    def restore(self, partition: int, entries: Sequence[tuple[bytes, bytes | None]], position: int = 0) -> None:
+        """Take what changed from `position` on, in the order of the log; notes such as the version's are in it."""
+        ...
+
+    def proven(self, partition: int) -> bool:
+        """Whether what was restored since `known` shows that the copy is what the changelog says."""
+        ...
+
+    def written(self, partition: int) -> int:
+        """The version that the entries are of."""
+        ...
+
+    def committed(self, partition: int, position: int) -> None:
+        """The last `changes` are durable, their last entry at `position`. Not called if nobody knows."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the copies."""
         ...
 
 

@@ -1,7 +1,7 @@
 """The sink runner, on the embedded log in memory and the memory sink."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
@@ -181,11 +181,11 @@ class RefusingLog(EmbeddedLog):
 
     refusals = 2
 
-    async def commit(self, transaction: Transaction) -> None:
+    async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         if transaction.positions and self.refusals:
             self.refusals -= 1
             raise CommitRefused("the transaction was aborted")
-        await super().commit(transaction)
+        return await super().commit(transaction)
 
 
 async def test_refused_positions_are_copied_later() -> None:

@@ -3,18 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.tables.keyvalue import Key, KeyValue
+from headrace.tables.keyvalue import KeyValue
 
 keys = st.lists(st.sampled_from(["a", "b", 'c"', "d\0e", "ä"]), min_size=1, max_size=2).map(tuple)
 writes = st.lists(st.dictionaries(keys, st.none() | st.text(max_size=3), max_size=4), max_size=8)
 
 
-def table() -> KeyValue[str]:
+def table() -> KeyValue[tuple[str, ...], str]:
     return KeyValue("test", str.encode, bytes.decode)
 
 
 @given(writes)
-def test_the_changelog_holds_what_the_table_holds(writes: list[dict[Key, str | None]]) -> None:
+def test_the_changelog_holds_what_the_table_holds(writes: list[dict[tuple[str, ...], str | None]]) -> None:
     """Whatever is written and deleted, the changelog restores it; a key is in `changes` once per commit."""
     before, after, changelog = table(), table(), dict[bytes, bytes]()
     for number, entries in enumerate(writes):

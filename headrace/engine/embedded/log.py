@@ -19,9 +19,11 @@ from headrace.engine.embedded.writer import Job, Writer
 from headrace.engine.errors import LogError
 from headrace.engine.log import (
     Fetched,
+    Known,
     Listener,
     Member,
     Membership,
+    Piece,
     Reader,
     Tally,
     TopicPartition,
@@ -85,7 +87,7 @@ class EmbeddedLog:
             raise KeyError(topic)
         return count
 
-    async def commit(self, transaction: Transaction) -> None:
+    async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         appends = [
             (self._ordinary(append.target), codec.encode(append.records), append)
             for append in transaction.appends
@@ -105,6 +107,7 @@ class EmbeddedLog:
         self._commits += 1
         if self._commits % RETENTION_EVERY == 0:
             await self.apply_retention()
+        return {change.target: 0 for change in transaction.changes}
 
     async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
         recent = self._tail.get(target, offset, max_records)
@@ -160,6 +163,21 @@ class EmbeddedLog:
                 return
             yield chunk
             after = chunk[-1][0]
+
+    async def catch_up(self, target: TopicPartition, known: Known | None = None) -> AsyncIterator[Piece]:
+        """There are no positions here, only the newest entries: all of them, unless `known` is as new."""
+        if known is not None:
+            partition_id = self._compacted(target).id
+            value = await self._reader.run(partial(operations.value, partition_id=partition_id, key=known.key))
+            if value == known.value:
+                yield Piece([(known.key, known.value)], 0, False)
+                return
+        anew = True
+        async for chunk in self.restore(target):
+            yield Piece(chunk, 0, anew)
+            anew = False
+        if anew:
+            yield Piece([], 0, True)
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
         if await self._reader.others_changed():

@@ -162,6 +162,13 @@ def latest(
     ).fetchall()
 
 
+def value(connection: sqlite3.Connection, partition_id: int, key: bytes) -> bytes | None:
+    """The value of one key of a compacted partition."""
+    row = connection.execute("SELECT value FROM latest WHERE partition_id = ? AND key = ?", (partition_id, key))
+    found = row.fetchone()
+    return found[0] if found else None
+
+
 def positions(connection: sqlite3.Connection, group: str) -> dict[int, int]:
     """Committed positions of a group by partition id."""
     return dict(

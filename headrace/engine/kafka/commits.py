@@ -24,7 +24,7 @@ CLOSE_TIMEOUT = 2.0
 @dataclass(slots=True)
 class _Waiting:
     transaction: Transaction
-    done: asyncio.Future[None]
+    done: asyncio.Future[Mapping[TopicPartition, int]]
 
 
 class CommitQueue:
@@ -44,14 +44,15 @@ class CommitQueue:
         self._worker: asyncio.Task[None] | None = None
         self._failure: LogError | None = None
 
-    async def commit(self, transaction: Transaction) -> None:
+    async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
+        """Carry out; returns by partition the offset of the last record."""
         if self._failure is not None:
             raise self._failure
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Mapping[TopicPartition, int]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(transaction, done))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        await asyncio.shield(done)
+        return await asyncio.shield(done)
 
     async def prepare(self) -> None:
         """End what a process of the same name left open, soon and not with the first commit."""
@@ -69,7 +70,7 @@ class CommitQueue:
         while self._waiting:
             group = self._next()
             try:
-                await self._carry_out([each.transaction for each in group])
+                lasts = await self._carry_out([each.transaction for each in group])
             except asyncio.CancelledError:
                 self._fail(group, LogError("the log was closed before this was written"))
                 raise
@@ -78,7 +79,7 @@ class CommitQueue:
             except Exception as error:
                 self._finish(group, error)
             else:
-                self._finish(group, None)
+                self._finish(group, lasts)
 
     def _next(self) -> list[_Waiting]:
         group = [self._waiting.popleft()]
@@ -93,16 +94,18 @@ class CommitQueue:
             total += _size(group[-1].transaction)
         return group
 
-    async def _carry_out(self, transactions: list[Transaction]) -> None:
+    async def _carry_out(self, transactions: list[Transaction]) -> Mapping[TopicPartition, int]:
         appends = [append for each in transactions for append in each.appends]
         changes = [change for each in transactions for change in each.changes]
         records = _by_partition(appends, changes, self._clock.now_ms())
         totals = self._tallies.added(appends)
         if totals:
             records[TALLIES] = self._tallies.records(totals, self._clock.now_ms())
+        lasts: Mapping[TopicPartition, int] = {}
         if records or transactions[0].positions:
-            await self._thread.run(self._transactions.carry_out(transactions[0], records))
+            lasts = await self._thread.run(self._transactions.carry_out(transactions[0], records))
         self._tallies.keep(totals)
+        return lasts
 
     def _fail(self, group: list[_Waiting], error: LogError) -> None:
         """The log takes nothing more: neither these nor those behind them."""
@@ -111,14 +114,14 @@ class CommitQueue:
         self._waiting.clear()
 
     @staticmethod
-    def _finish(group: list[_Waiting], error: Exception | None) -> None:
+    def _finish(group: list[_Waiting], outcome: Mapping[TopicPartition, int] | Exception) -> None:
         for each in group:
             if each.done.done():
                 continue
-            if error is None:
-                each.done.set_result(None)
+            if not isinstance(outcome, Exception):
+                each.done.set_result(outcome)
             else:
-                each.done.set_exception(error)
+                each.done.set_exception(outcome)
                 each.done.exception()  # a caller that was cancelled meanwhile does not take it
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence, Set
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -24,11 +24,11 @@ from headrace.engine.kafka.offsets import group_positions, settled_ends
 from headrace.engine.kafka.owners import group_owners
 from headrace.engine.kafka.producer import Producer
 from headrace.engine.kafka.reader import KafkaReader
-from headrace.engine.kafka.restore import CompactedView
+from headrace.engine.kafka.restore import ChangelogReader, CompactedView
 from headrace.engine.kafka.settings import SCHEME, KafkaSettings
 from headrace.engine.kafka.transactions import Transactions
 from headrace.engine.kafka.watchdog import Watchdog
-from headrace.engine.log import Listener, Reader, Tally, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log import Known, Listener, Piece, Reader, Tally, TopicPartition, TopicSpec, Transaction
 from headrace.engine.metrics import Metrics
 
 #: Entries of a compacted partition handed over at once when it is restored.
@@ -120,13 +120,13 @@ class KafkaLog:
             raise KeyError(topic)
         return len(numbers)
 
-    async def commit(self, transaction: Transaction) -> None:
+    async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         targets = {*(each.target for each in transaction.appends), *(each.target for each in transaction.changes)}
         if not targets <= self._existing(targets):
             await self._run(self._refresh())
         for target in targets - self._existing(targets):
             raise LogError(f"there is no partition {target.partition} of topic {target.topic!r}")
-        await self._queue(transaction.group).commit(transaction)
+        return await self._queue(transaction.group).commit(transaction)
 
     def reader(self) -> Reader:
         async def make(deliver: Deliver) -> Fetcher:
@@ -162,6 +162,12 @@ class KafkaLog:
         entries = list((await self._run(view.update())).items())
         for start in range(0, len(entries), RESTORE_CHUNK):
             yield entries[start : start + RESTORE_CHUNK]
+
+    async def catch_up(self, target: TopicPartition, known: Known | None = None) -> AsyncIterator[Piece]:
+        reader = ChangelogReader(self._known, target, SystemClock(), -1 if known is None else known.position)
+        await self._run(reader.look())
+        while (piece := await self._run(reader.read())) is not None:
+            yield piece
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
         return await self._run(settled_ends(self._known, await self._targets(topic)))

@@ -1,7 +1,6 @@
-"""Reads a compacted partition from its oldest record to its end, on the I/O thread."""
+"""Reads a compacted partition to its end, on the I/O thread."""
 
 import asyncio
-from collections.abc import Sequence
 
 import aiokafka.errors as kafka_errors
 import structlog
@@ -11,7 +10,7 @@ from headrace.engine.errors import LogError
 from headrace.engine.kafka.client import UNAUTHORIZED, Client, Rejected
 from headrace.engine.kafka.fetch import OFFSET_OUT_OF_RANGE, read_on
 from headrace.engine.kafka.offsets import EARLIEST, LATEST, READ_UNCOMMITTED, list_offsets
-from headrace.engine.log import TopicPartition
+from headrace.engine.log import Piece, TopicPartition
 
 #: Seconds without progress before somebody should know; the cluster ends an abandoned transaction in 10 s.
 PATIENCE = 30.0
@@ -19,43 +18,51 @@ PATIENCE = 30.0
 log = structlog.get_logger(__name__)
 
 
-class CompactedView:
-    """Newest value per key of one compacted partition, as far as it was read; `update` reads on.
+class ChangelogReader:
+    """Reads a compacted partition in the order of the log, from `position` on; left out, from its oldest record.
 
-    When records are deleted at its place, or the topic was made anew, it starts over: what it holds may be gone (see
+    When records are deleted at its place, or the topic was made anew, it starts over: what it brought may be gone (see
     `test_restore_starts_over_when_records_are_deleted_below_it`).
     """
 
-    def __init__(self, client: Client, target: TopicPartition, clock: Clock) -> None:
+    def __init__(self, client: Client, target: TopicPartition, clock: Clock, position: int = -1) -> None:
         self._client = client
         self._target = target
         self._clock = clock
-        self._position = -1
-        self._updating = asyncio.Lock()
-        self.entries: dict[bytes, bytes] = {}
+        self._position = position
+        self._until = -1
+        self._anew = False
+        self._moved_at = 0.0
 
-    async def update(self) -> dict[bytes, bytes]:
-        """Read to what is written now, open transactions of others included: waits for their end.
+    async def look(self) -> None:
+        """From now on `read` goes to what is written now, open transactions of others included: waits for their end.
 
         A writer that lost the partition may have finished its last transaction a moment ago; its markers count.
+        """
+        self._until = await self._end()
+        self._moved_at = self._clock.monotonic()
+        if not 0 <= self._position <= self._until:
+            await self._rewind()
+
+    async def read(self) -> Piece | None:
+        """What comes next; None at the end.
 
         Raises:
             LogError: the partition cannot be read.
         """
-        async with self._updating:
-            end = await self._end()
-            if not 0 <= self._position <= end:
+        while self._position < self._until:
+            if (piece := await self._next()) is not None:
+                return piece
+            self._until = min(self._until, await self._end())
+            if self._position > self._until:  # made anew meanwhile
                 await self._rewind()
-            moved_at = self._clock.monotonic()
-            while self._position < end:
-                if await self._read():
-                    moved_at = self._clock.monotonic()
-                    continue
-                end = min(end, await self._end())  # less than before if the topic was made anew
-                if self._clock.monotonic() - moved_at > PATIENCE:
-                    moved_at = self._clock.monotonic()
-                    self._warn()
-        return self.entries
+            if self._clock.monotonic() - self._moved_at > PATIENCE:
+                self._moved_at = self._clock.monotonic()
+                self._warn()
+        if self._anew:
+            self._anew = False
+            return Piece([], self._position, True)
+        return None
 
     def _warn(self) -> None:
         """Whoever began the transaction is to end it, or the cluster; when neither does, somebody has to."""
@@ -71,18 +78,18 @@ class CompactedView:
         return (await list_offsets(self._client, [self._target], LATEST, READ_UNCOMMITTED))[self._target]
 
     async def _rewind(self) -> None:
-        self.entries.clear()
         self._position = (await list_offsets(self._client, [self._target], EARLIEST))[self._target]
+        self._anew = True
 
-    async def _read(self) -> bool:
+    async def _next(self) -> Piece | None:
         name = f"{self._target.topic}/{self._target.partition}"
         try:
             found = await read_on(self._client, self._target, self._position, self._clock)
-            pieces = [stretch.decode() for stretch in found]
+            fetched = [stretch.decode() for stretch in found]
         except Rejected as error:
             if error.code == OFFSET_OUT_OF_RANGE:
                 await self._rewind()
-                return True
+                return None
             if error.code in UNAUTHORIZED:
                 raise LogError(
                     f"Kafka does not let this user read topic {self._target.topic}; grant READ on it"
@@ -90,14 +97,37 @@ class CompactedView:
             raise LogError(f"{name} cannot be read: {error}") from error
         except kafka_errors.KafkaError as error:
             raise LogError(f"{name} cannot be read: {error}") from error
-        for piece in pieces:
-            self._take(piece.records.keys, piece.records.values)
-            self._position = piece.next_offset
-        return bool(pieces)
+        if not fetched:
+            return None
+        rows = [part.records for part in fetched]
+        entries = [(key or b"", value) for part in rows for key, value in zip(part.keys, part.values, strict=True)]
+        piece = Piece(entries, self._position, self._anew)
+        self._position, self._anew = fetched[-1].next_offset, False
+        self._moved_at = self._clock.monotonic()
+        return piece
 
-    def _take(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
-        for key, value in zip(keys, values, strict=True):
+
+class CompactedView:
+    """Newest value per key of one compacted partition, as far as it was read; `update` reads on."""
+
+    def __init__(self, client: Client, target: TopicPartition, clock: Clock) -> None:
+        self._reader = ChangelogReader(client, target, clock)
+        self._updating = asyncio.Lock()
+        self.entries: dict[bytes, bytes] = {}
+
+    async def update(self) -> dict[bytes, bytes]:
+        """Read to what is written now, see `ChangelogReader`."""
+        async with self._updating:
+            await self._reader.look()
+            while (piece := await self._reader.read()) is not None:
+                self._take(piece)
+        return self.entries
+
+    def _take(self, piece: Piece) -> None:
+        if piece.anew:
+            self.entries.clear()
+        for key, value in piece.entries:
             if value is None:
-                self.entries.pop(key or b"", None)
+                self.entries.pop(key, None)
             else:
-                self.entries[key or b""] = value
+                self.entries[key] = value

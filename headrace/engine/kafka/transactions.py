@@ -74,8 +74,12 @@ class Transactions:
         self._background: asyncio.Task[None] | None = None
         self.count = 0
 
-    async def carry_out(self, transaction: Transaction, records: Mapping[TopicPartition, Records]) -> None:
+    async def carry_out(
+        self, transaction: Transaction, records: Mapping[TopicPartition, Records]
+    ) -> Mapping[TopicPartition, int]:
         """Write `records` and the transaction's positions, atomically; retries whatever passes.
+
+        Returns by partition the offset of the last record, if nobody else writes there.
 
         Args:
             records: all that is written, changelogs included, by partition.
@@ -100,7 +104,7 @@ class Transactions:
                 self._fail(scope, fenced=False)
                 raise
             self.count += 1
-            return
+            return {target: first + len(records[target]) - 1 for target, first in progress.firsts.items()}
 
     async def prepare(self) -> None:
         """Begin to end what a predecessor of the same name left open: the owners of its partitions wait for that."""

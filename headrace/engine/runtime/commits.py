@@ -22,6 +22,8 @@ CollectChanges = Callable[[TopicPartition], Sequence[Changes]]
 View = Callable[[TopicPartition], Sequence[Send]]
 #: Says which partitions write the same tables: one is not committed while another is half-way.
 Coupled = Callable[[TopicPartition], Set[TopicPartition]]
+#: Hears that a commit is durable, with what `Log.commit` returned.
+OnCommitted = Callable[[Mapping[TopicPartition, int]], None]
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class Commits:
         coupled: Coupled,
         clock: Clock,
         metrics: Metrics,
+        on_committed: OnCommitted = lambda positions: None,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
@@ -57,6 +60,7 @@ class Commits:
         self._collect = collect
         self._view = view
         self._coupled = coupled
+        self._on_committed = on_committed
         self._finished: dict[TopicPartition, _Finished] = {}
         self._busy: dict[TopicPartition, int] = {}
         self._refused: set[TopicPartition] = set()
@@ -143,7 +147,7 @@ class Commits:
                 return
             began = self._clock.monotonic()
             try:
-                await self._log.commit(transaction)
+                self._on_committed(await self._log.commit(transaction))
             except CommitRefused:
                 self._metrics.count("headrace_commit_failures_total", group=self._group, reason="refused")
                 self._refused |= transaction.positions.keys()

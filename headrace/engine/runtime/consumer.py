@@ -58,7 +58,14 @@ class BatchConsumer(Consumer):
         self._group: str = app.conf.id
         tables = app.tables
         self._commits = Commits(
-            self._headrace_log, self._group, tables.changes, self._view, tables.coupled, self._clock, self._metrics
+            self._headrace_log,
+            self._group,
+            tables.changes,
+            self._view,
+            tables.coupled,
+            self._clock,
+            self._metrics,
+            tables.committed,
         )
         self._pumps = Pumps(
             self._headrace_log, self._commits, self._settings, self._clock, self._metrics, self._stop_partition

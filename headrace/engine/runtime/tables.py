@@ -1,7 +1,7 @@
 """Faust's table manager, restoring headrace's own tables in bulk before the first batch."""
 
 import asyncio
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, cast
 
 from faust.tables.manager import TableManager
@@ -9,7 +9,7 @@ from faust.types.tuples import TP
 
 from headrace.engine.errors import TableUnreadable
 from headrace.engine.log import Changes, Log, TopicPartition, TopicSpec
-from headrace.engine.operator import State
+from headrace.engine.operator import State, Stored
 from headrace.engine.runtime.restoring import restore_table
 
 
@@ -58,6 +58,16 @@ class BatchTableManager(TableManager):
                 found.append(Changes(changelog, entries))
         return found
 
+    def committed(self, positions: Mapping[TopicPartition, int]) -> None:
+        """A commit is durable; what `changes` gave for it ends at these positions of changelogs."""
+        for states in self._states.values():
+            for state in states:
+                if isinstance(state, Stored):
+                    name = changelog_topic(self.app.conf.id, state.name)
+                    for changelog in positions:
+                        if changelog.topic == name:
+                            state.committed(changelog.partition, positions[changelog])
+
     def coupled(self, target: TopicPartition) -> Set[TopicPartition]:
         """Partitions that write the same tables as `target`. Here each table belongs to one topic."""
         return frozenset()
@@ -94,6 +104,10 @@ class BatchTableManager(TableManager):
 
     async def on_stop(self) -> None:
         await cast(Any, self.app)._fetcher.stop()
+        for states in self._states.values():
+            for state in states:
+                if isinstance(state, Stored):
+                    state.close()
 
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0

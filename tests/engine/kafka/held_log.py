@@ -120,7 +120,7 @@ def everything(names: Names, value: bytes, **more: object) -> Transaction:
     )
 
 
-async def held(log: HeldLog, transaction: Transaction) -> "asyncio.Task[None]":
+async def held(log: HeldLog, transaction: Transaction) -> "asyncio.Task[Mapping[TopicPartition, int]]":
     """A commit that has done all but end."""
     log.gate.shut()
     task = asyncio.create_task(log.commit(transaction))

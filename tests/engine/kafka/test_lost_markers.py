@@ -173,6 +173,22 @@ async def log_at(bootstrap: str, settings: KafkaSettings) -> AsyncIterator[Kafka
         await log.close()
 
 
+async def test_successor_that_finds_nothing_to_end(kafka: KafkaServer) -> None:
+    """A process that only appends, with a name, starts again and appends: it ends no transaction that is not there."""
+    names = Names.new()
+    for value in (b"first", b"second"):
+        log = KafkaLog(f"kafka://{kafka.bootstrap}", KafkaSettings(instance=names.group))
+        await log.start()
+        await log.create_topics(names.specs())
+        async with asyncio.timeout(30):
+            await append(log, names.p0, "", value)
+        await wait_until_settled(kafka.bootstrap, names.p0)
+        found = await read_all(log, names.p0)
+        await log.close()
+
+    assert found == [b"first", b"second"]
+
+
 async def append(log: KafkaLog, target: TopicPartition, group: str, value: bytes) -> None:
     """Append with the producer of a group."""
     await log.commit(Transaction([Append(target, Records([value], [value], [1]))], [], group))

@@ -1,6 +1,6 @@
 """What goes into a commit, and what has to wait."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
@@ -24,10 +24,10 @@ class RefusingLog(EmbeddedLog):
 
     refuses = False
 
-    async def commit(self, transaction: Transaction) -> None:
+    async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
         if self.refuses:
             raise CommitRefused("moved on")
-        await super().commit(transaction)
+        return await super().commit(transaction)
 
 
 @pytest.fixture
