@@ -163,11 +163,26 @@ class SpanTable:
                 entries[b"m" + name] = orjson.dumps(state.measures.names)
                 state.logged_measures = len(state.measures)
             for device, place, key in state.dirty:
-                raw = b"s%b\0%b\0%b" % (name, device.encode(), _TAIL.pack(*_identity(self.windows[place]), *key))
+                raw = self._raw(name, device, place, key)
                 known = state.devices.get(device)
                 entry = known.kinds[place].entries.get(key) if known is not None else None
                 entries[raw] = _encoded(known, entry) if known is not None and entry is not None else None
             state.dirty.clear()
+        return entries
+
+    def _raw(self, device_type: bytes, device: str, place: int, key: Key) -> bytes:
+        return b"s%b\0%b\0%b" % (device_type, device.encode(), _TAIL.pack(*_identity(self.windows[place]), *key))
+
+    def entries_of(self, partition: int, device: str) -> dict[bytes, bytes]:
+        """See `headrace.engine.queries.Queryable`."""
+        entries: dict[bytes, bytes] = {}
+        for device_type, state in self.types(partition).items():
+            known, name = state.devices.get(device), device_type.encode()
+            if known is not None:
+                entries[b"m" + name] = orjson.dumps(state.measures.names)
+                for place, spans in enumerate(known.kinds):
+                    for key, entry in spans.entries.items():
+                        entries[self._raw(name, device, place, key)] = _encoded(known, entry)
         return entries
 
     def restore(self, partition: int, entries: Sequence[tuple[bytes, bytes]]) -> None:

@@ -98,9 +98,15 @@ class PartitionWindows:
         windows.dropped.clear()
 
         slots = np.flatnonzero(windows.dirty)
+        windows.dirty[slots] = False
+        self._encode(prefix, windows, slots, entries)
+
+    @staticmethod
+    def _encode(prefix: bytes, windows: WindowColumns, slots: Ints, entries: dict[bytes, bytes | None]) -> None:
+        """Add the entries of the windows in these slots."""
         if not len(slots):
             return
-        windows.dirty[slots] = False
+        grid = windows.grid
         devices, kinds = windows.device[slots], windows.series[slots]
         header = (windows.clocks[devices], windows.seen_at[devices], windows.revision[slots])
         values = window_values.encode(header, windows.cells[slots])
@@ -116,6 +122,17 @@ class PartitionWindows:
                 strict=True,
             )
         )
+
+    def entries_of(self, device: str) -> dict[bytes, bytes]:
+        """What the changelog says, or will, about a device."""
+        entries: dict[bytes, bytes | None] = {}
+        for device_type, windows in self.types.items():
+            number = windows.devices.number(device)
+            if number is not None:
+                name = device_type.encode()
+                entries[b"m" + name] = orjson.dumps(windows.measures.names)
+                self._encode(b"w" + name + b"\0", windows, np.flatnonzero(windows.device == number), entries)
+        return {key: value for key, value in entries.items() if value is not None}
 
     def load(self, entries: Mapping[bytes, bytes]) -> None:
         """Become what the changelog says."""
@@ -269,6 +286,10 @@ class WindowTable:
         """Newest value per key changed since the last call; None deletes. Drops windows that are past."""
         state = self._partitions.get(partition)
         return state.changes() if state is not None else {}
+
+    def entries_of(self, partition: int, device: str) -> dict[bytes, bytes]:
+        """See `headrace.engine.queries.Queryable`."""
+        return self.partition(partition).entries_of(device)
 
     def forget(self, partition: int) -> None:
         """Drop the partition's state."""

@@ -2,58 +2,123 @@
 
 import asyncio
 import json
+import math
+import random
 import subprocess
 import sys
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import numpy as np
+import orjson
 import polars as pl
 import pytest
 
+from headrace.agents.rollup import Rollup
 from headrace.connectors.postgres_server import PostgresServer
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.log import TopicSpec
+from headrace.engine.testkit import Driven, drive, reading_records
+from headrace.schemas import topics
+from headrace.schemas.readings import Readings
+from headrace.schemas.window import parse_window
+from headrace.tables.aggregates import Aggregation
 
 COLUMNS = {
     "PM2.5": "pm25", "PM10": "pm10", "SO2": "so2", "NO2": "no2", "CO": "co", "O3": "o3", "TEMP": "temperature",
     "PRES": "pressure", "DEWP": "dew_point", "RAIN": "rain", "WSPM": "wind_speed",
 }  # fmt: skip
 ROWS, ABSENT, ABSENT_WIND = 420_768, 72_205, 1_822
-DAY_MS = 86_400_000
-CONFIG = "[rollup]\nwindows = [3600, 86400]\n"
+STATIONS = 12
+ZONE = "Asia/Shanghai"
+PERCENTILES = (5, 50, 95)
+#: Window, and how polars makes the same buckets of local time.
+WINDOWS: dict[str, dict[str, str]] = {
+    "1h": {"every": "1h", "period": "1h"},
+    "6h every 2h": {"every": "2h", "period": "6h"},
+    f"1d {ZONE}": {"every": "1d", "period": "1d"},
+}
+CONFIG = f"""
+[rollup]
+windows = ["1h", "6h every 2h", "1d"]
+time_zone = "{ZONE}"
+variance = true
+percentiles = {list(PERCENTILES)}
+"""
+EXACT = ("count", "min", "max", "first", "last")
+KILLS = 10
 
 
 def raw_rows(folder: Path) -> pl.DataFrame:
-    """The files as they are, with the event time in ms."""
+    """The files as they are, with the event time as moment and in ms."""
     frame = pl.concat(
         [pl.read_csv(file, null_values=["NA"], infer_schema_length=None) for file in sorted(folder.glob("*.csv.gz"))]
     )
-    local = pl.datetime("year", "month", "day", "hour", time_zone="Asia/Shanghai")
-    return frame.with_columns(local.dt.epoch("ms").alias("time")).rename(COLUMNS)
+    local = pl.datetime("year", "month", "day", "hour", time_zone=ZONE)
+    return frame.with_columns(local.alias("moment"), local.dt.epoch("ms").alias("time")).rename(COLUMNS)
 
 
-async def stored(folder: Path) -> tuple[list[Any], list[Any]]:
-    async with PostgresServer(folder) as address:
+@pytest.fixture(scope="module")
+def source(request: pytest.FixtureRequest) -> Path:
+    return Path(request.config.getoption("--data")) / "beijing-air"
+
+
+@pytest.fixture(scope="module")
+def frame(source: Path) -> pl.DataFrame:
+    return raw_rows(source)
+
+
+def command(source: Path, folder: Path) -> list[str]:
+    """A replay into a data folder, with the windows above."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.toml").write_text(CONFIG)
+    replay = [sys.executable, "-m", "headrace.cli.main", "replay", str(source), "--json"]
+    return [*replay, "--data", str(folder / "data"), "--config", str(folder / "config.toml")]
+
+
+@pytest.fixture(scope="module")
+def replayed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The data folder of a replay that nobody disturbed, and its report."""
+    folder = tmp_path_factory.mktemp("replayed")
+    done = subprocess.run(command(source, folder), stdout=subprocess.PIPE, text=True, check=True)
+    return folder, json.loads(done.stdout)
+
+
+async def stored(folder: Path, query: str) -> list[Any]:
+    async with PostgresServer(folder / "data") as address:
         connection = await asyncpg.connect(**address.connect_arguments())
-        readings = await connection.fetch('SELECT * FROM "readings_beijing-air"')
-        rollups = await connection.fetch("SELECT * FROM rollups WHERE window_seconds = 86400")
+        rows: list[Any] = await connection.fetch(query)
         await connection.close()
-    return readings, rollups
+    return rows
+
+
+async def log_bytes(folder: Path, topic: str) -> dict[int, list[tuple[bytes | None, bytes | None]]]:
+    """Keys and values of a topic by partition."""
+    log = EmbeddedLog(folder / "data")
+    await log.create_topics([TopicSpec(topic)])
+    found: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
+    for target, end in (await log.end_offsets(topic)).items():
+        position = 0
+        rows = found[target.partition] = []
+        while position < end:
+            fetched = await log.read(target, position, 100_000)
+            assert fetched is not None
+            rows += zip(fetched.records.keys, fetched.records.values, strict=True)
+            position = fetched.next_offset
+    await log.close()
+    return found
 
 
 @pytest.mark.data
-@pytest.mark.timeout(1200)
-def test_replay_equals_the_raw_files(data_path: str, tmp_path: Path) -> None:
-    """Every row once, no NA as a number, and each day's aggregates as polars computes them on the files."""
-    source = Path(data_path) / "beijing-air"
-    (tmp_path / "config.toml").write_text(CONFIG)
-    command = [sys.executable, "-m", "headrace.cli.main", "replay", str(source), "--json"]
-    options = ["--data", str(tmp_path / "data"), "--config", str(tmp_path / "config.toml")]
-    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True, check=True)
-    report = json.loads(done.stdout)
-    frame = raw_rows(source)
+@pytest.mark.timeout(1800)
+def test_replay_equals_the_raw_files(replayed: tuple[Path, dict[str, Any]], frame: pl.DataFrame) -> None:
+    """Every row once, and no NA as a number."""
+    folder, report = replayed
 
-    readings, rollups = asyncio.run(stored(tmp_path / "data"))
+    readings = asyncio.run(stored(folder, 'SELECT * FROM "readings_beijing-air"'))
 
     assert report["accepted"] == report["stored"] == len(readings) == len(frame) == ROWS
     assert report["balanced"]
@@ -66,27 +131,150 @@ def test_replay_equals_the_raw_files(data_path: str, tmp_path: Path) -> None:
             absent += row[name] is None
         absent_wind += "wind_direction" not in json.loads(row["extra"] or "{}")
     assert (absent, absent_wind) == (ABSENT, ABSENT_WIND)
-    compare_days(frame, rollups)
 
 
-def compare_days(frame: pl.DataFrame, rollups: list[Any]) -> None:
-    days = frame.sort("time").group_by("station", pl.col("time") // DAY_MS * DAY_MS, maintain_order=True)
-    found = {(row["device_id"], row["start"]): json.loads(row["measures"]) for row in rollups}
-    checked = 0
+@pytest.mark.data
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("window", WINDOWS)
+def test_rollups_equal_polars_on_the_raw_files(
+    replayed: tuple[Path, dict[str, Any]], frame: pl.DataFrame, window: str
+) -> None:
+    """Every bucket and field, of closed windows in the database, and of open ones in the table."""
+    folder, _ = replayed
+    rows = asyncio.run(stored(folder, f"SELECT device_id, start, measures FROM rollups WHERE \"window\" = '{window}'"))
+    closed = {(row["device_id"], milliseconds(row["start"])): json.loads(row["measures"]) for row in rows}
+    show = ["tables", "show", "rollup.windows", "--data", str(folder / "data"), "--json"]
+    options = ["--config", str(folder / "config.toml")]
+    table = subprocess.run(
+        [sys.executable, "-m", "headrace.cli.main", *show, *options], stdout=subprocess.PIPE, check=True
+    )
+    entries = [orjson.loads(line) for line in table.stdout.splitlines()]
+    still_open = {
+        (entry["device_id"], entry["start"]): entry["measures"]
+        for entry in entries
+        if entry.get("window") == window and entry["open"]
+    }
+    expected = buckets(frame, WINDOWS[window])
+
+    assert not closed.keys() & still_open.keys()
+    assert closed.keys() | still_open.keys() == expected.keys()
+    assert len(still_open) == STATIONS * len(parse_hops(window))
+    for key, measures in expected.items():
+        compare(closed.get(key) or still_open[key], measures, key in closed)
+
+
+def parse_hops(window: str) -> range:
+    """How many windows of the kind are open at once."""
+    kind = parse_window(window.removesuffix(f" {ZONE}"))
+    return range(getattr(kind, "size_ms", 1) // getattr(kind, "hop_ms", getattr(kind, "size_ms", 1)))
+
+
+def milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def buckets(frame: pl.DataFrame, size: Mapping[str, str]) -> dict[tuple[str, int], dict[str, Any]]:
+    """By station and start of window, the aggregates of each measure that is there."""
+    grouped = frame.sort("station", "time").group_by_dynamic(
+        "moment", **size, group_by="station", start_by="window", closed="left", label="left"
+    )
+    found: dict[tuple[str, int], dict[str, Any]] = {}
     for name in COLUMNS.values():
         column = pl.col(name).drop_nulls()
         cells = {"count": column.len(), "sum": column.sum(), "min": column.min(), "max": column.max()}
-        cells |= {"first": column.first(), "last": column.last()}
-        for row in days.agg(**cells).iter_rows(named=True):
-            measures = found.get((row["station"], datetime.fromtimestamp(row["time"] / 1000, UTC)))
-            if measures is None:
-                continue  # the last day of each station is still open
-            cell = measures.get(name)
-            assert (cell is None) == (row["count"] == 0)
-            if cell is not None:
-                assert {key: cell[key] for key in ("count", "min", "max", "first", "last")} == {
-                    key: row[key] for key in ("count", "min", "max", "first", "last")
-                }
-                assert cell["sum"] == pytest.approx(row["sum"], rel=1e-12, abs=1e-9)
-                checked += 1
-    assert checked > 11 * 12 * 1_400
+        cells |= {"first": column.first(), "last": column.last(), "variance": column.var(), "values": column.sort()}
+        for row in grouped.agg(**cells).iter_rows(named=True):
+            measures = found.setdefault((row["station"], milliseconds(row["moment"])), {})
+            if row["count"]:
+                measures[name] = row
+    return found
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any], closed: bool) -> None:
+    assert found.keys() == expected.keys()
+    for name, cell in found.items():
+        wanted = expected[name]
+        assert {key: cell[key] for key in EXACT} == {key: wanted[key] for key in EXACT}
+        assert cell["sum"] == pytest.approx(wanted["sum"], rel=1e-12, abs=1e-9)
+        if not closed:
+            continue
+        assert cell["avg"] == pytest.approx(wanted["sum"] / wanted["count"], rel=1e-12, abs=1e-9)
+        if wanted["variance"] is None:
+            assert "variance" not in cell
+        else:
+            assert cell["variance"] == pytest.approx(wanted["variance"], rel=1e-9, abs=1e-9)
+            assert cell["stddev"] == pytest.approx(math.sqrt(wanted["variance"]), rel=1e-9, abs=1e-6)
+        for percentile in PERCENTILES:
+            exact = wanted["values"][math.floor(percentile / 100 * (wanted["count"] - 1))]
+            error = cell["percentile_error"] * abs(exact) * (1 + 1e-9)
+            assert cell["percentiles"][f"p{percentile}"] == pytest.approx(exact, rel=0, abs=error)
+
+
+@pytest.mark.data
+@pytest.mark.timeout(1800)
+def test_ten_kills_change_no_byte(replayed: tuple[Path, dict[str, Any]], source: Path, tmp_path: Path) -> None:
+    """Killed with -9 ten times on the way, the replay leaves the same rollups, byte for byte."""
+    undisturbed, report = replayed
+    for _ in range(KILLS):
+        process = subprocess.Popen(command(source, tmp_path), stdout=subprocess.DEVNULL)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(4 + random.random() * report["seconds"] / KILLS)
+        process.kill()
+        process.wait()
+    subprocess.run(command(source, tmp_path), stdout=subprocess.DEVNULL, check=True)
+
+    expected = asyncio.run(log_bytes(undisturbed, topics.ROLLUPS))
+    assert asyncio.run(log_bytes(tmp_path, topics.ROLLUPS)) == expected
+    assert sum(map(len, expected.values())) > ROWS
+
+
+@pytest.mark.data
+@pytest.mark.timeout(1800)
+def test_disorder_within_the_grace_changes_nothing(frame: pl.DataFrame) -> None:
+    """Rows up to five hours late, ten hours of grace: of every window the last record says the same."""
+    order = np.argsort(frame["time"].to_numpy(), kind="stable")
+    jitter = np.random.default_rng(1).integers(0, 5 * 3_600_000, len(frame))
+    shuffled = np.argsort(frame["time"].to_numpy() + jitter, kind="stable")
+
+    one, other = (last_records(rollups_in(frame, rows)) for rows in (order, shuffled))
+
+    assert one.keys() == other.keys()
+    corrected = 0
+    for key, (measures, _) in one.items():
+        again, revision = other[key]
+        corrected += revision > 0
+        assert measures.keys() == again.keys()
+        for name, cell in measures.items():
+            assert {field: cell[field] for field in EXACT} == {field: again[name][field] for field in EXACT}
+            assert again[name]["sum"] == pytest.approx(cell["sum"], rel=1e-12, abs=1e-9)
+    assert corrected > len(one) / 2
+
+
+def rollups_in(frame: pl.DataFrame, order: Any) -> Driven:
+    """What the agent sends about the rows in this order."""
+    rows = frame[order]
+    rollup = Rollup(("1h", "1d"), 10 * 3600, aggregation=Aggregation(variance=True))
+    driven = Driven({}, [])
+    for start in range(0, len(rows), 5_000):
+        part = rows[start : start + 5_000]
+        readings = Readings(
+            "beijing-air",
+            np.arange(len(part)),
+            part["station"].to_list(),
+            part["time"].to_numpy(),
+            [""] * len(part),
+            {name: part[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in COLUMNS.values()},
+        )
+        for topic, records in drive(rollup, reading_records(readings), base_offset=start).sent.items():
+            driven.sent.setdefault(topic, []).extend(records)
+    assert topics.LATE not in driven.sent
+    return driven
+
+
+def last_records(driven: Driven) -> dict[tuple[str, str, int], tuple[dict[str, Any], int]]:
+    def each() -> Iterator[tuple[tuple[str, str, int], tuple[dict[str, Any], int]]]:
+        for record in driven.sent[topics.ROLLUPS]:
+            one = orjson.loads(record.value or b"")
+            yield (one["device_id"], one["window"], one["start"]), (one["measures"], one["revision"])
+
+    return dict(each())
