@@ -18,7 +18,7 @@ from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import LogError, LogInUse
 from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
 from headrace.engine.log_range import reading
-from tests.contract.log_access import append, read_all, records
+from tests.contract.log_access import append, read_all, read_records, records
 from tests.contract.log_contract import LogContract
 
 EVENTS = "events"
@@ -246,4 +246,19 @@ async def test_folder_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -
     await log.create_topics([TopicSpec("rules", 1, compacted=True, retention=1.0)])
     await log.commit(Transaction(changes=[Changes(TopicPartition("rules", 0), {b"k": b"v"})]))
     assert (await log.end_offsets("rules"))[TopicPartition("rules", 0)] == 1
+    await log.close()
+
+
+async def test_a_compacted_topic_can_be_read_in_order_from_some_day_on(tmp_path: Path) -> None:
+    """Made with a retention when it is there already: what it holds was there from the beginning."""
+    log, target = EmbeddedLog(tmp_path), TopicPartition("rules", 0)
+    await log.create_topics([TopicSpec("rules", 1, compacted=True)])
+    await log.commit(Transaction(changes=[Changes(target, {b"a": b"1", b"b": b"1"}, 10)]))
+
+    for _ in range(2):
+        await log.create_topics([TopicSpec("rules", 1, compacted=True, retention=1.0)])
+    await log.commit(Transaction(changes=[Changes(target, {b"a": b"2"}, 20)]))
+
+    found = await read_records(log, target)
+    assert [found.keys, found.values, found.timestamps] == [[b"a", b"b", b"a"], [b"1", b"1", b"2"], [0, 0, 20]]
     await log.close()

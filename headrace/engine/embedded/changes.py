@@ -10,6 +10,16 @@ from headrace.engine.records import Records
 COMPACT_EVERY = 1_000
 
 
+def begin_changes(connection: sqlite3.Connection, topic: str, retention: float) -> None:
+    """Keep the changes of a compacted topic from now on; what it holds was there from the beginning, time 0."""
+    for (partition_id,) in connection.execute(
+        "SELECT id FROM partitions WHERE topic = ? AND compacted AND retention IS NULL", (topic,)
+    ).fetchall():
+        entries = connection.execute("SELECT key, value FROM latest WHERE partition_id = ?", (partition_id,)).fetchall()
+        add_changes(connection, partition_id, dict(entries), 0)
+        connection.execute("UPDATE partitions SET retention = ? WHERE id = ?", (retention, partition_id))
+
+
 def add_changes(
     connection: sqlite3.Connection, partition_id: int, entries: Mapping[bytes, bytes | None], time_ms: int
 ) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from headrace.engine.embedded import codec
-from headrace.engine.embedded.changes import add_changes, compact
+from headrace.engine.embedded.changes import add_changes, begin_changes, compact
 from headrace.engine.embedded.database import OFFSET_BITS
 from headrace.engine.log import Append, Fetched, Tally, TopicPartition, TopicSpec
 from headrace.engine.records import Records
@@ -45,6 +45,8 @@ def create_topics(connection: sqlite3.Connection, topics: Sequence[TopicSpec]) -
     """Add the partitions of topics that have none yet."""
     for topic in topics:
         if connection.execute("SELECT 1 FROM partitions WHERE topic = ?", (topic.name,)).fetchone():
+            if topic.compacted and topic.retention is not None:
+                begin_changes(connection, topic.name, topic.retention)
             continue
         connection.executemany(
             "INSERT INTO partitions (topic, partition, compacted, retention) VALUES (?, ?, ?, ?)",
