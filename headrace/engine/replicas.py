@@ -105,7 +105,10 @@ class Follower:
         await answered
 
     async def run(self) -> None:
-        """Follow the topic until cancelled."""
+        """Follow the topic, from its beginning, until cancelled."""
+        self._looked_ms = None
+        self._positions.clear()
+        self._table.start_over()
         reader = self._log.reader()
         try:
             while True:
@@ -236,6 +239,15 @@ class Replicas:
 
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
+
+
+async def read_replicas(log: Log, operator: object, clock: Clock) -> None:
+    """Read the replicated tables of an operator once, to where their topics end now."""
+    replicas = Replicas(log, clock, Metrics(), Health(clock))
+    gate = replicas.add(operator)
+    if gate is not None:
+        async with replicas:
+            await gate.wait_current(Records([], [], []))
 
 
 class Gate:
