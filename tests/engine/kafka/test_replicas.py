@@ -16,7 +16,7 @@ from headrace.tables.replicated import Replicated
 from tests.conftest import KafkaServer
 from tests.contract.change_promises import ordered_topic
 from tests.contract.log_access import offsets_of
-from tests.engine.kafka.admin import begin_segments_often
+from tests.engine.kafka.admin import begin_segments_often, config
 
 pytestmark = pytest.mark.integration
 T0 = 1_700_000_000_000
@@ -58,4 +58,25 @@ async def test_a_compacted_topic_gives_the_newest_values(odd_kafka: KafkaServer)
             if number > 3 and len(await offsets_of(log, target)) < 2 * number:
                 break
             await asyncio.sleep(0.2)
+    await log.close()
+
+
+async def test_history_survives_the_cleaner(odd_kafka: KafkaServer) -> None:
+    """Changes that are younger than the topic's retention are not compacted, however eager the cleaner is."""
+    log = KafkaLog(f"kafka://{odd_kafka.bootstrap}", KafkaSettings())
+    await log.start()
+    kept, compacted = await ordered_topic(log), await ordered_topic(log)
+    assert "3600000" in await config(odd_kafka.bootstrap, kept.topic, "min.compaction.lag.ms")
+    await begin_segments_often(odd_kafka.bootstrap, kept.topic, min_compaction_lag_ms="3600000")
+    await begin_segments_often(odd_kafka.bootstrap, compacted.topic)
+
+    async with asyncio.timeout(60):
+        for number in range(1000):
+            changes = [Changes(target, {b"a": b"n%d" % number}) for target in (kept, compacted)]
+            await log.commit(Transaction(changes=changes))
+            if number > 3 and len(await offsets_of(log, compacted)) < number // 2:
+                break
+            await asyncio.sleep(0.2)
+
+    assert len(await offsets_of(log, kept)) == number + 1
     await log.close()
