@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from functools import partial
+from typing import Protocol, Self, runtime_checkable
 
 import structlog
 
@@ -206,7 +207,7 @@ class Replicas:
     """
 
     def __init__(self, log: Log, clock: Clock, metrics: Metrics, health: Health) -> None:
-        self._make: Any = lambda table: Follower(log, table, clock, metrics, health)
+        self._make = partial(Follower, log, clock=clock, metrics=metrics, health=health)
         self._followers: dict[int, Follower] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
