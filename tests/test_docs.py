@@ -110,6 +110,13 @@ def test_function_of_the_agent_guide_prints_what_it_says() -> None:
     assert f"prints `{done.stdout.strip()}`" in (ROOT / "docs" / "guides" / "add-an-agent.md").read_text()
 
 
+def test_program_of_the_guide_to_replicated_tables_prints_what_it_says() -> None:
+    """The whole program, as somebody would try it."""
+    program, _ = samples("replicated-tables.md")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert f"prints `{done.stdout.strip()}`" in (ROOT / "docs" / "guides" / "replicated-tables.md").read_text()
+
+
 def test_operator_of_the_agent_guide_passes_its_own_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """The class and the tests that the guide shows for it."""
     _, operator, its_tests = samples("add-an-agent.md")

@@ -1,38 +1,22 @@
 """Threshold alerts: a metric beyond a limit for some time, one open alert per rule and device."""
 
-import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 
-from headrace.agents.episode import COMPARE, IDLE, Change, Episode, advance
+from headrace.agents.alert_event import Candidate, alert_event
+from headrace.agents.episode import COMPARE, IDLE, Episode, advance
 from headrace.engine.batch import Batch
-from headrace.engine.errors import ConfigError
 from headrace.engine.records import Records
+from headrace.engine.replicas import Replica
 from headrace.schemas import topics
-from headrace.schemas.alert import RESOLVED, SOURCE, TRIGGERED
 from headrace.schemas.readings import Ints, Readings
 from headrace.schemas.rule import AlertRule
 from headrace.tables.clocks import ClockColumn, ClockTable
 from headrace.tables.grouping import Flags, group
 from headrace.tables.keyvalue import KeyValue
-
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "io.headrace.alert")
-
-
-class _Candidate(NamedTuple):
-    """A reading that a rule has to look at; sorts in log order, then in the order of the rules."""
-
-    row: int
-    rule: int
-    time: int
-    value: float
-    device_id: str
-    device_type: str
-    message_id: str
+from headrace.tables.replicated import Replicated
+from headrace.tables.rule_book import RuleBook, RuleSet
 
 
 class ThresholdAlert:
@@ -46,6 +30,11 @@ class ThresholdAlert:
 
     A reading older than the device's own clock (its largest event time) is not evaluated; one as old is.
 
+    Rules may change while it runs: one of the topic `rules` applies to readings appended at its own append time or
+    later. An episode goes on under a changed rule. Of a rule that is gone, inactive, or no longer for the device,
+    nothing is said any more: its open alert is not resolved, as nobody knows whether it is over, and the episode goes
+    on when the rule comes back.
+
     The same log gives the same events, in log order and then that of the rules, for any batch boundaries and restarts;
     ids are made of rule, device and trigger time. Vectorised until something happens: readings cost Python only where a
     condition holds, or held lately. Memory: about 160 bytes per device, and up to 3 KiB per rule and device with an
@@ -53,6 +42,7 @@ class ThresholdAlert:
 
     Args:
         rules: with different ids.
+        changes: more rules, which win over those with the same id; see `headrace.tables.rule_book`.
     Raises:
         ConfigError: two rules have the same id.
     """
@@ -60,12 +50,9 @@ class ThresholdAlert:
     name = "alert"
     topic = topics.READINGS
 
-    def __init__(self, rules: Sequence[AlertRule]) -> None:
-        ids = [rule.rule_id for rule in rules]
-        if doubles := sorted({rule_id for rule_id in ids if ids.count(rule_id) > 1}):
-            raise ConfigError(*(f"alert: there is more than one rule {rule_id!r}" for rule_id in doubles))
-        self._rules = tuple(rules)
-        self._by_type: dict[str, list[int]] = {}
+    def __init__(self, rules: Sequence[AlertRule], changes: Replicated[AlertRule] | None = None) -> None:
+        self._rules = RuleBook(rules, changes)
+        self.replicas: Sequence[Replica] = () if changes is None else (changes,)
         self._episodes: KeyValue[tuple[str, str, str], Episode] = KeyValue(
             "alert.episodes", Episode.encode, Episode.decode, ("rule_id", "device_type", "device_id")
         )
@@ -74,31 +61,38 @@ class ThresholdAlert:
 
     def open_alerts(self) -> int:
         """How many alerts are open now, in all partitions; those of rules that are gone do not count."""
-        known = {rule.rule_id for rule in self._rules}
+        known = {rule.rule_id for rule in self._rules.at().rules}
         views = self._episodes.views().values()
         return sum(episode.open and key[0] in known for view in views for key, episode in view.items())
 
+    def looks_back(self) -> float:
+        """How far back, in seconds of event time, the newest rules make events depend on what was there."""
+        rules = self._rules.at().rules
+        return max((rule.condition.duration + rule.cooldown_period for rule in rules), default=0.0)
+
     def process(self, batch: Batch) -> None:
         """Evaluate all rules on the batch and stage the alerts that triggered or resolved."""
-        candidates: list[_Candidate] = []
+        candidates: list[Candidate] = []
         advanced: list[tuple[ClockColumn, Ints, Ints]] = []
-        for readings in batch.columns():
-            rules = self._rules_for(readings.device_type)
-            if not rules:
+        sets, which = self._rules.sets(batch.records.timestamps)
+        for every in batch.columns():
+            readings = _covered(every, sets, which)
+            if not len(readings):
                 continue
             clocks = self._clocks.of_type(batch.partition, readings.device_type)
             groups = group(clocks.numbers(readings.device_ids), readings.times, clocks.clocks)
             advanced.append((clocks, groups.devices[groups.tails], groups.after[groups.tails]))
             devices, in_order = np.empty_like(groups.order), np.empty(len(readings), dtype=np.bool_)
             devices[groups.order], in_order[groups.order] = groups.devices, groups.times >= groups.before
+            rules = _rules_of(readings, sets, which)
             candidates += self._candidates(batch.partition, rules, readings, clocks, devices, in_order)
 
         candidates.sort(key=lambda candidate: candidate[:2])
         view = self._episodes.view(batch.partition)
         changed: dict[tuple[str, str, str], Episode | None] = {}
-        events: list[tuple[_Candidate, bytes]] = []
+        events: list[tuple[Candidate, bytes]] = []
         for candidate in candidates:
-            rule = self._rules[candidate.rule]
+            rule = candidate.rule
             key = (rule.rule_id, candidate.device_type, candidate.device_id)
             before = changed[key] if key in changed else view.get(key)
             after, change = advance(rule, before or IDLE, candidate.time, candidate.value)
@@ -106,7 +100,7 @@ class ThresholdAlert:
                 changed[key] = after if after != IDLE else None
             if change is not None:
                 alert = after if change == "triggered" else before
-                events.append((candidate, _event(rule, candidate, change, alert or IDLE)))
+                events.append((candidate, alert_event(candidate, change, alert or IDLE)))
         self._send(batch, events)
 
         def apply() -> None:
@@ -116,50 +110,50 @@ class ThresholdAlert:
 
         batch.on_finish(apply)
 
-    def _rules_for(self, device_type: str) -> list[int]:
-        rules = self._by_type.get(device_type)
-        if rules is None:
-            rules = [number for number, rule in enumerate(self._rules) if rule.applies_to(device_type)]
-            self._by_type[device_type] = rules
-        return rules
-
     def _candidates(
-        self, partition: int, rules: list[int], readings: Readings, clocks: ClockColumn, devices: Ints, in_order: Flags
-    ) -> list[_Candidate]:
-        """The readings that rules must look at one by one."""
-        running: dict[str, list[int]] = {}
+        self,
+        partition: int,
+        rules: Sequence[tuple[int, AlertRule, Flags]],
+        readings: Readings,
+        clocks: ClockColumn,
+        devices: Ints,
+        in_order: Flags,
+    ) -> list[Candidate]:
+        """The readings that rules must look at one by one; each rule comes with its place and its readings, (n,)."""
+        watched: dict[str, Flags] = {}
         for rule_id, device_type, device_id in self._episodes.view(partition):
             number = clocks.devices.number(device_id)
             if device_type == readings.device_type and number is not None:
-                running.setdefault(rule_id, []).append(number)
-        found = []
+                _watched(watched, rule_id, clocks)[number] = True
         columns = readings.news()
-        for number in rules:
-            rule = self._rules[number]
+        # Whatever a device sends is looked at while an episode runs, or from the batch on in which one may begin, be
+        # it under another version of the rule.
+        for _, rule, covered in rules:
+            condition = rule.condition
+            if condition.metric in columns:
+                holds = COMPARE[condition.operator](columns[condition.metric], condition.threshold) & in_order & covered
+                if holds.any():
+                    _watched(watched, rule.rule_id, clocks)[devices[holds]] = True
+        found = []
+        for place, rule, covered in rules:
             column = columns.get(rule.condition.metric)
-            if column is None:
+            if column is None or rule.rule_id not in watched:
                 continue
-            holds = COMPARE[rule.condition.operator](column, rule.condition.threshold) & in_order
-            if rule.rule_id not in running and not holds.any():
-                continue
-            # Whatever a device sends is looked at while an episode runs, or from the batch on in which one may begin.
-            watched = np.zeros(len(clocks.clocks), dtype=np.bool_)
-            watched[devices[holds]] = True
-            watched[running.get(rule.rule_id, [])] = True
+            looked = watched[rule.rule_id]
             if rule.device_ids:
-                chosen = np.zeros_like(watched)
+                chosen = np.zeros_like(looked)
                 numbers = map(clocks.devices.number, rule.device_ids)
                 chosen[[each for each in numbers if each is not None]] = True
-                watched &= chosen
-            for at in np.flatnonzero(watched[devices] & in_order & (column == column)).tolist():
-                found.append(_Candidate(
-                    int(readings.rows[at]), number, int(readings.times[at]), float(column[at]),
+                looked = looked & chosen
+            for at in np.flatnonzero(looked[devices] & in_order & covered & (column == column)).tolist():
+                found.append(Candidate(
+                    int(readings.rows[at]), place, rule, int(readings.times[at]), float(column[at]),
                     readings.device_ids[at], readings.device_type, readings.message_ids[at],
                 ))  # fmt: skip
         return found
 
     @staticmethod
-    def _send(batch: Batch, events: list[tuple[_Candidate, bytes]]) -> None:
+    def _send(batch: Batch, events: list[tuple[Candidate, bytes]]) -> None:
         if events:
             stamps = batch.records.timestamps
             records = Records(
@@ -171,37 +165,25 @@ class ThresholdAlert:
             batch.send_records(topics.ALERTS, records, partition=batch.partition)
 
 
-def _event(rule: AlertRule, candidate: _Candidate, change: Change, alert: Episode) -> bytes:
-    """The CloudEvent for a change of `alert` that `candidate` caused; see `headrace.schemas.alert`."""
-    name = "\0".join((rule.rule_id, candidate.device_type, candidate.device_id, str(alert.triggered_at)))
-    alert_id = str(uuid.uuid5(_NAMESPACE, name))
-    data: dict[str, Any] = {
-        "alertId": alert_id,
-        "ruleId": rule.rule_id,
-        "ruleName": rule.name,
-        "deviceId": candidate.device_id,
-        "deviceType": candidate.device_type,
-        "severity": rule.severity,
-        "status": change,
-        "condition": str(rule.condition),
-        "metric": rule.condition.metric,
-        "actualValue": alert.evidence[-1][1],
-        "threshold": rule.condition.threshold,
-        "triggeredAt": alert.triggered_at,
-    }
-    if change == "resolved":
-        data |= {"resolvedAt": candidate.time, "resolvedValue": candidate.value}
-    data["evidence"] = [{"time": time, "value": value} for time, value in alert.evidence]
-    moment = datetime.fromtimestamp(candidate.time / 1000, UTC).isoformat(timespec="milliseconds")
-    return orjson.dumps(
-        {
-            "specversion": "1.0",
-            "id": f"{alert_id}/{change}",
-            "source": SOURCE,
-            "type": TRIGGERED if change == "triggered" else RESOLVED,
-            "subject": candidate.device_id,
-            "time": moment.replace("+00:00", "Z"),
-            "datacontenttype": "application/json",
-            "data": data,
-        }
-    )
+def _covered(readings: Readings, sets: Sequence[RuleSet], which: Ints) -> Readings:
+    """The readings to which some rule applies: the clocks of others stand still, whatever batch they come in."""
+    some = np.array([bool(each.of_type(readings.device_type)) for each in sets])
+    if some.all():
+        return readings
+    return readings.take(np.flatnonzero(some[which[readings.rows]]))
+
+
+def _rules_of(readings: Readings, sets: Sequence[RuleSet], which: Ints) -> list[tuple[int, AlertRule, Flags]]:
+    """Every rule that applies to some of the readings: its place among the others, and to which, (n,)."""
+    number = which[readings.rows]
+    return [
+        (place, each.rules[place], number == index)
+        for index, each in enumerate(sets)
+        for place in each.of_type(readings.device_type)
+    ]
+
+
+def _watched(watched: dict[str, Flags], rule_id: str, clocks: ClockColumn) -> Flags:
+    if rule_id not in watched:
+        watched[rule_id] = np.zeros(len(clocks.clocks), dtype=np.bool_)
+    return watched[rule_id]

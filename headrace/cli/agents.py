@@ -10,6 +10,7 @@ from headrace.agents.threshold_alert import ThresholdAlert
 from headrace.cli.settings import Settings
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import AlertRule
+from headrace.tables.rule_book import rule_table
 
 #: Consumer group of the agents.
 GROUP = "headrace"
@@ -39,5 +40,5 @@ def build_agents(settings: Settings, device_types: Mapping[str, DeviceType], rul
             idle_timeout=rollup.idle_timeout or None,
         ),
         ThreeSigma(pane=detect.pane, panes=detect.panes, warm_up=detect.warm_up, sigmas=detect.sigmas),
-        ThresholdAlert(rules),
+        ThresholdAlert(rules, rule_table(device_types)),
     )

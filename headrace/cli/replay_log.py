@@ -10,6 +10,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from headrace.agents.threshold_alert import ThresholdAlert
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.listing import listing, show_listing
 from headrace.cli.moments import duration, iso_ms, moment
@@ -21,6 +22,7 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.operator import Operator
 from headrace.engine.replay_stretches import Stretch, cut_short, stretches
+from headrace.engine.replicas import read_replicas
 from headrace.schemas.window import sort_size
 
 #: Agents that may run over the log again: nobody counts what they send.
@@ -135,15 +137,16 @@ class ReplayLog:
             warm_up_ms = None if wanted.warm_up is None else round(wanted.warm_up * 1000)
             plan = await stretches(opened.log, operator.topic, GROUP, wanted.from_ms, wanted.to_ms, warm_up_ms)
             if wanted.warm_up is None:
-                await self._check_kept(opened, plan)
+                await self._check_kept(opened, operator, plan)
             began = self._clock.monotonic()
             replay = None
             if plan and not dry_run:
                 replay = await self._replay(opened, operator, plan, screen)
             self._show(plan, replay, self._clock.monotonic() - began, result)
 
-    async def _check_kept(self, opened: OpenedLog, plan: list[Stretch]) -> None:
-        needs = self._looks_back()
+    async def _check_kept(self, opened: OpenedLog, operator: Operator, plan: list[Stretch]) -> None:
+        await read_replicas(opened.log, operator, self._clock)
+        needs = self._looks_back(operator)
         earliest = await cut_short(opened.log, plan, self._wanted.from_ms, round(needs * 1000))
         if earliest is not None:
             raise ConfigError(
@@ -152,14 +155,15 @@ class ReplayLog:
                 f"Give --from {iso_ms(earliest)} or later, or say with --warm-up how much has to do"
             )
 
-    def _looks_back(self) -> float:
+    def _looks_back(self, operator: Operator) -> float:
         """How far back in time results of the agent depend on what was there, seconds."""
+        if isinstance(operator, ThresholdAlert):
+            return operator.looks_back()
         settings = self._setup.settings
         longest = max(map(sort_size, settings.rollup.kinds()))
         seconds: dict[str, float] = {
             "rollup": longest / 1000,
             "detect": float(settings.detect.pane * settings.detect.panes),
-            "alert": max((rule.condition.duration + rule.cooldown_period for rule in self._setup.rules), default=0.0),
         }
         return seconds[self._wanted.agent]
 

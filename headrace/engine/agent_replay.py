@@ -10,12 +10,15 @@ import msgspec
 from headrace.engine.batch import Batch, Send, Shared
 from headrace.engine.clock import Clock
 from headrace.engine.errors import AgentStopped, BadRecord
+from headrace.engine.health import Health
 from headrace.engine.log import Append, Fetched, Reader, TopicPartition
 from headrace.engine.log_range import read_range, reading, split
+from headrace.engine.metrics import Metrics
 from headrace.engine.operator import Operator
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 from headrace.engine.replay_stretches import Stretch
+from headrace.engine.replicas import Replicas
 from headrace.engine.runtime.batches import MAX_CONSECUTIVE_FAILURES
 from headrace.engine.turn import Turn
 
@@ -105,6 +108,8 @@ class AgentReplay:
         self._log = turn.log
         self._clock = clock
         self._operator = operator
+        self._replicas = Replicas(turn.log, clock, Metrics(), Health(clock))
+        self._gate = self._replicas.add(operator)
         self._name = name
         self._group = group
         self._plan = plan
@@ -123,7 +128,7 @@ class AgentReplay:
             LogError: the log failed.
         """
         before = await self.progress()
-        async with reading(self._log) as reader:
+        async with reading(self._log) as reader, self._replicas:
             for stretch in self._plan:
                 known = before.get(stretch.target.partition, Progress(0))
                 if not known.finished and not await self._replay(reader, stretch, known.next_offset, stop):
@@ -168,6 +173,8 @@ class AgentReplay:
         committed_at = self._clock.monotonic()
         async for fetched in read_range(reader, target, position, end, self._max_batch_records):
             warm_up, rest = split(fetched, first)
+            if self._gate is not None:
+                await self._gate.wait_current(fetched.records)
             self._process(warm_up)
             sends += self._process(rest, count=True)
             position = fetched.next_offset

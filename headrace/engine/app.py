@@ -15,6 +15,7 @@ from headrace.engine.health import Health
 from headrace.engine.log import Log, TopicPartition, TopicSpec
 from headrace.engine.metrics import Metrics
 from headrace.engine.operator import HasWatermark, Operator
+from headrace.engine.replicas import Gate, Replicas
 from headrace.engine.runtime.agent import AgentFunction, BatchAgent, BatchTopic
 from headrace.engine.runtime.assignor import StickyAssignor
 from headrace.engine.runtime.batches import Batches
@@ -68,6 +69,7 @@ class App(faust.App):
         self.runtime = runtime or RuntimeSettings()
         self.metrics = metrics or Metrics()
         self.health = health or Health(SystemClock())
+        self._replicas = Replicas(log, self.clock, self.metrics, self.health)
         fixed: dict[str, Any] = {
             "broker": "log://",
             "Agent": BatchAgent,
@@ -95,16 +97,30 @@ class App(faust.App):
         return cast(Callable[[AgentFunction], BatchAgent], super().agent(channel, **options))
 
     def add(self, operators: Iterable[Operator]) -> None:
-        """Run each operator as an agent of its own, and keep its tables in changelogs."""
+        """Run each operator as an agent of its own, and keep its tables in changelogs.
+
+        The replicated tables that it reads (`HasReplicas`) are kept up to date.
+        """
         for operator in operators:
             cast(BatchTableManager, self.tables).register(operator.topic, operator.tables)
-            agent = self.agent(self.batches(operator.topic), name=operator.name)(_loop(operator, self.metrics))
+            agent = self.agent(self.batches(operator.topic), name=operator.name)(
+                _loop(operator, self._replicas.add(operator), self.metrics)
+            )
             agent.operator = operator
 
     async def create_topics(self, topics: Iterable[TopicSpec], *, partitions: int) -> None:
-        """Make these topics and the changelogs of all agents added so far, where they do not exist yet."""
-        specs = [*topics, *cast(BatchTableManager, self.tables).topic_specs(partitions)]
+        """Make these topics, and those of the tables of all agents added so far, where they do not exist yet."""
+        tables = cast(BatchTableManager, self.tables).topic_specs(partitions)
+        specs = [*topics, *tables, *self._replicas.topic_specs()]
         await self.record_log.create_topics(specs)
+
+    async def start(self) -> None:
+        self._replicas.start()
+        await super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        await self._replicas.stop()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run the agents until `stop` is set, then finish running batches and commit.
@@ -175,9 +191,11 @@ async def _ended(starting: asyncio.Task[None]) -> None:
         starting.exception()  # of no interest any more
 
 
-def _loop(operator: Operator, metrics: Metrics) -> Any:
+def _loop(operator: Operator, gate: Gate | None, metrics: Metrics) -> Any:
     async def run(batches: Batches) -> None:
         async for batch in batches:
+            if gate is not None:
+                await gate.wait_current(batch.records)
             operator.process(batch)
             if isinstance(operator, HasWatermark):
                 batch.on_finish(partial(_note_watermark, operator, batch, metrics))

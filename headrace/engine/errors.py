@@ -7,6 +7,7 @@ HeadraceError
 ├── CommitRefused      the partitions are another worker's now; restore and go on
 ├── TopicChanged       a topic is not the one that was read before; its partition stops, visibly
 ├── TableUnreadable    a changelog is damaged or of a newer version; its partition stops, visibly
+├── TableFull          a replicated table has too many entries; the agents that read it wait, visibly
 ├── BadRecord          one record is wrong; dead-letter it, go on
 ├── RetryLater         the other side is busy; try again after `after` seconds
 ├── Disconnected       the other side is gone; connect again
@@ -50,6 +51,10 @@ class TopicChanged(HeadraceError):
 
 class TableUnreadable(HeadraceError):
     """A changelog is damaged, or was written by a newer version of its table. Says what to do about it."""
+
+
+class TableFull(HeadraceError):
+    """A replicated table has more entries than it may. Says what to do about it."""
 
 
 class BadRecord(HeadraceError):

@@ -22,7 +22,9 @@ class TopicSpec(NamedTuple):
         name: topic name.
         partitions: count; 1 or more.
         compacted: keep the newest value per key instead of every record.
-        retention: seconds a record is kept, or None for as long as the log's own limit says.
+        retention: seconds a record is kept, or None for as long as the log's own limit says. Of a compacted topic:
+            seconds for which a value stays that was replaced, or deleted. Only with that do all transports let a
+            compacted topic be read in order, by a `Reader`.
     """
 
     name: str
@@ -53,10 +55,14 @@ class Append:
 
 @dataclass(slots=True)
 class Changes:
-    """Newest values for keys of one partition of a compacted topic; None deletes the key."""
+    """Newest values for keys of one partition of a compacted topic; None deletes the key.
+
+    `time_ms` is their append time, ms since 1970 UTC; if left out, the time at which the log carries them out.
+    """
 
     target: TopicPartition
     entries: Mapping[bytes, bytes | None]
+    time_ms: int | None = None
 
 
 class Member(NamedTuple):

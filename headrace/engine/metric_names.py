@@ -21,6 +21,7 @@ CounterName = Literal[
     "headrace_rebalances_total",
     "headrace_records_read_total",
     "headrace_records_written_total",
+    "headrace_replica_refused_total",
     "headrace_retries_total",
     "headrace_series_refused_total",
     "headrace_sink_records_total",
@@ -36,6 +37,8 @@ GaugeName = Literal[
     "headrace_partitions_assigned",
     "headrace_partitions_stopped",
     "headrace_ready",
+    "headrace_replica_entries",
+    "headrace_replica_lag_records",
     "headrace_sink_state",
     "headrace_watermark_delay_seconds",
 ]
@@ -136,6 +139,14 @@ METRICS: Mapping[MetricName, Metric] = {
         "gauge", "Offsets between the committed position and the end of the log.", ("group", "topic", "partition")
     ),
     "headrace_committed_offset": Metric("gauge", "Committed position.", ("group", "topic", "partition")),
+    # Replicated tables
+    "headrace_replica_entries": Metric("gauge", "Keys that a replicated table holds here.", ("topic",)),
+    "headrace_replica_lag_records": Metric(
+        "gauge", "Changes of its topic that a replicated table here has still to read.", ("topic",)
+    ),
+    "headrace_replica_refused_total": Metric(
+        "counter", "Changes of its topic that a replicated table here could not decode.", ("topic",)
+    ),
     # Sinks
     "headrace_sink_state": Metric("gauge", "1 for the state that the sink is in, 0 for the others.", ("sink", "state")),
     "headrace_sink_records_total": Metric("counter", "Records that the sink stored.", ("sink",)),

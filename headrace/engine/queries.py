@@ -84,8 +84,11 @@ def between(
 ) -> Iterator[dict[str, Any]]:
     """The rows about a device (None: all) whose `start`, or else `time`, is in a range; both ends included."""
     for row in rows:
-        time = row.get("start", row.get("time"))
-        if device is not None and row.get("device_id") != device:
-            continue
-        if (first_ms is None and last_ms is None) or (time is not None and (first_ms is None or time >= first_ms) and (last_ms is None or time <= last_ms)):
-            yield row
+        if device is None or row.get("device_id") == device:
+            time = row.get("start", row.get("time"))
+            if first_ms is last_ms is None or (time is not None and _is_in(time, first_ms, last_ms)):
+                yield row
+
+
+def _is_in(time: int, first_ms: int | None, last_ms: int | None) -> bool:
+    return (first_ms is None or time >= first_ms) and (last_ms is None or time <= last_ms)

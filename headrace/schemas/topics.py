@@ -8,6 +8,8 @@ LATE = "telemetry.late"
 CONFLICTS = "telemetry.conflicts"
 DEAD_LETTERS = "telemetry.dlq"
 ALERTS = "alerts.v1"
+#: Alert rules, compacted: key rule id, value an `AlertRule` as JSON.
+RULES = "rules"
 
 #: What the agents write; partitioned by device like `RAW`.
 OUTPUTS = (READINGS, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)

@@ -3,13 +3,14 @@
 import pytest
 
 from headrace.engine.log import Log
+from tests.contract.change_promises import ChangePromises
 from tests.contract.commit_promises import CommitPromises
 from tests.contract.group_promises import GroupPromises
 from tests.contract.log_access import Names
 from tests.contract.record_promises import RecordPromises
 
 
-class LogContract(RecordPromises, CommitPromises, GroupPromises):
+class LogContract(RecordPromises, ChangePromises, CommitPromises, GroupPromises):
     """All promises."""
 
     @pytest.fixture

@@ -2,19 +2,23 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from headrace.engine.embedded.changes import COMPACT_EVERY
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import LogError, LogInUse
-from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
-from tests.contract.log_access import append, read_all, records
+from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log_range import reading
+from tests.contract.log_access import append, read_all, read_records, records
 from tests.contract.log_contract import LogContract
 
 EVENTS = "events"
@@ -109,7 +113,8 @@ APPENDER = """
 import asyncio, sys
 from pathlib import Path
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 
 async def main():
@@ -146,7 +151,8 @@ import asyncio, resource, signal, sys
 from pathlib import Path
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import LogError
-from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 
 async def main():
@@ -205,4 +211,54 @@ async def test_large_records_do_not_fill_memory(tmp_path: Path) -> None:
     assert fetched is not None
     assert len(fetched.records) < 20
     assert len(await read_all(log, P0)) == 60
+    await log.close()
+
+
+async def test_changes_replaced_long_ago_are_dropped(tmp_path: Path) -> None:
+    """Of a compacted topic that is read in order stay the newest values, and what was replaced within its retention."""
+    log = EmbeddedLog(tmp_path)
+    await log.create_topics([TopicSpec("rules", 1, compacted=True, retention=1.0)])
+    target = TopicPartition("rules", 0)
+    many: dict[bytes, bytes | None] = {b"k%d" % number: b"old" for number in range(COMPACT_EVERY)}
+    for time_ms, entries in (0, many), (1_000, {b"k0": b"new"}), (5_000, {b"k1": b"new"}), (5_500, {b"k2": None}):
+        await log.commit(Transaction(changes=[Changes(target, entries, time_ms)]))
+
+    await log.apply_retention()
+
+    async with reading(log) as reader:
+        found = await reader.read(target, 0, 10_000)
+    assert found is not None
+    assert len(found.records) == COMPACT_EVERY + 2
+    assert [found.offset(0), found.records.keys[0], found.next_offset] == [1, b"k1", COMPACT_EVERY + 3]
+    await log.close()
+
+
+async def test_folder_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -> None:
+    """A data folder without the table of changes is opened, also while its writer is busy."""
+    await EmbeddedLog(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "log.sqlite")) as connection:
+        connection.execute("DROP TABLE changes")
+    await EmbeddedLog(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "log.sqlite", isolation_level=None)) as busy:
+        busy.execute("BEGIN IMMEDIATE")
+        log = EmbeddedLog(tmp_path)
+
+    await log.create_topics([TopicSpec("rules", 1, compacted=True, retention=1.0)])
+    await log.commit(Transaction(changes=[Changes(TopicPartition("rules", 0), {b"k": b"v"})]))
+    assert (await log.end_offsets("rules"))[TopicPartition("rules", 0)] == 1
+    await log.close()
+
+
+async def test_a_compacted_topic_can_be_read_in_order_from_some_day_on(tmp_path: Path) -> None:
+    """Made with a retention when it is there already: what it holds was there from the beginning."""
+    log, target = EmbeddedLog(tmp_path), TopicPartition("rules", 0)
+    await log.create_topics([TopicSpec("rules", 1, compacted=True)])
+    await log.commit(Transaction(changes=[Changes(target, {b"a": b"1", b"b": b"1"}, 10)]))
+
+    for _ in range(2):
+        await log.create_topics([TopicSpec("rules", 1, compacted=True, retention=1.0)])
+    await log.commit(Transaction(changes=[Changes(target, {b"a": b"2"}, 20)]))
+
+    found = await read_records(log, target)
+    assert [found.keys, found.values, found.timestamps] == [[b"a", b"b", b"a"], [b"1", b"1", b"2"], [0, 0, 20]]
     await log.close()

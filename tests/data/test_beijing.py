@@ -176,7 +176,13 @@ def milliseconds(moment: datetime) -> int:
 def buckets(frame: pl.DataFrame, size: Mapping[str, str]) -> dict[tuple[str, int], dict[str, Any]]:
     """By station and start of window, the aggregates of each measure that is there."""
     grouped = frame.sort("station", "time").group_by_dynamic(
-        "moment", **size, group_by="station", start_by="window", closed="left", label="left"
+        "moment",
+        every=size["every"],
+        period=size["period"],
+        group_by="station",
+        start_by="window",
+        closed="left",
+        label="left",
     )
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for name in COLUMNS.values():

@@ -51,6 +51,17 @@ CREATE TABLE IF NOT EXISTS tallies (
     PRIMARY KEY (topic, minute_ms, device_type)
 ) WITHOUT ROWID;
 """
+#: What data folders that were made by an earlier headrace do not have yet; it does not mind.
+_ADDED = """
+CREATE TABLE IF NOT EXISTS changes (
+    partition_id INTEGER NOT NULL,
+    at_offset INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    value BLOB,
+    time_ms INTEGER NOT NULL,
+    PRIMARY KEY (partition_id, at_offset)
+) WITHOUT ROWID;
+"""
 
 
 def connect(folder: Path) -> sqlite3.Connection:
@@ -74,6 +85,7 @@ def connect(folder: Path) -> sqlite3.Connection:
             raise LogError(f"{target} has format {version}, this headrace reads {SCHEMA_VERSION}; upgrade headrace")
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+        connection.executescript(_ADDED)
     except sqlite3.Error as error:
         connection.close()
         raise LogError(f"cannot open the log {target}: {error}") from error

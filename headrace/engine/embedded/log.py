@@ -11,6 +11,7 @@ from typing import Any
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded import codec, operations
+from headrace.engine.embedded.changes import read_changes
 from headrace.engine.embedded.database import MEMORY, connect
 from headrace.engine.embedded.reader import ReadThread
 from headrace.engine.embedded.sole_member import SharedReader, SoleMember
@@ -69,6 +70,7 @@ class EmbeddedLog:
         self._tail = Tail()
         self._waiters: set[asyncio.Event] = set()
         self._commits = 0
+        self._looking = asyncio.Lock()
         self._clock = SystemClock()
         self._poller: asyncio.Task[None] | None = None
 
@@ -93,16 +95,22 @@ class EmbeddedLog:
             for append in transaction.appends
             if len(append.records)
         ]
-        changes = [(self._compacted(change.target).id, change.entries) for change in transaction.changes]
+        now_ms = self._clock.now_ms()
+        changes = [
+            (self._compacted(change.target), change.entries, now_ms if change.time_ms is None else change.time_ms)
+            for change in transaction.changes
+        ]
         positions = [(self._known(target).id, offset) for target, offset in transaction.positions.items()]
-        bases = await self._write(
+        committed: operations.Committed = await self._write(
             lambda connection: operations.commit(connection, appends, changes, transaction.group, positions)
         )
-        for (_, body, append), base in zip(appends, bases, strict=True):
+        for (_, body, append), base in zip(appends, committed.bases, strict=True):
             next_offset = base + len(append.records)
             self._tail.put(Fetched(append.target, base, next_offset, append.records), len(body))
-            self._ends[append.target] = max(self._ends.get(append.target, 0), next_offset)
-        if appends:
+            self._move_end(append.target, next_offset)
+        for target, end in committed.ends.items():
+            self._move_end(target, end)
+        if appends or committed.ends:
             self._notify()
         self._commits += 1
         if self._commits % RETENTION_EVERY == 0:
@@ -115,12 +123,16 @@ class EmbeddedLog:
             return recent
         if offset >= self._ends.get(target, 0):
             return None
-        partition = self._ordinary(target)
-        rows = await self._reader.run(lambda connection: operations.read(connection, partition, offset, max_records))
+        end = self._ends[target]  # as of now: what is appended while reading is not to be passed over
+        if self._known(target).ordered:
+            job = partial(read_changes, target=target, offset=offset, max_records=max_records)
+            found = await self._reader.run(partial(job, partition_id=self._known(target).id))
+        else:
+            partition = self._ordinary(target)
+            read = partial(operations.read, partition=partition, offset=offset, max_records=max_records)
+            found = operations.assemble(target, offset, await self._reader.run(read))
         # Nothing there although the end is further on: retention dropped it all.
-        return operations.assemble(target, offset, rows) or Fetched(
-            target, offset, self._ends[target], Records([], [], [])
-        )
+        return found or Fetched(target, offset, end, Records([], [], []))
 
     async def wait(self, positions: Mapping[TopicPartition, int], timeout: float) -> bool:
         changed = asyncio.Event()
@@ -180,8 +192,7 @@ class EmbeddedLog:
             yield Piece([], 0, True)
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
-        if await self._reader.others_changed():
-            await self._load()
+        await self._look()
         return {target: self._ends.get(target, 0) for target in self._partitions if target.topic == topic}
 
     async def offsets_at(self, topic: str, time_ms: int) -> dict[TopicPartition, int]:
@@ -231,8 +242,17 @@ class EmbeddedLog:
         """Read which partitions there are and where they end; other processes may have added to both."""
         for partition in await self._reader.run(operations.partitions):
             self._partitions[partition.target] = partition
-            self._ends[partition.target] = max(self._ends.get(partition.target, 0), partition.next_offset)
+            self._move_end(partition.target, partition.next_offset)
         self._notify()
+
+    async def _look(self) -> None:
+        """Know what other processes have committed by now."""
+        async with self._looking:  # whoever comes second waits for what the first one was told of
+            if await self._reader.others_changed():
+                await self._load()
+
+    def _move_end(self, target: TopicPartition, end: int) -> None:
+        self._ends[target] = max(self._ends.get(target, 0), end)
 
     def _poll_others(self) -> None:
         """Keep one task looking for appends of other processes while anybody waits."""
@@ -242,8 +262,10 @@ class EmbeddedLog:
     async def _poll(self) -> None:
         while self._waiters:
             await self._clock.sleep(POLL_INTERVAL)
-            if self._writer.failure is not None or await self._reader.others_changed():
-                await self._load()
+            if self._writer.failure is not None:
+                self._notify()
+            else:
+                await self._look()
 
     def _notify(self) -> None:
         for waiter in self._waiters:

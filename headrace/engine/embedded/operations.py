@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from headrace.engine.embedded import codec
+from headrace.engine.embedded.changes import add_changes, begin_changes, compact
 from headrace.engine.embedded.database import OFFSET_BITS
 from headrace.engine.log import Append, Fetched, Tally, TopicPartition, TopicSpec
 from headrace.engine.records import Records
@@ -22,6 +23,15 @@ class Partition(NamedTuple):
     target: TopicPartition
     compacted: bool
     next_offset: int
+    #: Compacted, with its changes in order besides.
+    ordered: bool
+
+
+class Committed(NamedTuple):
+    """Base offset of each append, and new ends of partitions whose changes are kept in order."""
+
+    bases: list[int]
+    ends: dict[TopicPartition, int]
 
 
 class Retention(NamedTuple):
@@ -35,6 +45,8 @@ def create_topics(connection: sqlite3.Connection, topics: Sequence[TopicSpec]) -
     """Add the partitions of topics that have none yet."""
     for topic in topics:
         if connection.execute("SELECT 1 FROM partitions WHERE topic = ?", (topic.name,)).fetchone():
+            if topic.compacted and topic.retention is not None:
+                begin_changes(connection, topic.name, topic.retention)
             continue
         connection.executemany(
             "INSERT INTO partitions (topic, partition, compacted, retention) VALUES (?, ?, ?, ?)",
@@ -55,26 +67,32 @@ def extend_topic(connection: sqlite3.Connection, name: str, partitions: int) -> 
 
 def partitions(connection: sqlite3.Connection) -> list[Partition]:
     """Every partition there is."""
-    rows = connection.execute("SELECT id, topic, partition, compacted, next_offset FROM partitions")
-    return [Partition(row[0], TopicPartition(row[1], row[2]), bool(row[3]), row[4]) for row in rows]
+    rows = connection.execute("SELECT id, topic, partition, compacted, next_offset, retention FROM partitions")
+    return [
+        Partition(row[0], TopicPartition(row[1], row[2]), bool(row[3]), row[4], bool(row[3]) and row[5] is not None)
+        for row in rows
+    ]
 
 
 def commit(
     connection: sqlite3.Connection,
     appends: Sequence[tuple[Partition, bytes, Append]],
-    changes: Sequence[tuple[int, Mapping[bytes, bytes | None]]],
+    changes: Sequence[tuple[Partition, Mapping[bytes, bytes | None], int]],
     group: str,
     positions: Sequence[tuple[int, int]],
-) -> list[int]:
-    """All effects of one `Transaction`; returns the base offset of each append."""
+) -> Committed:
+    """All effects of one `Transaction`; changes come with their append time, ms."""
     bases = [_append(connection, partition, body, append) for partition, body, append in appends]
-    for partition_id, entries in changes:
-        _change(connection, partition_id, entries)
+    ends: dict[TopicPartition, int] = {}
+    for partition, entries, time_ms in changes:
+        _change(connection, partition.id, entries)
+        if partition.ordered:
+            ends[partition.target] = add_changes(connection, partition.id, entries, time_ms)
     connection.executemany(
         "INSERT INTO positions VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
         [(group, partition_id, offset) for partition_id, offset in positions],
     )
-    return bases
+    return Committed(bases, ends)
 
 
 def _append(connection: sqlite3.Connection, partition: Partition, body: bytes, append: Append) -> int:
@@ -186,6 +204,7 @@ def tallies(connection: sqlite3.Connection, topic: str) -> dict[Tally, int]:
 
 def retain(connection: sqlite3.Connection, keep: Retention) -> int:
     """Drop old rows; returns how many records. What a group has yet to read stays, however old."""
+    compact(connection)
     dropped = 0
     found = connection.execute(
         "SELECT p.id, p.start_offset, p.newest_ms, p.bytes, coalesce(p.retention, ?), min(g.next_offset)"

@@ -136,9 +136,10 @@ def _by_partition(appends: list[Append], changes: list[Changes], now_ms: int) ->
             parts.setdefault(append.target, []).append(append.records)
     for change in changes:
         if change.entries:
-            parts.setdefault(change.target, []).append(_change_records(change.entries, now_ms))
+            stamp = now_ms if change.time_ms is None else change.time_ms
+            parts.setdefault(change.target, []).append(_change_records(change.entries, stamp))
     return {target: Records.concat(records) for target, records in parts.items()}
 
 
-def _change_records(entries: Mapping[bytes, bytes | None], now_ms: int) -> Records:
-    return Records(list(entries), list(entries.values()), [now_ms] * len(entries))
+def _change_records(entries: Mapping[bytes, bytes | None], time_ms: int) -> Records:
+    return Records(list(entries), list(entries.values()), [time_ms] * len(entries))

@@ -23,6 +23,8 @@ NEVER_MS = 2**63 - 1
 SEGMENTS, LARGEST_SEGMENT = 4, 1 << 30
 #: Bytes of a segment where the latest per key is kept: the segment in use is not compacted, and is restored whole.
 COMPACTED_SEGMENT = 32 << 20
+#: Kafka's own default of how long a deleted key is remembered for those who read slowly.
+DELETED_KEPT_MS = 86_400_000
 #: Bytes that the indices of a segment may take. Brokers make them as large as that at first, with Kafka's 10 MiB for
 #: hundreds of partitions at a cost.
 INDEX = 4 << 20
@@ -130,6 +132,9 @@ def _config(spec: TopicSpec, copies: int, settings: KafkaSettings) -> list[tuple
             "cleanup.policy": "compact",
             "segment.bytes": max(largest, COMPACTED_SEGMENT),
         }
+        if spec.retention is not None:
+            kept_ms = round(spec.retention * 1000)
+            config |= {"min.compaction.lag.ms": kept_ms, "delete.retention.ms": max(kept_ms, DELETED_KEPT_MS)}
     else:
         config |= {
             "retention.bytes": settings.retention_bytes,

@@ -29,15 +29,27 @@ async def allow_deletion(bootstrap: str, topic: str) -> None:
     await _configure(bootstrap, topic, {"cleanup.policy": "compact,delete"})
 
 
-async def begin_segments_often(bootstrap: str, topic: str) -> None:
-    """Begin a new segment of a compacted topic twice a second: only those before it are compacted."""
-    await _configure(bootstrap, topic, {"cleanup.policy": "compact", "segment.ms": "500"})
+async def begin_segments_often(bootstrap: str, topic: str, **configs: str) -> None:
+    """Begin a new segment of a compacted topic twice a second: only those before it are compacted.
+
+    Other settings are written with underscores for dots.
+    """
+    others = {name.replace("_", "."): value for name, value in configs.items()}
+    await _configure(bootstrap, topic, {"cleanup.policy": "compact", "segment.ms": "500", **others})
 
 
 async def _configure(bootstrap: str, topic: str, configs: dict[str, str]) -> None:
     """Set these, and everything else back to what the brokers have."""
     async with admin(bootstrap) as client:
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
+
+
+async def config(bootstrap: str, topic: str, name: str) -> str:
+    """The value of a topic's setting."""
+    async with admin(bootstrap) as client:
+        wanted = ConfigResource(ConfigResourceType.TOPIC, topic, configs={name: ""})
+        (response,) = await client.describe_configs([wanted])
+        return str(next(value for key, value, *_ in response.resources[0][4] if key == name))
 
 
 async def delete_records(bootstrap: str, target: TopicPartition, before: int) -> None:
