@@ -3,13 +3,14 @@
 import pytest
 
 from headrace.engine.log import Log
+from tests.contract.catch_up_promises import CatchUpPromises
 from tests.contract.commit_promises import CommitPromises
 from tests.contract.group_promises import GroupPromises
 from tests.contract.log_access import Names
 from tests.contract.record_promises import RecordPromises
 
 
-class LogContract(RecordPromises, CommitPromises, GroupPromises):
+class LogContract(RecordPromises, CommitPromises, CatchUpPromises, GroupPromises):
     """All promises."""
 
     @pytest.fixture
