@@ -103,11 +103,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
-def test_function_of_the_agent_guide_prints_what_it_says() -> None:
-    """The whole program of docs/guides/add-an-agent.md, as somebody would try it."""
-    program = samples("add-an-agent.md")[0]
+@pytest.mark.parametrize("guide", ["add-an-agent.md", "tables.md"])
+def test_program_of_a_guide_prints_what_it_says(guide: str) -> None:
+    """The whole first program, as somebody would try it."""
+    program = samples(guide)[0]
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert f"prints `{done.stdout.strip()}`" in (ROOT / "docs" / "guides" / "add-an-agent.md").read_text()
+    assert f"prints `{done.stdout.strip()}`" in (ROOT / "docs" / "guides" / guide).read_text()
 
 
 def test_program_of_the_guide_to_replicated_tables_prints_what_it_says() -> None:

@@ -157,11 +157,9 @@ class Known(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Some of what changed in a compacted partition, in the order of the log; None deletes a key.
+    """Some of what changed in a compacted partition, from `position` on, in the order of the log; None deletes a key.
 
-    Args:
-        position: from here on it can be read once more.
-        anew: it cannot be told what changed: forget what you know, this is the first of everything there is.
+    `anew` says that nobody knows what changed: forget what you know, this is the first piece of all there is.
     """
 
     entries: Sequence[tuple[bytes, bytes | None]]

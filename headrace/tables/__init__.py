@@ -6,6 +6,7 @@ from headrace.tables.keyvalue import KeyValue
 from headrace.tables.panes import PaneTable
 from headrace.tables.registry import Registry
 from headrace.tables.replicated import Replicated
+from headrace.tables.rocks import RocksStores
 from headrace.tables.rules import load_rules
 from headrace.tables.seen import Seen
 from headrace.tables.windows import WindowTable
@@ -16,6 +17,7 @@ __all__ = [
     "PaneTable",
     "Registry",
     "Replicated",
+    "RocksStores",
     "Seen",
     "WindowTable",
     "load_device_types",

@@ -247,9 +247,7 @@ class View(Mapping[K, V]):
         return value
 
     def __iter__(self) -> Iterator[K]:
-        for key in self._part:
-            if self._part.live(self._part.get(key), self._part.time) is not None:
-                yield self._schema.join(key)
+        return map(self._schema.join, self._part)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

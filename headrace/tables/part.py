@@ -1,6 +1,7 @@
 """One partition of a key-value table: what is committed, what finished batches changed since, and the table's time."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, Generic
 
 from headrace.tables.keys import Key
@@ -38,9 +39,13 @@ class Part(Generic[V]):
         return overlaid(self.store.range(first, last, above), above, first, last)
 
     def __iter__(self) -> Iterator[Key]:
-        """All keys, in any order, expired or not."""
-        yield from (key for key in self.store if key not in self._changed)
-        yield from (key for key, kept in self._changed.items() if kept is not None)
+        """All keys, in any order, but for expired ones."""
+        stored = (key for key in self.store if key not in self._changed) if self._changed else iter(self.store)
+        changed = (key for key, kept in self._changed.items() if kept is not None)
+        keys = chain(stored, changed)
+        if self._ttl is None:
+            return keys
+        return (key for key in keys if self.live(self.get(key), self.time) is not None)
 
     def kept(self, value: V | None, time: int) -> Any:
         """A value as it is kept when it is written at `time`."""

@@ -3,6 +3,7 @@
 import pytest
 
 from headrace.engine.log import Log
+from tests.contract.catch_up_promises import CatchUpPromises
 from tests.contract.change_promises import ChangePromises
 from tests.contract.commit_promises import CommitPromises
 from tests.contract.group_promises import GroupPromises
@@ -10,7 +11,7 @@ from tests.contract.log_access import Names
 from tests.contract.record_promises import RecordPromises
 
 
-class LogContract(RecordPromises, ChangePromises, CommitPromises, GroupPromises):
+class LogContract(RecordPromises, ChangePromises, CommitPromises, CatchUpPromises, GroupPromises):
     """All promises."""
 
     @pytest.fixture

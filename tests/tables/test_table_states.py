@@ -175,5 +175,5 @@ class DiskStates(TableStates):
 def test_table_equals_its_changelog(machine: type[TableStates]) -> None:
     """A dictionary that is committed, refused, restored, expired and read like the table is always the same."""
     case = machine.TestCase
-    case.settings = settings(max_examples=40 if machine is TableStates else 8, stateful_step_count=20)
+    case.settings = settings(max_examples=40 if machine is TableStates else 6, stateful_step_count=20)
     case().runTest()

@@ -251,3 +251,22 @@ def test_expired_entries_are_deleted(stores: MakeStores, closing: list[KeyValue[
         assert list(table.range(0)) == [((7,), 7)]
 
     assert left == [1_501, 501, 1, 1]
+
+
+def test_entry_that_is_written_again_lives_on(stores: MakeStores, closing: list[KeyValue[Any, Any]]) -> None:
+    """It is deleted when its last write is long ago, not its first; after a restart too."""
+    changelog, table = Changelog(), KeyValue.typed("fresh", key=tuple[int], value=int, ttl=1, stores=stores())
+    closing.append(table)
+    changelog.restore(table)
+    for at in (0, 900, 1_500, 1_899):
+        if at < 1_000:
+            table.update(0, {(7,): at}, at=at)
+        table.update(0, {}, at=at)
+        changelog.commit(table)
+        changelog.restore(table)
+        assert table.get(0, (7,)) == min(at, 900)
+
+    table.update(0, {}, at=1_900)
+    changelog.commit(table)
+    assert list(table.range(0)) == []
+    assert changelog.newest().keys() <= {b"\0time", b"\0digest"}
