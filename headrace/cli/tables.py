@@ -11,11 +11,12 @@ from rich.text import Text
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.listing import listing, printable, show_listing
-from headrace.cli.moments import iso_ms
+from headrace.cli.moments import iso_ms, moment
 from headrace.cli.opened_log import OpenedLog, load_settings, log_data_option, opened_log
 from headrace.cli.running import Mistakes, config_option
 from headrace.cli.settings import Settings
 from headrace.cli.show_group import ShowGroup
+from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
 from headrace.engine.operator import Readable
@@ -51,6 +52,8 @@ def tables() -> None:
 @tables.command()
 @click.argument("name", required=False)
 @click.option("--device", metavar="ID", help="Only what is about this device.")
+@click.option("--from", "from_", metavar="TIME", help="Only what starts at TIME or later, ISO 8601 or as 2h (ago).")
+@click.option("--to", metavar="TIME", help="Only what starts at TIME or before.")
 @click.option(
     "--limit", type=click.IntRange(min=0), help=f"So many rows; 0 for all. Default: {LIMIT}, with --json all."
 )
@@ -58,15 +61,23 @@ def tables() -> None:
 @log_data_option
 @config_option
 def show(
-    name: str | None, device: str | None, limit: int | None, as_json: bool, data: Path | None, config: Path | None
+    name: str | None,
+    device: str | None,
+    from_: str | None,
+    to: str | None,
+    limit: int | None,
+    as_json: bool,
+    data: Path | None,
+    config: Path | None,
 ) -> None:
     """List all tables, or show the rows of the table NAME.
 
     What is shown is what was committed, read from the changelogs. With --device only its partition is read; standard
     error says which worker has that now.
     """
-    unfit = name is None and (device is not None or limit is not None)
-    wrong = Mistakes(["--device and --limit are about rows: name a table"] if unfit else [])
+    unfit = name is None and any(option is not None for option in (device, from_, to, limit))
+    wrong = Mistakes(["--device, --from, --to and --limit are about rows: name a table"] if unfit else [])
+    first, last = _moment(wrong, "--from", from_), _moment(wrong, "--to", to)
     settings = load_settings(wrong, config, data)
     chosen = wrong.take(lambda: _chosen(settings, name)) if settings is not None else None
     wrong.check()
@@ -76,7 +87,12 @@ def show(
         asyncio.run(_list(settings, data, chosen, as_json))
     else:
         most = limit if limit is not None else 0 if as_json else LIMIT
-        asyncio.run(_show(settings, data, chosen[0], device, most, as_json))
+        wanted = _Wanted(device, first, last, most)
+        asyncio.run(_show(settings, data, chosen[0], wanted, as_json))
+
+
+def _moment(wrong: Mistakes, option: str, text: str | None) -> int | None:
+    return None if text is None else wrong.take(lambda: moment(option, text, SystemClock().now_ms()))
 
 
 def _chosen(settings: Settings, name: str | None) -> list[_Kept]:
@@ -124,15 +140,22 @@ async def _list(settings: Settings, data: Path | None, chosen: list[_Kept], as_j
     show_listing(table)
 
 
-async def _show(
-    settings: Settings, data: Path | None, kept: _Kept, device: str | None, most: int, as_json: bool
-) -> None:
+class _Wanted(NamedTuple):
+    """Which rows: about a device, that start in a range of time (ms), and how many; 0 for all."""
+
+    device: str | None
+    first_ms: int | None
+    last_ms: int | None
+    most: int
+
+
+async def _show(settings: Settings, data: Path | None, kept: _Kept, wanted: _Wanted, as_json: bool) -> None:
     async with opened_log(settings, data) as opened:
         if changelog_topic(GROUP, kept.table.name) not in {spec.name for spec in await opened.log.topics()}:
             raise ConfigError(f"table {kept.table.name} is not there yet: no worker has run on this log")
-        if device is not None:
-            await _say_owner(opened, kept, device)
-        rows = _rows(opened, kept, device, most)
+        if wanted.device is not None:
+            await _say_owner(opened, kept, wanted.device)
+        rows = _rows(opened, kept, wanted)
         if not as_json:
             _print([row async for row in rows])
             return
@@ -140,13 +163,15 @@ async def _show(
             click.echo(orjson.dumps(row).decode())
 
 
-async def _rows(opened: OpenedLog, kept: _Kept, device: str | None, most: int) -> AsyncIterator[dict[str, Any]]:
-    """The rows of a table, `most` of them unless that is 0; says so if there are more."""
+async def _rows(opened: OpenedLog, kept: _Kept, wanted: _Wanted) -> AsyncIterator[dict[str, Any]]:
+    """The rows of a table; says so if there are more than wanted."""
     number = 0
-    async for partition, row in table_rows(opened.log, GROUP, kept.table, device):
+    async for partition, row in table_rows(
+        opened.log, GROUP, kept.table, wanted.device, wanted.first_ms, wanted.last_ms
+    ):
         number += 1
-        if most and number > most:
-            click.echo(f"the first {most}; --limit 0 shows all", err=True)
+        if wanted.most and number > wanted.most:
+            click.echo(f"the first {wanted.most}; --limit 0 shows all", err=True)
             return
         yield {"partition": partition, **row}
 

@@ -89,7 +89,9 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
             metrics=monitoring.metrics,
             health=monitoring.health,
         )
-        app.add(build_agents(settings, setup.device_types, setup.rules))
+        agents = build_agents(settings, setup.device_types, setup.rules)
+        app.add(agents)
+        monitoring.answer_about(app, agents)
         # Takes as long as Kafka is away.
         if not await finishes(app.create_topics(topic_specs(settings), partitions=settings.log.partitions), stop):
             return

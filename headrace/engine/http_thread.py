@@ -40,7 +40,7 @@ class HttpThread:
 
     Args:
         host, port: where to listen; port 0 is any free one.
-        answer: the response to a method and a path; called on the thread, one call at a time.
+        answer: the response to a method and a target (path and query); called on the thread, one call at a time.
         patience: seconds that a request and its answer may take together.
     Raises:
         OSError: the address cannot be listened on.
@@ -133,21 +133,21 @@ class HttpThread:
         if not 0 <= end <= MAX_HEAD_BYTES:
             return _encode(Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b""))
         try:
-            method, path = _parse(head)
+            method, target = _parse(head)
         except ValueError:
             return _encode(Answer(HTTPStatus.BAD_REQUEST, b"not HTTP/1\n"))
-        return _encode(self._ask(method, path), with_body=method != "HEAD")
+        return _encode(self._ask(method, target), with_body=method != "HEAD")
 
-    def _ask(self, method: str, path: str) -> Answer:
+    def _ask(self, method: str, target: str) -> Answer:
         try:
-            return self._answer(method, path)
+            return self._answer(method, target)
         except Exception:
-            logger.exception("http_failed", path=path)
+            logger.exception("http_failed", target=target)
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the log\n")
 
 
 def _parse(head: bytes) -> tuple[str, str]:
-    """Method and path of a request.
+    """Method and target of a request.
 
     Raises:
         ValueError: it is none.
@@ -155,7 +155,7 @@ def _parse(head: bytes) -> tuple[str, str]:
     method, target, version = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
     if not version.startswith("HTTP/1."):
         raise ValueError(version)
-    return method, target.partition("?")[0]
+    return method, target
 
 
 def _encode(answer: Answer, *, with_body: bool = True) -> bytes:

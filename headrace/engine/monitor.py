@@ -1,9 +1,10 @@
-"""`/metrics`, `/health` and `/ready` of a worker, over HTTP."""
+"""`/metrics`, `/health`, `/ready` and `/tables` of a worker, over HTTP."""
 
 import json
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Self
+from urllib.parse import parse_qsl, unquote
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,12 +14,15 @@ from headrace.engine.errors import ConfigError
 from headrace.engine.health import Health
 from headrace.engine.http_thread import Answer, HttpThread
 from headrace.engine.metrics import Metrics
+from headrace.engine.table_server import TableServer
 
 MAX_PORT = 65_535
 #: Problems shown; the rest is a number.
 MAX_SHOWN = 20
 
 PATHS = ("/metrics", "/health", "/ready")
+#: Below this path tables are asked, where there are any.
+TABLES = "/tables"
 
 logger = structlog.get_logger(__name__)
 
@@ -47,7 +51,7 @@ class MonitorSettings(BaseModel):
 class Monitor:
     """Answers from `start` to `stop`, if a port is configured; a blocked event loop does not keep it from answering.
 
-    It shows nothing but `metrics` and `health`, which are safe for threads.
+    It shows `metrics` and `health`, which are safe for threads, and what `tables` answers.
 
     Args:
         settings: where to listen.
@@ -65,6 +69,8 @@ class Monitor:
         self._clock = clock
         self._index = index
         self._server: HttpThread | None = None
+        #: Answers about tables; None while there are none to be asked.
+        self.tables: TableServer | None = None
 
     @property
     def port(self) -> int:
@@ -104,12 +110,18 @@ class Monitor:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def answer(self, method: str, path: str) -> Answer:
+    def answer(self, method: str, target: str) -> Answer:
         """The response to a request, whoever carries it."""
-        if path not in PATHS:
-            return Answer(HTTPStatus.NOT_FOUND, f"there is {', '.join(PATHS)}\n".encode())
+        path, _, query = target.partition("?")
+        about, _, name = path.lstrip("/").partition("/")
+        tables = self.tables if f"/{about}" == TABLES else None
+        if path not in PATHS and tables is None:
+            known = [*PATHS, TABLES] if self.tables else PATHS
+            return Answer(HTTPStatus.NOT_FOUND, f"there is {', '.join(known)}\n".encode())
         if method not in ("GET", "HEAD"):
             return Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"GET or HEAD\n")
+        if tables is not None:
+            return tables.answer(unquote(name), dict(parse_qsl(query)))
         if path == "/metrics":
             return self._export()
         return self._judge(self._problems() if path == "/health" else self._reasons())

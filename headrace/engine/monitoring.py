@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Self
 
+from headrace.engine.app import App
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.collectors import Collectors, LagCollector, Reads, ledger_collector
 from headrace.engine.health import Health
@@ -12,6 +13,9 @@ from headrace.engine.ledger import Ledger
 from headrace.engine.log import Log
 from headrace.engine.metrics import Metrics
 from headrace.engine.monitor import Monitor, MonitorSettings
+from headrace.engine.operator import Operator
+from headrace.engine.queries import Queries
+from headrace.engine.table_server import TableServer
 
 
 class Monitoring:
@@ -54,6 +58,10 @@ class Monitoring:
     def watch_ledger(self, read: Callable[[], Awaitable[Ledger]]) -> None:
         """Read the ledger from now on; call before entering."""
         self._collectors.add("ledger", ledger_collector(self.metrics, read), self._settings.interval)
+
+    def answer_about(self, app: App, operators: Sequence[Operator]) -> None:
+        """Answer questions about the tables of these operators from now on; call on the app's event loop."""
+        self.monitor.tables = TableServer(Queries(app, operators))
 
     async def __aenter__(self) -> Self:
         """Raises ConfigError when the address cannot be listened on."""

@@ -1,6 +1,6 @@
 """Interactive queries: what the tables of a running app hold about a device, or which worker knows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from headrace.engine.app import App
@@ -8,7 +8,7 @@ from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
 from headrace.engine.operator import Operator, Readable
 from headrace.engine.runtime.tables import BatchTableManager
-from headrace.engine.table_reader import partition_of
+from headrace.engine.table_reader import between, partition_of
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class Queries:
         operators: those it was given by `App.add`.
     """
 
-    def __init__(self, app: App, operators: tuple[Operator, ...]) -> None:
+    def __init__(self, app: App, operators: Iterable[Operator]) -> None:
         self._app = app
         self._tables = {
             table.name: (operator.topic, table)
@@ -77,18 +77,3 @@ class Queries:
             rows = state.rows(state.entries_of(target.partition, device))
             return Answer(target.partition, True, None, list(between(rows, device, first_ms, last_ms)))
         return Answer(target.partition, False, (await log.owners(group)).get(target), [])
-
-
-def between(
-    rows: Iterator[dict[str, Any]], device: str | None, first_ms: int | None, last_ms: int | None
-) -> Iterator[dict[str, Any]]:
-    """The rows about a device (None: all) whose `start`, or else `time`, is in a range; both ends included."""
-    for row in rows:
-        if device is None or row.get("device_id") == device:
-            time = row.get("start", row.get("time"))
-            if first_ms is last_ms is None or (time is not None and _is_in(time, first_ms, last_ms)):
-                yield row
-
-
-def _is_in(time: int, first_ms: int | None, last_ms: int | None) -> bool:
-    return (first_ms is None or time >= first_ms) and (last_ms is None or time <= last_ms)

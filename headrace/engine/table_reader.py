@@ -26,7 +26,14 @@ def partition_of(log: Log, group: str, table: str, device: str) -> int:
     return Partitioner(log.partitions(changelog_topic(group, table))).partition(device.encode())
 
 
-async def table_rows(log: Log, group: str, table: Readable, device: str | None = None) -> AsyncIterator[TableRow]:
+async def table_rows(
+    log: Log,
+    group: str,
+    table: Readable,
+    device: str | None = None,
+    first_ms: int | None = None,
+    last_ms: int | None = None,
+) -> AsyncIterator[TableRow]:
     """The rows of a table, partition by partition, in the order of their keys.
 
     Reads the changelog of each partition whole, or with `device` that of its partition.
@@ -34,6 +41,7 @@ async def table_rows(log: Log, group: str, table: Readable, device: str | None =
     Args:
         table: an object that knows the table's entries; what it holds itself is not looked at.
         device: only rows about it.
+        first_ms, last_ms: only rows whose `start` (or `time`) is in between, both included; ms since 1970 UTC.
     Raises:
         KeyError: the table has no changelog.
         LogError, TableUnreadable: it cannot be read.
@@ -45,9 +53,20 @@ async def table_rows(log: Log, group: str, table: Readable, device: str | None =
         entries = {key: value async for part in log.restore(target) for key, value in part}
         entries.pop(VERSION_KEY, None)
         with readable(target, "`headrace topics reset` starts tables over"):
-            for row in _about(table.rows(entries), device):
+            for row in between(table.rows(entries), device, first_ms, last_ms):
                 yield TableRow(number, row)
 
 
-def _about(rows: Iterator[dict[str, Any]], device: str | None) -> Iterator[dict[str, Any]]:
-    return (row for row in rows if device is None or row.get("device_id") == device)
+def between(
+    rows: Iterator[dict[str, Any]], device: str | None, first_ms: int | None, last_ms: int | None
+) -> Iterator[dict[str, Any]]:
+    """The rows about a device (None: all) whose `start`, or else `time`, is in a range; both ends included."""
+    for row in rows:
+        if device is None or row.get("device_id") == device:
+            time = row.get("start", row.get("time"))
+            if first_ms is last_ms is None or (time is not None and _is_in(time, first_ms, last_ms)):
+                yield row
+
+
+def _is_in(time: int, first_ms: int | None, last_ms: int | None) -> bool:
+    return (first_ms is None or time >= first_ms) and (last_ms is None or time <= last_ms)

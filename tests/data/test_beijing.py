@@ -24,7 +24,7 @@ from headrace.engine.log import TopicSpec
 from headrace.engine.testkit import Driven, drive, reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
-from headrace.schemas.window import parse_window
+from headrace.schemas.window import Hopping, parse_window
 from headrace.tables.aggregates import Aggregation
 
 COLUMNS = {
@@ -141,56 +141,56 @@ def test_rollups_equal_polars_on_the_raw_files(
 ) -> None:
     """Every bucket and field, of closed windows in the database, and of open ones in the table."""
     folder, _ = replayed
-    rows = asyncio.run(stored(folder, f"SELECT device_id, start, measures FROM rollups WHERE \"window\" = '{window}'"))
-    closed = {(row["device_id"], milliseconds(row["start"])): json.loads(row["measures"]) for row in rows}
     show = ["tables", "show", "rollup.windows", "--data", str(folder / "data"), "--json"]
     options = ["--config", str(folder / "config.toml")]
     table = subprocess.run(
         [sys.executable, "-m", "headrace.cli.main", *show, *options], stdout=subprocess.PIPE, check=True
     )
-    entries = [orjson.loads(line) for line in table.stdout.splitlines()]
-    still_open = {
-        (entry["device_id"], entry["start"]): entry["measures"]
-        for entry in entries
-        if entry.get("window") == window and entry["open"]
-    }
-    expected = buckets(frame, WINDOWS[window])
+    entries = [entry for line in table.stdout.splitlines() if (entry := orjson.loads(line)).get("window") == window]
+    stations = frame["station"].unique(maintain_order=True).to_list()
 
-    assert not closed.keys() & still_open.keys()
-    assert closed.keys() | still_open.keys() == expected.keys()
-    assert len(still_open) == STATIONS * len(parse_hops(window))
-    for key, measures in expected.items():
-        compare(closed.get(key) or still_open[key], measures, key in closed)
+    assert len(stations) == STATIONS
+    for station in stations:
+        still_open = {
+            entry["start"]: entry["measures"] for entry in entries if entry["device_id"] == station and entry["open"]
+        }
+        closed = asyncio.run(closed_windows(folder, window, station))
+        expected = buckets(frame.filter(pl.col("station") == station), WINDOWS[window])
+        assert not closed.keys() & still_open.keys()
+        assert closed.keys() | still_open.keys() == expected.keys()
+        assert len(still_open) == how_many_open(window)
+        for start, measures in expected.items():
+            compare(closed.get(start) or still_open[start], measures, start in closed)
 
 
-def parse_hops(window: str) -> range:
-    """How many windows of the kind are open at once."""
+async def closed_windows(folder: Path, window: str, station: str) -> dict[int, dict[str, Any]]:
+    """Measures of the windows of a station in the database, by start."""
+    query = f"SELECT start, measures FROM rollups WHERE \"window\" = '{window}' AND device_id = '{station}'"
+    return {milliseconds(row["start"]): json.loads(row["measures"]) for row in await stored(folder, query)}
+
+
+def how_many_open(window: str) -> int:
+    """Windows of the kind that a device has open."""
     kind = parse_window(window.removesuffix(f" {ZONE}"))
-    return range(getattr(kind, "size_ms", 1) // getattr(kind, "hop_ms", getattr(kind, "size_ms", 1)))
+    return kind.size_ms // kind.hop_ms if isinstance(kind, Hopping) else 1
 
 
 def milliseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def buckets(frame: pl.DataFrame, size: Mapping[str, str]) -> dict[tuple[str, int], dict[str, Any]]:
-    """By station and start of window, the aggregates of each measure that is there."""
-    grouped = frame.sort("station", "time").group_by_dynamic(
-        "moment",
-        every=size["every"],
-        period=size["period"],
-        group_by="station",
-        start_by="window",
-        closed="left",
-        label="left",
+def buckets(frame: pl.DataFrame, size: Mapping[str, str]) -> dict[int, dict[str, Any]]:
+    """By start of window, the aggregates of each measure that is there."""
+    grouped = frame.sort("time").group_by_dynamic(
+        "moment", every=size["every"], period=size["period"], start_by="window", closed="left", label="left"
     )
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {}
     for name in COLUMNS.values():
         column = pl.col(name).drop_nulls()
         cells = {"count": column.len(), "sum": column.sum(), "min": column.min(), "max": column.max()}
         cells |= {"first": column.first(), "last": column.last(), "variance": column.var(), "values": column.sort()}
         for row in grouped.agg(**cells).iter_rows(named=True):
-            measures = found.setdefault((row["station"], milliseconds(row["moment"])), {})
+            measures = found.setdefault(milliseconds(row["moment"]), {})
             if row["count"]:
                 measures[name] = row
     return found

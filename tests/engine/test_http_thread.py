@@ -74,14 +74,14 @@ def status(response: bytes) -> int:
 
 
 def test_get_and_head(serve: Serve) -> None:
-    """HEAD has the headers of GET and no body; the query is no part of the path."""
+    """HEAD has the headers of GET and no body; the query is part of the target."""
     server = serve()
 
     got = send(server, b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n")
     head = send(server, b"HEAD /a HTTP/1.0\r\n\r\n")
 
-    assert got.endswith(b"\r\n\r\nGET /a")
-    assert b"\r\nContent-Length: 6\r\n" in got
+    assert got.endswith(b"\r\n\r\nGET /a?b=c")
+    assert b"\r\nContent-Length: 10\r\n" in got
     assert b"\r\nConnection: close\r\n" in got
     assert head.endswith(b"\r\n\r\n")
     assert b"\r\nContent-Length: 7\r\n" in head
