@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,6 +45,7 @@ MEASURES = ("temperature", "humidity", "co2", "pm25")
 T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
 CADENCE_MS = 10_000
 PARTITIONS = 4
+WINDOWS = ("1m", "1h")
 #: Readings appended at once, and those of a batch, as in a worker.
 CHUNK, BATCH = 20_000, RuntimeSettings().max_batch_records
 POLL = 0.02
@@ -104,9 +105,9 @@ def _specs() -> Iterator[TopicSpec]:
 
 
 @asynccontextmanager
-async def running(log: Log) -> AsyncIterator[Rollup]:
+async def running(log: Log, windows: Sequence[str] = WINDOWS) -> AsyncIterator[None]:
     """The rollup agent in an app, as in a worker; ready when its tables are restored."""
-    rollup = Rollup(("1m", "1h"))
+    rollup = Rollup(windows)
     app = App(GROUP, log, runtime=RuntimeSettings())
     app.add([rollup])
     await app.create_topics([], partitions=PARTITIONS)
@@ -114,7 +115,7 @@ async def running(log: Log) -> AsyncIterator[Rollup]:
     task = asyncio.create_task(app.run(stop))
     while not app.assigned or not all(app.tables.is_restored(target) for target in app.assigned):
         await asyncio.sleep(0.001)
-    yield rollup
+    yield
     stop.set()
     await task
 
@@ -125,14 +126,13 @@ async def passed(log: Log) -> None:
         await asyncio.sleep(POLL)
 
 
-async def rate(log: Log, devices: int, messages: int) -> dict[str, float]:
+async def rate(log: Log, devices: int, messages: int, windows: Sequence[str]) -> dict[str, float]:
     """Measures a second, after every device was seen once."""
     await fill(log, devices, 0, devices)
-    async with running(log):
+    async with running(log, windows):
         await passed(log)
     await fill(log, devices, devices, messages)
-    began, cpu = time.perf_counter(), time.process_time()
-    async with running(log):
+    async with running(log, windows):
         began, cpu = time.perf_counter(), time.process_time()
         await passed(log)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -165,9 +165,9 @@ def memory(devices: int) -> dict[str, float]:
             run_batch(rollup, fetched(records, rollup.topic), Driven({}, []))
             rollup.tables[0].changes(0)
 
-    run(Rollup(("1m", "1h")), 10 * BATCH)
+    run(Rollup(WINDOWS), 10 * BATCH)
     gc.collect()
-    process, rollup = psutil.Process(), Rollup(("1m", "1h"))
+    process, rollup = psutil.Process(), Rollup(WINDOWS)
     before = process.memory_info().rss
     run(rollup, devices)
     gc.collect()
@@ -184,12 +184,7 @@ async def faust_tumbling(bootstrap: str, log: Log, devices: int, messages: int) 
     )  # fmt: skip
     app._create_directories = lambda: None  # type: ignore[method-assign]
     tables = [
-        app.Table(f"windows-{size}", key_type=str, value_type=dict, partitions=PARTITIONS)
-        .tumbling(size, expires=size + 300)
-        .relative_to_field(None)
-        if False
-        else app.Table(f"windows-{size}", partitions=PARTITIONS).tumbling(size, expires=size + 300)
-        for size in (60, 3600)
+        app.Table(f"windows-{size}", partitions=PARTITIONS).tumbling(size, expires=size + 300) for size in (60, 3600)
     ]
     done, began, cpu = 0, 0.0, 0.0
     warm = messages // 4
@@ -236,7 +231,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
             return await restore(log, devices)
         if arguments.variant == "faust":
             return await faust_tumbling(log._url.removeprefix("kafka://"), log, devices, messages)
-        return await rate(log, devices, messages)
+        return await rate(log, devices, messages, arguments.windows)
 
 
 def main() -> None:
@@ -245,6 +240,7 @@ def main() -> None:
     parser.add_argument("--variant", choices=["rate", "restore", "memory", "faust"], default="rate")
     parser.add_argument("--devices", type=int, default=100_000)
     parser.add_argument("--messages", type=int, default=500_000)
+    parser.add_argument("--windows", nargs="+", default=WINDOWS)
     parser.add_argument("--kafka", action="store_true")
     arguments = parser.parse_args()
     logging.configure("warning")

@@ -50,7 +50,7 @@ class Shared:
 
 
 class Idle(NamedTuple):
-    """Nothing came from the partition: for `elapsed_ms` more of the clock's time, until `now_ms` (since 1970 UTC)."""
+    """Nothing came from the partition for `elapsed_ms` more, as fast as the clock runs; now it is `now_ms`."""
 
     elapsed_ms: int
     now_ms: int

@@ -66,7 +66,7 @@ class Idling(Protocol):
     """An operator with something to do when its partition gets no records.
 
     While `is_waiting`, `process` gets a batch without records, with `Batch.idle` set, each time the partition was idle
-    for `idle_timeout` seconds of the app's clock (None: never). What it stages is committed as always, in one step with
+    for `idle_timeout` seconds, as fast as the app's clock runs (None: never). What it stages is committed as always, in one step with
     its tables: a restart finds it done, or not begun.
     """
 

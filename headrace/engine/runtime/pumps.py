@@ -24,10 +24,13 @@ OnStopped = Callable[[TopicPartition, str], None]
 
 @dataclass(slots=True)
 class _Silence:
-    """Since when nothing came from a partition, ms, and until when agents were told so."""
+    """Since when nothing came from a partition, and until when agents were told so; real seconds.
 
-    began: int
-    told: dict[str, int] = field(default_factory=dict)
+    Not the clock's own time: a replay's clock follows the data, and leaps ahead of a partition that waits for some.
+    """
+
+    began: float
+    told: dict[str, float] = field(default_factory=dict)
 
 
 class Pumps:
@@ -125,7 +128,7 @@ class Pumps:
             pass
 
     async def _pump(self, target: TopicPartition, position: int) -> None:
-        silence = _Silence(self._clock.now_ms())
+        silence = _Silence(self._clock.monotonic())
         while True:
             # Read, and with it decoded, only when there is room: what waits is bytes.
             if not await self._reader.wait({target: position}, self._settings.poll_timeout):
@@ -147,21 +150,21 @@ class Pumps:
                 self._commits.move(target, position)
             elif not await self._deliver_pieces(target, fetched):
                 return
-            silence = _Silence(self._clock.now_ms())
+            silence = _Silence(self._clock.monotonic())
             await self._clock.sleep(0)  # a saturated partition must not keep the others from running
 
     async def _pass_time(self, target: TopicPartition, position: int, silence: "_Silence") -> bool:
         """Tell the agents to whom it matters for how long nothing came; whether the partition can go on."""
         assert self._conductor is not None
-        now = self._clock.now_ms()
+        now = self._clock.monotonic()
         for agent, timeout in self._conductor.waiting(target).items():
-            elapsed = now - silence.told.get(agent, silence.began)
+            elapsed = (now - silence.told.get(agent, silence.began)) / self._clock.real_seconds(1)
             if elapsed < timeout * 1000 or not await self._is_read(target, position):
                 continue
             await self._gate.wait()
             silence.told[agent] = now
             self._commits.begin(target, 0)
-            delivery = self._conductor.pass_time(agent, target, position, Idle(elapsed, now))
+            delivery = self._conductor.pass_time(agent, target, position, Idle(round(elapsed), self._clock.now_ms()))
             if not await self._finish(delivery, position):
                 return False
         return True

@@ -39,6 +39,13 @@ class AwayLog(EmbeddedLog):
         return await super().end_offsets(topic)
 
 
+class HandClock(ManualClock):
+    """Real seconds too pass only by hand; waiting takes its time."""
+
+    def monotonic(self) -> float:
+        return self.now_ms() / 1000
+
+
 @pytest.fixture
 async def log() -> AsyncIterator[AwayLog]:
     log = AwayLog(MEMORY)
@@ -69,7 +76,7 @@ async def rollups(log: EmbeddedLog) -> list[dict[str, Any]]:
 async def test_windows_close_when_nothing_comes_any_more(log: AwayLog) -> None:
     """Time alone closes the windows of a fleet that went silent, once, also over a restart."""
     await append(log, reading(1), reading(3, "b"))
-    clock = ManualClock(T0)
+    clock = HandClock(T0)
 
     async def passed() -> bool:
         clock.advance(1000)
@@ -96,7 +103,7 @@ async def test_windows_close_when_nothing_comes_any_more(log: AwayLog) -> None:
 async def test_a_log_that_is_away_is_not_silence(log: AwayLog) -> None:
     """While nobody can tell whether messages wait, time closes nothing."""
     await append(log, reading(1))
-    clock = ManualClock(T0)
+    clock = HandClock(T0)
     turns = 0
 
     async def waited() -> bool:
@@ -108,6 +115,22 @@ async def test_a_log_that_is_away_is_not_silence(log: AwayLog) -> None:
 
     await run_until(await app_of(log, clock, windows=("10s",), idle_timeout=5.0), waited)
     log.away = False
+
+    assert await rollups(log) == []
+
+
+async def test_a_clock_that_leaps_is_not_silence(log: AwayLog) -> None:
+    """A replay's clock follows the data; while a partition waits for some, hours pass on it in no time."""
+    await append(log, reading(1))
+    clock, turns = ManualClock(T0), 0
+
+    async def waited() -> bool:
+        nonlocal turns
+        turns += await committed(log, "g", topics.READINGS)()
+        clock.advance(86_400_000)
+        return turns > 50
+
+    await run_until(await app_of(log, clock, windows=("10s",), idle_timeout=5.0), waited)
 
     assert await rollups(log) == []
 
