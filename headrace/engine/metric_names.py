@@ -21,6 +21,7 @@ CounterName = Literal[
     "headrace_rebalances_total",
     "headrace_records_read_total",
     "headrace_records_written_total",
+    "headrace_restore_records_total",
     "headrace_retries_total",
     "headrace_series_refused_total",
     "headrace_sink_records_total",
@@ -37,6 +38,8 @@ GaugeName = Literal[
     "headrace_partitions_stopped",
     "headrace_ready",
     "headrace_sink_state",
+    "headrace_standby_entries",
+    "headrace_standby_lag_records",
     "headrace_watermark_delay_seconds",
 ]
 HistogramName = Literal[
@@ -128,6 +131,17 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_rebalances_total": Metric("counter", "Assignments of partitions to this worker.", ("group",)),
     "headrace_restore_seconds": Metric(
         "histogram", "Seconds from an assignment until the tables of its partitions were restored.", ("group",)
+    ),
+    "headrace_restore_records_total": Metric(
+        "counter",
+        "Records read from a compacted topic for somebody who waits; not what a standby has read before.",
+        ("topic",),
+    ),
+    "headrace_standby_entries": Metric(
+        "gauge", "Entries in the copy that this worker keeps of a changelog of others.", ("topic", "partition")
+    ),
+    "headrace_standby_lag_records": Metric(
+        "gauge", "Offsets from what is in that copy to the end of the changelog.", ("topic", "partition")
     ),
     "headrace_fetch_rebuilds_total": Metric(
         "counter", "Times that fetching was rebuilt because it stood still while there was lag."

@@ -125,6 +125,16 @@ class Stored(State, Protocol):
         ...
 
 
+@runtime_checkable
+class OnDisk(Protocol):
+    """A table that may be kept on disk, being larger than memory: then no other worker keeps a copy of it."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is."""
+        ...
+
+
 class Operator(Protocol):
     """An agent as a pure operator: it computes on a batch (may raise), and stages what shall happen (`Batch`).
 
