@@ -81,6 +81,7 @@ class App(faust.App):
             "Topic": EventTopic,
             "stream_publish_on_commit": False,  # everything is
             "stream_wait_empty": False,
+            "table_standby_replicas": self.runtime.standbys,
             "topic_disable_leader": True,
         }
         super().__init__(group, **{"web_enabled": False, "web_bind": "127.0.0.1", **settings, **fixed})

@@ -3,7 +3,8 @@
 HeadraceError
 ├── ConfigError        the operator fixes the configuration; exit code 2
 ├── LogError           the log cannot be trusted any more; the process stops
-│   └── LogInUse       another worker has the data folder
+│   ├── LogInUse       another worker has the data folder
+│   └── LogDamaged     records are not what was written; a table's partition stops, visibly
 ├── CommitRefused      the partitions are another worker's now; restore and go on
 ├── TopicChanged       a topic is not the one that was read before; its partition stops, visibly
 ├── TableUnreadable    a changelog is damaged or of a newer version; its partition stops, visibly
@@ -35,6 +36,10 @@ class LogError(HeadraceError):
 
 class LogInUse(LogError):
     """Another worker holds the data folder."""
+
+
+class LogDamaged(LogError):
+    """Records of a partition are damaged where the log keeps them: they cannot be read, now or later."""
 
 
 class CommitRefused(HeadraceError):

@@ -22,6 +22,7 @@ CounterName = Literal[
     "headrace_records_read_total",
     "headrace_records_written_total",
     "headrace_replica_refused_total",
+    "headrace_restore_records_total",
     "headrace_retries_total",
     "headrace_series_refused_total",
     "headrace_sink_records_total",
@@ -40,6 +41,8 @@ GaugeName = Literal[
     "headrace_replica_entries",
     "headrace_replica_lag_records",
     "headrace_sink_state",
+    "headrace_standby_entries",
+    "headrace_standby_lag_records",
     "headrace_watermark_delay_seconds",
 ]
 HistogramName = Literal[
@@ -131,6 +134,17 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_rebalances_total": Metric("counter", "Assignments of partitions to this worker.", ("group",)),
     "headrace_restore_seconds": Metric(
         "histogram", "Seconds from an assignment until the tables of its partitions were restored.", ("group",)
+    ),
+    "headrace_restore_records_total": Metric(
+        "counter",
+        "Records read from a compacted topic for somebody who waits; not what a standby has read before.",
+        ("topic",),
+    ),
+    "headrace_standby_entries": Metric(
+        "gauge", "Entries in the copy that this worker keeps of a changelog of others.", ("topic", "partition")
+    ),
+    "headrace_standby_lag_records": Metric(
+        "gauge", "Offsets from what is in that copy to the end of the changelog.", ("topic", "partition")
     ),
     "headrace_fetch_rebuilds_total": Metric(
         "counter", "Times that fetching was rebuilt because it stood still while there was lag."

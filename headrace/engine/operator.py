@@ -66,8 +66,8 @@ class Idling(Protocol):
     """An operator with something to do when its partition gets no records.
 
     While `is_waiting`, `process` gets a batch without records, with `Batch.idle` set, each time the partition was idle
-    for `idle_timeout` seconds, as fast as the app's clock runs (None: never). What it stages is committed as always, in one step with
-    its tables: a restart finds it done, or not begun.
+    for `idle_timeout` seconds, as fast as the app's clock runs (None: never). What it stages is committed as always, in
+    one step with its tables: a restart finds it done, or not begun.
     """
 
     idle_timeout: float | None
@@ -122,6 +122,16 @@ class Stored(State, Protocol):
 
     def close(self) -> None:
         """Let go of the copies."""
+        ...
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A table that may be kept on disk, being larger than memory: then no other worker keeps a copy of it."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is."""
         ...
 
 

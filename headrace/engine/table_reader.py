@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from headrace.engine.log import Log, TopicPartition
 from headrace.engine.operator import Readable
 from headrace.engine.partitioner import Partitioner
-from headrace.engine.runtime.restoring import VERSION_KEY, readable
+from headrace.engine.runtime.restoring import NOTES, readable
 from headrace.engine.runtime.tables import changelog_topic
 
 
@@ -50,9 +50,9 @@ async def table_rows(
     numbers = range(log.partitions(changelog)) if device is None else [partition_of(log, group, table.name, device)]
     for number in numbers:
         target = TopicPartition(changelog, number)
-        entries = {key: value async for part in log.restore(target) for key, value in part}
-        entries.pop(VERSION_KEY, None)
         with readable(target, "`headrace topics reset` starts tables over"):
+            found = {key: value async for part in log.restore(target) for key, value in part}
+            entries = {key: value for key, value in found.items() if key not in NOTES}
             for row in between(table.rows(entries), device, first_ms, last_ms):
                 yield TableRow(number, row)
 

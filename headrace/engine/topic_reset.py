@@ -6,7 +6,9 @@ from typing import Literal
 
 from headrace.engine.log import Changes, Log, TopicPartition, Transaction
 from headrace.engine.log_range import first_offsets
+from headrace.engine.runtime.restoring import BEGIN_KEY
 from headrace.engine.runtime.tables import changelog_topic
+from headrace.engine.shared_log import SharedLog
 
 #: Where a group starts over: where it is, as far as the log has that; at the oldest record; at the end; or at the first
 #: record appended at a time, ms since 1970 UTC.
@@ -110,15 +112,18 @@ async def carry_out(log: Log, reset: Reset) -> int:
     """
     for growth in reset.grown:
         await log.extend_topic(growth.topic, growth.after)
-    changes = []
+    changes, count = [], 0
     for name in reset.emptied:
         for number in range(log.partitions(name)):
             target = TopicPartition(name, number)
             entries: dict[bytes, bytes | None] = {}
             async for chunk in log.restore(target):
                 entries.update((key, None) for key, _ in chunk)
+            count += len(entries)
+            if isinstance(log, SharedLog) and (first := await log.first_offset(target)):
+                entries[BEGIN_KEY] = b"%d" % first  # what was deleted before is not missed any more
             if entries:
                 changes.append(Changes(target, entries))
     positions = {move.target: move.after for move in reset.moves}
     await log.commit(Transaction(changes=changes, group=reset.group, positions=positions))
-    return sum(len(change.entries) for change in changes)
+    return count

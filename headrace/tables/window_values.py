@@ -56,17 +56,18 @@ def decode(
     values: Sequence[bytes], header_size: int, measures: int, aggregation: Aggregation
 ) -> tuple[list[Ints], Cells]:
     """The columns of the header and the cells of k windows, with so many measures; what a value lacks is empty."""
-    by_size: dict[int, list[int]] = {}
-    for row, value in enumerate(values):
-        by_size.setdefault(len(value), []).append(row)
+    sizes = np.fromiter(map(len, values), np.int64, len(values))
     header = np.empty((header_size, len(values)), dtype=np.int64)
     cells = Cells.empty(len(values), measures, aggregation)
-    for size, rows in by_size.items():
-        table = np.frombuffer(b"".join([values[row] for row in rows]), "<i8").reshape(len(rows), size // 8)
+    for size in np.unique(sizes).tolist():
+        rows = np.flatnonzero(sizes == size)
+        some = values if len(rows) == len(values) else [values[row] for row in rows.tolist()]
+        table = np.frombuffer(b"".join(some), "<i8").reshape(len(rows), size // 8)
         header[:, rows] = table[:, :header_size].T
         for layout in np.unique(table[:, header_size]).tolist():
-            ours = table[:, header_size] == layout
-            _decode_cells(table[ours, header_size + 1 :], layout, np.array(rows)[ours], cells)
+            ours = np.flatnonzero(table[:, header_size] == layout)
+            of_layout = table if len(ours) == len(table) else table[ours]
+            _decode_cells(of_layout[:, header_size + 1 :], layout, rows[ours], cells)
     return list(header), cells
 
 

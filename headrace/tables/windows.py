@@ -134,40 +134,43 @@ class PartitionWindows:
                 self._encode(b"w" + name + b"\0", windows, np.flatnonzero(windows.device == number), entries)
         return {key: value for key, value in entries.items() if value is not None}
 
-    def load(self, entries: Mapping[bytes, bytes]) -> None:
+    def load(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """Become what the changelog says."""
-        by_type: dict[bytes, list[tuple[bytes, bytes]]] = {}
-        for key, value in entries.items():
+        device_types = []
+        for key, value in (entry for entry in entries if not entry[0].startswith(b"w")):
             if key == _WATERMARK:
                 self.watermark = self._logged_watermark = struct.unpack("<q", value)[0]
-            elif key.startswith(b"m"):
-                device_type = key[1:].decode()
+            else:
+                device_types.append(device_type := key[1:].decode())
                 windows = self.of_type(device_type)
                 if windows is not None:
                     windows.measures.add(orjson.loads(value))
                     self._logged_measures[device_type] = len(windows.measures)
-            else:
-                by_type.setdefault(key[1 : key.index(0)], []).append((key, value))
-        for name, rows in by_type.items():
-            windows = self.of_type(name.decode())
-            if windows is not None:
-                _load_windows(windows, len(name) + 2, rows)
+        for device_type in device_types:
+            windows, prefix = self.of_type(device_type), b"w" + device_type.encode() + b"\0"
+            rows = [entry for entry in entries if entry[0].startswith(prefix)]
+            if windows is not None and rows:
+                keys, values = zip(*rows, strict=True)
+                _load_windows(windows, len(prefix), keys, values)
 
 
-def _load_windows(windows: WindowColumns, prefix: int, rows: Sequence[tuple[bytes, bytes]]) -> None:
-    tails = np.frombuffer(b"".join([key[-_TAIL.size :] for key, _ in rows]), ">i8").reshape(-1, 3).astype(np.int64)
+def _load_windows(windows: WindowColumns, prefix: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    tail = _TAIL.size
+    tails = np.frombuffer(b"".join([key[-tail:] for key in keys]), ">i8").reshape(-1, 3).astype(np.int64)
     series = windows.grid.find(*tails.T)
     # A kind of window that is not configured any more is left alone.
     known = np.flatnonzero(series >= 0)
     if not len(known):
         return
-    if len(known) < len(rows):
-        rows = [rows[row] for row in known.tolist()]
+    if len(known) < len(keys):
+        keys, values = [keys[row] for row in known.tolist()], [values[row] for row in known.tolist()]
     series, starts = series[known], tails[known, 2]
-    devices = windows.devices.numbers([key[prefix : -_TAIL.size - 1].decode() for key, _ in rows])
+    names = [key[prefix : -tail - 1].decode() for key in keys]
+    windows.devices.add(dict.fromkeys(names))
+    devices = windows.devices.numbers(names)
     windows.reserve()
     (clocks, seen_at, revisions), cells = window_values.decode(
-        [value for _, value in rows], _HEADER, len(windows.measures), windows.aggregation
+        values, _HEADER, len(windows.measures), windows.aggregation
     )
     np.maximum.at(windows.clocks, devices, clocks)
     np.maximum.at(windows.seen_at, devices, seen_at)
@@ -212,7 +215,7 @@ class WindowTable:
         self._cadences = cadences
         self._grids: dict[str, Grid] = {}
         self._partitions: dict[int, PartitionWindows] = {}
-        self._restoring: dict[int, dict[bytes, bytes]] = {}
+        self._restoring: dict[int, list[tuple[bytes, bytes]]] = {}
 
     def grid_of(self, device_type: str) -> Grid:
         """The windows that make sense for a device type."""
@@ -246,11 +249,11 @@ class WindowTable:
 
     def restore(self, partition: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """Take entries of the changelog, in any order and any number of calls."""
-        self._restoring.setdefault(partition, {}).update(entries)
+        self._restoring.setdefault(partition, []).extend(entries)
 
     def restored(self, partition: int) -> None:
         """All entries were given."""
-        self.partition(partition).load(self._restoring.pop(partition, {}))
+        self.partition(partition).load(self._restoring.pop(partition, []))
 
     def rows(self, entries: Mapping[bytes, bytes]) -> Iterator[dict[str, Any]]:
         """See `headrace.engine.operator.Readable`: the windows; the partition's watermark first."""

@@ -14,6 +14,7 @@ from headrace.engine.errors import ConfigError, LogError
 from headrace.engine.health import Health
 from headrace.engine.heart import Heart
 from headrace.engine.kafka import tallies, topics
+from headrace.engine.kafka.changelogs import Changelogs
 from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.commits import CommitQueue
 from headrace.engine.kafka.fetch import offsets_at
@@ -24,15 +25,14 @@ from headrace.engine.kafka.offsets import group_positions, settled_ends
 from headrace.engine.kafka.owners import group_owners
 from headrace.engine.kafka.producer import Producer
 from headrace.engine.kafka.reader import KafkaReader
-from headrace.engine.kafka.restore import ChangelogReader, CompactedView
+from headrace.engine.kafka.restore import CompactedView
 from headrace.engine.kafka.settings import SCHEME, KafkaSettings
+from headrace.engine.kafka.standbys import Standbys
 from headrace.engine.kafka.transactions import Transactions
 from headrace.engine.kafka.watchdog import Watchdog
 from headrace.engine.log import Known, Listener, Piece, Reader, Tally, TopicPartition, TopicSpec, Transaction
 from headrace.engine.metrics import Metrics
 
-#: Entries of a compacted partition handed over at once when it is restored.
-RESTORE_CHUNK = 10_000
 #: Bytes of a record batch that are left for key and headers: MQTT topics of 64 KiB, and reasons of dead letters.
 ROOM = 160 << 10
 #: Looks for a partition that somebody else knows of, and seconds between two.
@@ -81,6 +81,8 @@ class KafkaLog:
         self._heart: asyncio.Task[None] | None = None
         self._client: Client | None = None
         self._queues: dict[str, CommitQueue] = {}
+        standbys = Standbys(self._new_client, SystemClock(), self._metrics)
+        self._changelogs = Changelogs(lambda: self._known, standbys, SystemClock(), self._metrics)
         self._tallies: CompactedView | None = None
         self._readers: list[KafkaReader] = []
         self._members: list[GroupMember] = []
@@ -139,7 +141,6 @@ class KafkaLog:
         return reader
 
     async def join(self, group: str, topics_: Iterable[str], listener: Listener, assignor: Any = None) -> GroupMember:
-        assignors = (assignor,) if assignor is not None else _default_assignors()
         member = GroupMember(
             self._thread,
             self._new_client,
@@ -148,7 +149,7 @@ class KafkaLog:
             group,
             topics_,
             listener,
-            assignors,
+            assignor,
             self._learn,
         )
         self._members.append(member)
@@ -158,16 +159,20 @@ class KafkaLog:
         return member
 
     async def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
-        view = CompactedView(self._known, target, SystemClock())
-        entries = list((await self._run(view.update())).items())
-        for start in range(0, len(entries), RESTORE_CHUNK):
-            yield entries[start : start + RESTORE_CHUNK]
+        pieces = await self._run(self._changelogs.newest(target))
+        while (piece := await self._run(pieces.read())) is not None:
+            yield [(key, value) for key, value in piece.entries if value is not None]
 
     async def catch_up(self, target: TopicPartition, known: Known | None = None) -> AsyncIterator[Piece]:
-        reader = ChangelogReader(self._known, target, SystemClock(), -1 if known is None else known.position)
-        await self._run(reader.look())
-        while (piece := await self._run(reader.read())) is not None:
+        pieces = await self._run(self._changelogs.changes(target, known))
+        while (piece := await self._run(pieces.read())) is not None:
             yield piece
+
+    async def stand_by(self, targets: Set[TopicPartition]) -> None:
+        await self._run(self._changelogs.standbys.keep(targets))
+
+    async def first_offset(self, target: TopicPartition) -> int:
+        return await self._run(self._changelogs.first_offset(target))
 
     async def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
         return await self._run(settled_ends(self._known, await self._targets(topic)))
@@ -200,6 +205,7 @@ class KafkaLog:
         for queue in self._queues.values():
             await queue.close()
         if self._client is not None:
+            await self._thread.run(self._changelogs.standbys.close())
             await self._thread.run(self._client.close())
         await self._thread.stop()
 
@@ -288,9 +294,3 @@ class KafkaLog:
         if self._tallies is None:
             self._tallies = CompactedView(self._known, tallies.PARTITION, SystemClock())
         return tallies.summed(await self._tallies.update(), topic)
-
-
-def _default_assignors() -> tuple[Any, ...]:
-    from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor  # noqa: PLC0415
-
-    return (StickyPartitionAssignor,)

@@ -40,7 +40,7 @@ class GroupMember:
 
     Args:
         topics: to share; those that do not exist are taken up later.
-        assignors: aiokafka's; the first one is used.
+        assignor: aiokafka's interface; its sticky one if None.
         learn: awaited on the I/O thread before the listener is told of partitions, so that the log knows them too.
     """
 
@@ -53,7 +53,7 @@ class GroupMember:
         group: str,
         topics: Iterable[str],
         listener: Listener,
-        assignors: tuple[Any, ...],
+        assignor: Any,
         learn: Learn,
     ) -> None:
         self._thread = thread
@@ -63,7 +63,7 @@ class GroupMember:
         self._group = group
         self._topics = set(topics)
         self._listener = _OnOtherLoop(listener, asyncio.get_running_loop(), self._member, learn)
-        self._assignors = assignors
+        self._assignors = (assignor if assignor is not None else _sticky(),)
         self._coordinator: Coordinator | None = None
         self._stack = ExitStack()
         self._task: asyncio.Task[None] | None = None
@@ -198,3 +198,9 @@ class _OnOtherLoop(ConsumerRebalanceListener):  # type: ignore[misc]
             coroutine.close()
             return
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+
+def _sticky() -> Any:
+    from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor  # noqa: PLC0415
+
+    return StickyPartitionAssignor

@@ -6,7 +6,7 @@ import aiokafka.errors as kafka_errors
 import structlog
 
 from headrace.engine.clock import Clock
-from headrace.engine.errors import LogError
+from headrace.engine.errors import LogDamaged, LogError
 from headrace.engine.kafka.client import UNAUTHORIZED, Client, Rejected
 from headrace.engine.kafka.fetch import OFFSET_OUT_OF_RANGE, read_on
 from headrace.engine.kafka.offsets import EARLIEST, LATEST, READ_UNCOMMITTED, list_offsets
@@ -29,19 +29,27 @@ class ChangelogReader:
         self._client = client
         self._target = target
         self._clock = clock
-        self._position = position
+        #: Where `read` goes on; less than 0 before the first `look`.
+        self.position = position
+        #: Oldest offset that there was when reading began, or began again.
+        self.start = position
+        #: Records that it brought, older values of a key included, count.
+        self.records = 0
         self._until = -1
         self._anew = False
         self._moved_at = 0.0
 
-    async def look(self) -> None:
+    async def look(self, end: int | None = None) -> None:
         """From now on `read` goes to what is written now, open transactions of others included: waits for their end.
 
         A writer that lost the partition may have finished its last transaction a moment ago; its markers count.
+
+        Args:
+            end: up to which `read` goes instead; somewhere in what was committed.
         """
-        self._until = await self._end()
+        self._until = await self._end() if end is None else end
         self._moved_at = self._clock.monotonic()
-        if not 0 <= self._position <= self._until:
+        if not 0 <= self.position <= self._until:
             await self._rewind()
 
     async def read(self) -> Piece | None:
@@ -49,19 +57,20 @@ class ChangelogReader:
 
         Raises:
             LogError: the partition cannot be read.
+            LogDamaged: what is in it cannot.
         """
-        while self._position < self._until:
+        while self.position < self._until:
             if (piece := await self._next()) is not None:
                 return piece
             self._until = min(self._until, await self._end())
-            if self._position > self._until:  # made anew meanwhile
+            if self.position > self._until:  # made anew meanwhile
                 await self._rewind()
             if self._clock.monotonic() - self._moved_at > PATIENCE:
                 self._moved_at = self._clock.monotonic()
                 self._warn()
         if self._anew:
             self._anew = False
-            return Piece([], self._position, True)
+            return Piece([], self.position, True)
         return None
 
     def _warn(self) -> None:
@@ -70,7 +79,7 @@ class ChangelogReader:
             "restore_waits_for_a_transaction",
             topic=self._target.topic,
             partition=self._target.partition,
-            offset=self._position,
+            offset=self.position,
             advice="if this goes on, the cluster lost its end: kafka-transactions.sh find-hanging, then abort",
         )
 
@@ -78,13 +87,13 @@ class ChangelogReader:
         return (await list_offsets(self._client, [self._target], LATEST, READ_UNCOMMITTED))[self._target]
 
     async def _rewind(self) -> None:
-        self._position = (await list_offsets(self._client, [self._target], EARLIEST))[self._target]
+        self.position = self.start = (await list_offsets(self._client, [self._target], EARLIEST))[self._target]
         self._anew = True
 
     async def _next(self) -> Piece | None:
         name = f"{self._target.topic}/{self._target.partition}"
         try:
-            found = await read_on(self._client, self._target, self._position, self._clock)
+            found = await read_on(self._client, self._target, self.position, self._clock)
             fetched = [stretch.decode() for stretch in found]
         except Rejected as error:
             if error.code == OFFSET_OUT_OF_RANGE:
@@ -95,31 +104,41 @@ class ChangelogReader:
                     f"Kafka does not let this user read topic {self._target.topic}; grant READ on it"
                 ) from error
             raise LogError(f"{name} cannot be read: {error}") from error
+        except kafka_errors.CorruptRecordException as error:
+            raise LogDamaged(f"{name} is damaged from offset {self.position} on, as Kafka keeps it: {error}") from error
         except kafka_errors.KafkaError as error:
             raise LogError(f"{name} cannot be read: {error}") from error
         if not fetched:
             return None
         rows = [part.records for part in fetched]
         entries = [(key or b"", value) for part in rows for key, value in zip(part.keys, part.values, strict=True)]
-        piece = Piece(entries, self._position, self._anew)
-        self._position, self._anew = fetched[-1].next_offset, False
+        piece = Piece(entries, self.position, self._anew)
+        self.records += len(entries)
+        self.position, self._anew = fetched[-1].next_offset, False
         self._moved_at = self._clock.monotonic()
         return piece
 
 
 class CompactedView:
-    """Newest value per key of one compacted partition, as far as it was read; `update` reads on."""
+    """Newest value per key of one compacted partition, as far as it was read; `update` and `follow` read on."""
 
     def __init__(self, client: Client, target: TopicPartition, clock: Clock) -> None:
-        self._reader = ChangelogReader(client, target, clock)
+        self.reader = ChangelogReader(client, target, clock)
         self._updating = asyncio.Lock()
         self.entries: dict[bytes, bytes] = {}
 
     async def update(self) -> dict[bytes, bytes]:
         """Read to what is written now, see `ChangelogReader`."""
+        return await self._read()
+
+    async def follow(self, end: int) -> None:
+        """Read what was committed before `end`; waits for no transaction."""
+        await self._read(end)
+
+    async def _read(self, end: int | None = None) -> dict[bytes, bytes]:
         async with self._updating:
-            await self._reader.look()
-            while (piece := await self._reader.read()) is not None:
+            await self.reader.look(end)
+            while (piece := await self.reader.read()) is not None:
                 self._take(piece)
         return self.entries
 

@@ -20,6 +20,7 @@ from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
 from headrace.engine.runtime.pumps import Pumps
 from headrace.engine.runtime.settings import RuntimeSettings
+from headrace.engine.shared_log import SharedLog
 
 #: Seconds between two looks for a partition that is not known.
 LOOK_PAUSE = 0.2
@@ -30,10 +31,11 @@ log_ = structlog.get_logger()
 
 
 class _Assignment(NamedTuple):
-    """Partitions, and as whom we have them."""
+    """Partitions, as whom we have them, and those of others whose tables we keep copies of."""
 
     targets: frozenset[TopicPartition]
     member: Member
+    standbys: frozenset[TopicPartition]
 
 
 class BatchConsumer(Consumer):
@@ -75,6 +77,8 @@ class BatchConsumer(Consumer):
         #: What we took over last, and as whom.
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._member = Member()
+        #: Partitions of others whose tables we keep copies of.
+        self._standbys: frozenset[TopicPartition] = frozenset()
         self._membership: Membership | None = None
         self._watching: asyncio.Task[None] | None = None
         self._taking_over: asyncio.Future[Any] | None = None
@@ -105,7 +109,7 @@ class BatchConsumer(Consumer):
         """The group gave out partitions. Takes them over in the background: the group waits for this to return."""
         self.rebalances += 1
         self._metrics.count("headrace_rebalances_total", group=self._group)
-        self._assignment = _Assignment(frozenset(targets), member)
+        self._assignment = _Assignment(frozenset(targets), member, cast(Any, self.app).assignor.standbys)
         self._begin_take_over(self._assignment)
 
     async def on_revoked(self) -> None:
@@ -131,7 +135,7 @@ class BatchConsumer(Consumer):
         app = cast(Any, self.app)
         app.on_rebalance_start()
         app.consumer_generation_id += 1
-        targets, self._member = assignment
+        targets, self._member, standbys = assignment
         self._pumps.forget(self._assigned - targets)
         self._assigned = targets
         self._health.not_ready("agents", "restoring tables")
@@ -141,22 +145,31 @@ class BatchConsumer(Consumer):
         positions = await self._positions(targets)
         app.tables.drop(self._commits.begin_at(positions))
         await self.on_partitions_assigned({TP(*target) for target in targets}, app.consumer_generation_id)
-        app.on_rebalance_end()
-        self._metrics.observe("headrace_restore_seconds", self._clock.monotonic() - began, group=self._group)
+        if app.should_stop:
+            return  # the handler above did nothing, or crashed the app
         for target in self.stopped_partitions.keys() - targets:
             del self.stopped_partitions[target]
             self._health.repaired(f"{self._group} {target.topic}[{target.partition}]")
-        for target in sorted(targets):
+        async for target in app.tables.restore(targets, self._standbys):
             problem = app.tables.problem(target) or self._problem(target)
             if problem is not None:
                 self._stop_partition(target, problem)
-            elif target not in self.stopped_partitions and app.tables.is_restored(target):
-                # Not restored: Faust's handler above crashes the app on an error, or does nothing as it stops already.
+            elif target not in self.stopped_partitions:
                 self._pumps.start(target, positions[target])
+        await app.tables.on_restored()
+        app.on_rebalance_end()
+        self._metrics.observe("headrace_restore_seconds", self._clock.monotonic() - began, group=self._group)
         self._metrics.set("headrace_partitions_assigned", len(targets), group=self._group)
         self._metrics.set("headrace_partitions_stopped", len(self.stopped_partitions), group=self._group)
         self._metrics.remove("headrace_watermark_delay_seconds")
         self._health.ready("agents")
+        # Not before: whoever waits for a table comes first. Until now copies are kept of what has become ours.
+        await self._stand_by(standbys)
+
+    async def _stand_by(self, standbys: frozenset[TopicPartition]) -> None:
+        self._standbys = standbys
+        if isinstance(self._headrace_log, SharedLog):
+            await self._headrace_log.stand_by(cast(Any, self.app).tables.changelogs(standbys))
 
     def _problem(self, target: TopicPartition) -> str | None:
         """Why a partition is not what it was, or None. Kafka forgets positions in a topic that is deleted."""
@@ -202,7 +215,8 @@ class BatchConsumer(Consumer):
     async def _start_over(self) -> None:
         """Take over anew what we have, after a commit was refused; unless the group gives it out anew meanwhile."""
         assignment = self._assignment
-        if assignment is not None and (self._taking_over is None or self._taking_over.done()):
+        if assignment is not None:
+            await self._cancel_take_over()  # what is ready works while the rest is restored
             await self._suspend(0)
             # With a stale member and partitions of others, whoever owns them now would get our records besides its own
             # (see `test_paused_worker_has_no_effect_when_it_wakes`).

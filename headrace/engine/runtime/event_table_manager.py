@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from faust.types.tables import CollectionT
-from faust.types.tuples import TP
 
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import Log, TopicPartition, TopicSpec
@@ -61,10 +60,8 @@ class EventTableManager(BatchTableManager):
             if target.topic in cast(EventTable, table).writers
         }
 
-    async def on_rebalance(
-        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
-    ) -> None:
-        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
+    async def on_restored(self) -> None:
+        await super().on_restored()
         self.on_actives_ready()
         self.on_standbys_ready()
         for table in self.values():

@@ -1,43 +1,61 @@
-"""From a changelog to a table: damaged entries, and entries of another version."""
+"""From a changelog to a table: damaged entries, entries of another version, and those that are gone."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
-from headrace.engine.errors import TableUnreadable
+from headrace.engine.clock import SystemClock
+from headrace.engine.errors import LogDamaged, TableUnreadable
 from headrace.engine.log import Known, Log, TopicPartition
 from headrace.engine.operator import FIRST_VERSION, State, Stored, Versioned
+from headrace.engine.shared_log import SharedLog
 
 #: Key of a changelog's entry that says which version the others are of; without it they are of the first.
 VERSION_KEY = b"\0version"
+#: Key of an entry that says before which offset deleted records are not missed: the table was started over since.
+BEGIN_KEY = b"\0begin"
+
+#: What says something about a changelog, and is no entry of the table.
+NOTES = frozenset({VERSION_KEY, BEGIN_KEY})
 
 Entries = Sequence[tuple[bytes, bytes]]
+
+_clock = SystemClock()
 
 
 async def restore_table(log: Log, changelog: TopicPartition, state: State, way_out: str) -> dict[bytes, bytes | None]:
     """Give a table what its changelog holds; returns what has to be written there, as it was migrated.
 
+    Others run in between: partitions that are ready go on meanwhile.
+
     Args:
         way_out: what to do about a changelog that cannot be read.
     Raises:
-        TableUnreadable: the changelog is damaged, or of a newer version.
+        TableUnreadable: the changelog is damaged, or of a newer version, or records of it were deleted.
     """
     if isinstance(state, Stored):
         await _restore_stored(log, changelog, state, way_out)
         return {}
     version = state.version if isinstance(state, Versioned) else FIRST_VERSION
-    written, kept = FIRST_VERSION, dict[bytes, bytes]()
+    written, begin, kept = FIRST_VERSION, 0, list[Entries]()
     with readable(changelog, way_out):
         async for entries in log.restore(changelog):
-            plain, written = _without_version(entries, written)
+            plain, notes = _without_notes(entries)
+            written, begin = int(notes.get(VERSION_KEY, written)), int(notes.get(BEGIN_KEY, begin))
             _check_version(changelog, state.name, written, version, way_out)
             if version == FIRST_VERSION:
                 state.restore(changelog.partition, plain)
             else:
-                kept.update(plain)  # the version may come last
-        changes = _migrated(state, written, kept) if isinstance(state, Versioned) and written < version else {}
-        if version != FIRST_VERSION:
-            current = kept if not changes else {key: value for key, value in changes.items() if value is not None}
-            state.restore(changelog.partition, [entry for entry in current.items() if entry[0] != VERSION_KEY])
+                kept.append(plain)  # the version may come last
+            await _clock.sleep(0)
+        await _check_begin(log, changelog, begin, way_out)
+        changes: dict[bytes, bytes | None] = {}
+        if isinstance(state, Versioned) and written < version:
+            changes = _migrated(state, written, dict(chain.from_iterable(kept)))
+            current = [(key, value) for key, value in changes.items() if value is not None and key not in NOTES]
+            kept = [current]
+        for entries in kept:
+            state.restore(changelog.partition, entries)
         state.restored(changelog.partition)
     return changes
 
@@ -47,22 +65,38 @@ async def _restore_stored(log: Log, changelog: TopicPartition, state: Stored, wa
     number = changelog.partition
     with readable(changelog, way_out):
         known = state.known(number)
-        if not await _catch_up(log, changelog, state, known) and not state.proven(number):
+        begin = await _catch_up(log, changelog, state, known)
+        if begin is None and not state.proven(number):
             state.clear(number)
-            await _catch_up(log, changelog, state, None)
+            begin = await _catch_up(log, changelog, state, None)
+        if begin is not None:
+            await _check_begin(log, changelog, begin, way_out)
         _check_version(changelog, state.name, state.written(number), state.version, way_out)
         state.restored(number)
 
 
-async def _catch_up(log: Log, changelog: TopicPartition, state: Stored, known: Known | None) -> bool:
-    """Returns whether it was from nothing."""
-    anew = known is None
+async def _catch_up(log: Log, changelog: TopicPartition, state: Stored, known: Known | None) -> int | None:
+    """Returns where the table began, see `BEGIN_KEY`, if all of it was read; else None."""
+    begin = 0 if known is None else None
     async for piece in log.catch_up(changelog, known):
         if piece.anew:
-            anew = True
+            begin = 0
             state.clear(changelog.partition)
-        state.restore(changelog.partition, piece.entries, piece.position)
-    return anew
+        entries = [entry for entry in piece.entries if entry[0] != BEGIN_KEY]
+        if begin is not None and len(entries) < len(piece.entries):
+            begin = int(dict(piece.entries)[BEGIN_KEY] or 0)
+        state.restore(changelog.partition, entries, piece.position)
+        await _clock.sleep(0)
+    return begin
+
+
+async def _check_begin(log: Log, changelog: TopicPartition, begin: int, way_out: str) -> None:
+    """Whoever shortened a changelog took the newest value of some keys with it, and nobody knows of which."""
+    if isinstance(log, SharedLog) and (first := await log.first_offset(changelog)) > begin:
+        raise TableUnreadable(
+            f"{changelog.topic}/{changelog.partition} has lost its records before offset {first}: they were deleted, "
+            f"or its cleanup.policy is not compact alone; set that, then {way_out}"
+        )
 
 
 def _check_version(changelog: TopicPartition, table: str, written: int, version: int, way_out: str) -> None:
@@ -73,14 +107,10 @@ def _check_version(changelog: TopicPartition, table: str, written: int, version:
         )
 
 
-def _without_version(entries: Entries, written: int) -> tuple[list[tuple[bytes, bytes]], int]:
-    plain = []
-    for key, value in entries:
-        if key == VERSION_KEY:
-            written = int(value)
-        else:
-            plain.append((key, value))
-    return plain, written
+def _without_notes(entries: Entries) -> tuple[list[tuple[bytes, bytes]], dict[bytes, bytes]]:
+    notes = {key: value for key, value in entries if key in NOTES}
+    plain = list(entries) if not notes else [entry for entry in entries if entry[0] not in NOTES]
+    return plain, notes
 
 
 def _migrated(state: Versioned, written: int, kept: dict[bytes, bytes]) -> dict[bytes, bytes | None]:
@@ -95,6 +125,8 @@ def readable(changelog: TopicPartition, way_out: str) -> Iterator[None]:
     """Turns what goes wrong with entries of `changelog` into a `TableUnreadable`."""
     try:
         yield
+    except LogDamaged as error:
+        raise TableUnreadable(f"{error}. Delete topic {changelog.topic}, then {way_out}") from error
     except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
         raise TableUnreadable(
             f"{changelog.topic}/{changelog.partition} holds an entry that cannot be read ({error!r}); {way_out}"

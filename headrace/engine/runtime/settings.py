@@ -24,3 +24,6 @@ class RuntimeSettings(BaseModel):
     drain_timeout: float = Field(
         3.0, gt=0, le=300, description="seconds that running batches get when the worker stops"
     )
+    standbys: int = Field(
+        0, ge=0, le=10, description="other workers that keep copies of each partition's tables in memory, on Kafka"
+    )

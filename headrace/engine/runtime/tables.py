@@ -1,7 +1,7 @@
 """Faust's table manager, restoring headrace's own tables in bulk before the first batch."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Iterable, Mapping, Set
 from typing import Any, cast
 
 from faust.tables.manager import TableManager
@@ -9,7 +9,7 @@ from faust.types.tuples import TP
 
 from headrace.engine.errors import TableUnreadable
 from headrace.engine.log import Changes, Log, TopicPartition, TopicSpec
-from headrace.engine.operator import State, Stored
+from headrace.engine.operator import OnDisk, State, Stored
 from headrace.engine.runtime.restoring import restore_table
 
 
@@ -78,17 +78,13 @@ class BatchTableManager(TableManager):
             for state in self._states.get(target.topic, ()):
                 state.forget(target.partition)
                 self._migrated.pop(self._changelog(state, target), None)
-            self._restored_partitions -= {target, *self._sharing(target)}
+            self._restored_partitions -= {target, *self._sharing(target, self._restored_partitions)}
 
-    def _sharing(self, target: TopicPartition) -> list[TopicPartition]:
-        """Restored partitions of other topics whose tables are, in part, those of `target`."""
+    def _sharing(self, target: TopicPartition, among: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Those partitions whose tables are, in part, those of `target`."""
         names = {state.name for state in self._states.get(target.topic, ())}
         topics = {topic for topic, states in self._states.items() if any(state.name in names for state in states)}
-        return [
-            other
-            for other in self._restored_partitions
-            if other.partition == target.partition and other.topic in topics
-        ]
+        return [other for other in among if other.partition == target.partition and other.topic in topics]
 
     def is_restored(self, target: TopicPartition) -> bool:
         """Whether the tables of a partition are what their changelogs say."""
@@ -116,17 +112,50 @@ class BatchTableManager(TableManager):
         self.drop(self._restored_partitions - targets)
         mismatches = {topic: self._mismatch(topic) for topic in {target.topic for target in targets}}
         self._problems = {target: why for target in targets if (why := mismatches[target.topic])}
-        for target in sorted(targets - self._restored_partitions - self._problems.keys()):
-            await self._restore(target)
-        self._restored.set()
         app = cast(Any, self.app)
         app.flow_control.resume()
         await app._fetcher.maybe_start()
 
+    async def restore(self, targets: Set[TopicPartition], first: Set[TopicPartition]) -> AsyncIterator[TopicPartition]:
+        """Restore what is not restored yet, one partition after the other; gives each as soon as it may be worked on.
+
+        Those that cannot be, see `problem`, are given too.
+
+        Args:
+            first: to be restored before others, as they are fast.
+        """
+        waiting = set(targets)
+        missing = sorted(targets - self._restored_partitions - self._problems.keys())
+        for target in [None, *sorted(missing, key=lambda each: each not in first)]:
+            if target is not None:
+                await self._restore(target)
+            for settled in sorted(each for each in waiting if self._settled(each, targets)):
+                waiting.discard(settled)
+                yield settled
+
+    def _settled(self, target: TopicPartition, targets: Set[TopicPartition]) -> bool:
+        """Whether no restore will touch the tables of `target` any more."""
+        done = self._restored_partitions | self._problems.keys()
+        return done.issuperset({target, *self._sharing(target, targets)})
+
+    async def on_restored(self) -> None:
+        """Every partition is restored."""
+        self._restored.set()
+
+    def changelogs(self, targets: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """The changelogs of all tables of these partitions that fit into memory."""
+        return {
+            self._changelog(state, target)
+            for target in targets
+            for state in self._states.get(target.topic, ())
+            if not (isinstance(state, OnDisk) and state.on_disk)
+        }
+
     async def _restore(self, target: TopicPartition) -> None:
         """All tables of one partition; interrupted half-way, they are restored from scratch the next time."""
         log: Log = cast(Any, self.app).record_log
-        sharing = self._sharing(target)  # their tables are dropped here, and restored with those of `target`
+        # Their tables are dropped here, and restored with those of `target`.
+        sharing = self._sharing(target, self._restored_partitions)
         self.drop([target])
         for state in self._states.get(target.topic, ()):
             changelog = self._changelog(state, target)

@@ -200,8 +200,8 @@ async def test_restore_starts_over_when_records_are_deleted_below_it(
     async with connected(kafka.bootstrap) as client:
         await client.add_topic(names.state)
         view = CompactedView(client, names.s0, SystemClock())
-        await view._reader.look()
-        piece = await view._reader.read()
+        await view.reader.look()
+        piece = await view.reader.read()
         assert piece is not None
         view._take(piece)
         assert b"0" in view.entries

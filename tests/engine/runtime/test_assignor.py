@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headrace.engine.app import App
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.runtime.assignor import StickyAssignor, share_out
+from headrace.engine.runtime.assignor import StickyAssignor, share_copies, share_out
 
 NAMES = "abcdefgh"
 
@@ -29,15 +29,16 @@ class Cluster:
 class Group:
     """Workers, each with its assignor, that are given partitions round after round."""
 
-    def __init__(self, app: App, cluster: Cluster) -> None:
+    def __init__(self, app: App, cluster: Cluster, standbys: int) -> None:
         self._app = app
+        self._standbys = standbys
         self._cluster = cluster
         self.topics = ["raw", "readings"]
         self.assignors: dict[str, Any] = {}
 
     def join(self, *names: str) -> None:
         """New workers, which have nothing."""
-        self.assignors |= {name: StickyAssignor(self._app) for name in names}
+        self.assignors |= {name: StickyAssignor(self._app, replicas=self._standbys) for name in names}
 
     def share(self) -> dict[str, dict[str, list[int]]]:
         """One round; by worker and topic."""
@@ -49,8 +50,8 @@ class Group:
         return {name: {topic: list(numbers) for topic, numbers in share.assignment} for name, share in shares.items()}
 
 
-async def group(**partitions: int) -> Group:
-    return Group(App("g", EmbeddedLog(MEMORY)), Cluster(**partitions))
+async def group(standbys: int = 0, **partitions: int) -> Group:
+    return Group(App("g", EmbeddedLog(MEMORY)), Cluster(**partitions), standbys)
 
 
 @given(
@@ -150,3 +151,69 @@ async def test_worker_without_a_past_is_welcome() -> None:
     shares = workers.assignors["a"].assign(Cluster(raw=2), metadata)
 
     assert sorted(share.assignment for share in shares.values()) == [[("raw", [0])], [("raw", [1])]]
+
+
+# -- copies of tables
+
+
+@given(
+    wanted=st.integers(0, 4),
+    count=st.integers(1, 40),
+    load=st.dictionaries(st.sampled_from(NAMES), st.just(0), min_size=1),
+    before=st.dictionaries(st.integers(0, 39), st.lists(st.sampled_from(NAMES), unique=True)),
+)
+def test_copies_are_with_others(wanted: int, count: int, load: dict[str, int], before: dict[int, list[str]]) -> None:
+    """Each partition has as many as wanted, or as there are others; never its owner."""
+    shares = share_out(count, load, {})
+    copies = share_copies(wanted, shares, before)
+
+    for member, numbers in copies.items():
+        assert not set(numbers) & set(shares[member])
+        assert len(numbers) == len(set(numbers))
+    assert sorted(number for numbers in copies.values() for number in numbers) == sorted(
+        [*range(count)] * min(wanted, len(load) - 1)
+    )
+
+
+@given(workers=st.integers(2, 6), count=st.integers(2, 24), data=st.data())
+async def test_standby_takes_over(workers: int, count: int, data: st.DataObject) -> None:
+    """When a worker dies its partitions go to those that have copies, and all others stay."""
+    names = NAMES[:workers]
+    here = await group(standbys=1, raw=count, readings=count)
+    here.join(*names)
+    before = here.share()
+    gone = data.draw(st.sampled_from(names))
+    standing_by = {name: {n for t, n in here.assignors[name].standbys if t == "raw"} for name in names}
+    del here.assignors[gone]
+
+    after = here.share()
+
+    orphans = set(before[gone].get("raw", []))
+    warm = {
+        number for name, share in after.items() for number in orphans & set(share.get("raw", [])) & standing_by[name]
+    }
+    assert warm == orphans
+    for name, share in after.items():
+        assert set(share.get("raw", [])) >= set(before[name].get("raw", []))
+
+
+async def test_copies_stay_where_they_are() -> None:
+    """The next round with the same workers moves neither partitions nor copies."""
+    workers = await group(standbys=1, raw=7, readings=7)
+    workers.join("a", "b", "c")
+    workers.share()
+    before = {name: assignor.standbys for name, assignor in workers.assignors.items()}
+
+    workers.share()
+
+    assert {name: assignor.standbys for name, assignor in workers.assignors.items()} == before
+    assert sum(len(standbys) for standbys in before.values()) == 14
+
+
+async def test_one_worker_stands_by_for_nobody() -> None:
+    """There is nobody else."""
+    workers = await group(standbys=2, raw=4, readings=4)
+    workers.join("a")
+    workers.share()
+
+    assert not workers.assignors["a"].standbys
