@@ -51,6 +51,8 @@ WINDOWS = ("1m", "1h")
 #: Readings appended at once, and those of a batch, as in a worker.
 CHUNK, BATCH = 20_000, RuntimeSettings().max_batch_records
 POLL = 0.02
+#: Where a log on Kafka is.
+BROKERS: dict[Log, str] = {}
 
 
 def readings(devices: int, first: int, count: int) -> Readings:
@@ -95,6 +97,7 @@ async def kafka() -> AsyncIterator[KafkaLog]:
     """A log on a broker of its own."""
     with Cluster() as cluster:
         log = KafkaLog(f"kafka://{cluster.bootstrap}", KafkaSettings(), ManualClock())
+        BROKERS[log] = f"kafka://{cluster.bootstrap}"
         await log.start()
         await log.create_topics(_specs())
         yield log
@@ -182,16 +185,17 @@ def memory(devices: int) -> dict[str, float]:
     return {"value": (process.memory_info().rss - before) / entries, "entries": entries}
 
 
-async def faust_tumbling(bootstrap: str, log: Log, devices: int, messages: int) -> dict[str, float]:
+async def faust_tumbling(log: Log, devices: int, messages: int) -> dict[str, float]:
     """Faust's own tumbling tables with the same aggregates, on its own Kafka driver."""
     await fill(log, devices, 0, messages)
     app = faust.App(
-        "faust-windows", broker=f"kafka://{bootstrap}", web_enabled=False, topic_disable_leader=True,
+        "faust-windows", broker=BROKERS[log], web_enabled=False, topic_disable_leader=True,
         topic_partitions=PARTITIONS, store="memory://", key_serializer="raw", value_serializer="raw",
     )  # fmt: skip
     app._create_directories = lambda: None  # type: ignore[method-assign]
     tables = [
-        app.Table(f"windows-{size}", partitions=PARTITIONS).tumbling(size, expires=size + 300) for size in (60, 3600)
+        app.Table(f"windows-{size}", default=dict, partitions=PARTITIONS).tumbling(size, expires=size + 300)
+        for size in (60, 3600)
     ]
     done, began, cpu = 0, 0.0, 0.0
     warm = messages // 4
@@ -205,7 +209,7 @@ async def faust_tumbling(bootstrap: str, log: Log, devices: int, messages: int) 
             reading = orjson.loads(value)
             for table in tables:
                 window = table[reading["device_id"]]
-                cells = window.value() or {}
+                cells = window.value()
                 for name, measured in reading["measures"].items():
                     cell = cells.get(name)
                     if cell is None:
@@ -237,7 +241,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         if arguments.variant == "restore":
             return await restore(log, devices)
         if arguments.variant == "faust":
-            return await faust_tumbling(cast(KafkaLog, log).bootstrap, log, devices, messages)
+            return await faust_tumbling(log, devices, messages)
         return await rate(log, devices, messages, arguments.windows)
 
 
