@@ -212,7 +212,7 @@ async def running_world(
         options = "".join(f"{key} = {value}\n" for key, value in (kafka or {}).items())
         config.write_text(
             f'log_level = "info"\n[log]\nurl = "kafka://{cluster.bootstrap}"\npartitions = {PARTITIONS}\n'
-            f"[kafka]\n{options}[rollup]\ngrace = 120\n[detect]\npane = 60\nwarm_up = 20\n"
+            f"[kafka]\n{options}[runtime]\nstandbys = 1\n[rollup]\ngrace = 120\n[detect]\npane = 60\nwarm_up = 20\n"
         )
         setup = set_up(config)
         # Ten lines a second while a broker is away, of which no test says anything.

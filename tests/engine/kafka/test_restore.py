@@ -173,6 +173,7 @@ async def test_restore_of_a_compacted_changelog(odd_kafka: KafkaServer, cleaned_
 
     assert compacted[-1] - compacted[0] >= len(compacted)
     assert len(expected) == 50
+    assert await cleaned_log.first_offset(names.s0) == 0
 
 
 async def test_restore_of_an_emptied_changelog(kafka: KafkaServer, log: KafkaLog, names: Names) -> None:
