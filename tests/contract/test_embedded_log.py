@@ -2,19 +2,17 @@
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from headrace.engine.embedded.changes import COMPACT_EVERY
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.embedded.ordered_changes import COMPACT_EVERY
 from headrace.engine.errors import LogError, LogInUse
 from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
 from headrace.engine.log_range import reading
@@ -230,22 +228,6 @@ async def test_changes_replaced_long_ago_are_dropped(tmp_path: Path) -> None:
     assert found is not None
     assert len(found.records) == COMPACT_EVERY + 2
     assert [found.offset(0), found.records.keys[0], found.next_offset] == [1, b"k1", COMPACT_EVERY + 3]
-    await log.close()
-
-
-async def test_folder_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -> None:
-    """A data folder without the table of changes is opened, also while its writer is busy."""
-    await EmbeddedLog(tmp_path).close()
-    with closing(sqlite3.connect(tmp_path / "log.sqlite")) as connection:
-        connection.execute("DROP TABLE changes")
-    await EmbeddedLog(tmp_path).close()
-    with closing(sqlite3.connect(tmp_path / "log.sqlite", isolation_level=None)) as busy:
-        busy.execute("BEGIN IMMEDIATE")
-        log = EmbeddedLog(tmp_path)
-
-    await log.create_topics([TopicSpec("rules", 1, compacted=True, retention=1.0)])
-    await log.commit(Transaction(changes=[Changes(TopicPartition("rules", 0), {b"k": b"v"})]))
-    assert (await log.end_offsets("rules"))[TopicPartition("rules", 0)] == 1
     await log.close()
 
 

@@ -5,14 +5,16 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
-from headrace.engine.embedded import codec, operations
-from headrace.engine.embedded.changes import read_changes
+from headrace.engine.embedded import codec, compacted, operations
 from headrace.engine.embedded.database import MEMORY, connect
+from headrace.engine.embedded.merge import MERGING, Merger, Merging
+from headrace.engine.embedded.ordered_changes import read_changes
 from headrace.engine.embedded.reader import ReadThread
 from headrace.engine.embedded.sole_member import SharedReader, SoleMember
 from headrace.engine.embedded.tail import Tail
@@ -53,16 +55,25 @@ class EmbeddedLog:
         folder: data folder, made if missing; `MEMORY` keeps everything in memory.
         retention: seconds (of append time) that records are kept, unless the topic says otherwise.
         retention_bytes: bytes kept per partition.
-    Neither drops a record that a consumer group with a committed position has not passed.
+        merging: when changes of compacted topics are merged, and how much at once.
+    Neither limit drops a record that a consumer group with a committed position has not passed.
     """
 
     largest_value = LARGEST_VALUE
 
-    def __init__(self, folder: Path, *, retention: float = 7 * 86_400, retention_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        retention: float = 7 * 86_400,
+        retention_bytes: int = 1 << 30,
+        merging: Merging = MERGING,
+    ) -> None:
         if folder != MEMORY:
             folder.mkdir(parents=True, exist_ok=True)
         connection = connect(folder)
-        self._writer = Writer(connection)
+        self._clock = SystemClock()
+        self._writer = Writer(connection, Merger(merging, self._clock).step)
         self._reader = ReadThread(None if folder == MEMORY else connect(folder), self._writer)
         self._retention = operations.Retention(retention, retention_bytes)
         self._partitions: dict[TopicPartition, operations.Partition] = {}
@@ -71,7 +82,6 @@ class EmbeddedLog:
         self._waiters: set[asyncio.Event] = set()
         self._commits = 0
         self._looking = asyncio.Lock()
-        self._clock = SystemClock()
         self._poller: asyncio.Task[None] | None = None
 
     async def create_topics(self, topics: Iterable[TopicSpec]) -> None:
@@ -97,7 +107,12 @@ class EmbeddedLog:
         ]
         now_ms = self._clock.now_ms()
         changes = [
-            (self._compacted(change.target), change.entries, now_ms if change.time_ms is None else change.time_ms)
+            operations.Changed(
+                self._compacted(change.target),
+                change.entries,
+                compacted.rows(change.entries),
+                now_ms if change.time_ms is None else change.time_ms,
+            )
             for change in transaction.changes
         ]
         positions = [(self._known(target).id, offset) for target, offset in transaction.positions.items()]
@@ -165,22 +180,34 @@ class EmbeddedLog:
         return SoleMember()
 
     async def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
+        """Changes first, then what they do not hide: what is merged in between moves on ahead, never back.
+
+        Memory: the changes that are not merged yet, and a chunk.
+        """
         partition_id = self._compacted(target).id
+        newest: dict[bytes, bytes | None] = await self._reader.run(
+            partial(compacted.newest_changes, partition_id=partition_id)
+        )
         after: bytes | None = None
         while True:
-            chunk: list[tuple[bytes, bytes]] = await self._reader.run(
-                partial(operations.latest, partition_id=partition_id, after=after, limit=RESTORE_CHUNK)
+            found: list[tuple[bytes, bytes]] = await self._reader.run(
+                partial(compacted.read_blocks, partition_id=partition_id, after=after, limit=RESTORE_CHUNK)
             )
-            if not chunk:
-                return
+            if not found:
+                break
+            after = found[-1][0]
+            chunk = [entry for entry in found if entry[0] not in newest] if newest else found
+            if chunk:
+                yield chunk
+        entries = ((key, value) for key, value in newest.items() if value is not None)
+        while chunk := list(islice(entries, RESTORE_CHUNK)):
             yield chunk
-            after = chunk[-1][0]
 
     async def catch_up(self, target: TopicPartition, known: Known | None = None) -> AsyncIterator[Piece]:
         """There are no positions here, only the newest entries: all of them, unless `known` is as new."""
         if known is not None:
             partition_id = self._compacted(target).id
-            value = await self._reader.run(partial(operations.value, partition_id=partition_id, key=known.key))
+            value = await self._reader.run(partial(compacted.value, partition_id=partition_id, key=known.key))
             if value == known.value:
                 yield Piece([(known.key, known.value)], 0, False)
                 return

@@ -4,9 +4,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from headrace.engine.embedded import codec
-from headrace.engine.embedded.changes import add_changes, begin_changes, compact
-from headrace.engine.embedded.database import OFFSET_BITS
+from headrace.engine.embedded import codec, compacted
+from headrace.engine.embedded.ordered_changes import add_changes, begin_changes, compact
+from headrace.engine.embedded.schema import OFFSET_BITS
 from headrace.engine.log import Append, Fetched, Tally, TopicPartition, TopicSpec
 from headrace.engine.records import Records
 
@@ -25,6 +25,15 @@ class Partition(NamedTuple):
     next_offset: int
     #: Compacted, with its changes in order besides.
     ordered: bool
+
+
+class Changed(NamedTuple):
+    """A change set of one partition: its entries, the rows that they make, and their append time, ms."""
+
+    partition: Partition
+    entries: Mapping[bytes, bytes | None]
+    rows: Sequence[compacted.Row]
+    time_ms: int
 
 
 class Committed(NamedTuple):
@@ -77,17 +86,19 @@ def partitions(connection: sqlite3.Connection) -> list[Partition]:
 def commit(
     connection: sqlite3.Connection,
     appends: Sequence[tuple[Partition, bytes, Append]],
-    changes: Sequence[tuple[Partition, Mapping[bytes, bytes | None], int]],
+    changes: Sequence[Changed],
     group: str,
     positions: Sequence[tuple[int, int]],
 ) -> Committed:
-    """All effects of one `Transaction`; changes come with their append time, ms."""
+    """All effects of one `Transaction`."""
     bases = [_append(connection, partition, body, append) for partition, body, append in appends]
     ends: dict[TopicPartition, int] = {}
-    for partition, entries, time_ms in changes:
-        _change(connection, partition.id, entries)
-        if partition.ordered:
-            ends[partition.target] = add_changes(connection, partition.id, entries, time_ms)
+    for changed in changes:
+        compacted.append(connection, changed.partition.id, changed.rows)
+        if changed.partition.ordered:
+            ends[changed.partition.target] = add_changes(
+                connection, changed.partition.id, changed.entries, changed.time_ms
+            )
     connection.executemany(
         "INSERT INTO positions VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
         [(group, partition_id, offset) for partition_id, offset in positions],
@@ -111,17 +122,6 @@ def _append(connection: sqlite3.Connection, partition: Partition, body: bytes, a
         [(append.target.topic, key.minute_ms, key.device_type, count) for key, count in append.tallies.items()],
     )
     return base
-
-
-def _change(connection: sqlite3.Connection, partition_id: int, entries: Mapping[bytes, bytes | None]) -> None:
-    connection.executemany(
-        "INSERT INTO latest VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-        [(partition_id, key, value) for key, value in entries.items() if value is not None],
-    )
-    connection.executemany(
-        "DELETE FROM latest WHERE partition_id = ? AND key = ?",
-        [(partition_id, key) for key, value in entries.items() if value is None],
-    )
 
 
 def read(
@@ -166,25 +166,6 @@ def assemble(target: TopicPartition, offset: int, rows: Sequence[tuple[int, int,
     if base > rows[0][0]:
         parts[0] = parts[0].slice(base - rows[0][0], len(parts[0]))
     return Fetched(target, base, rows[-1][1], Records.concat(parts))
-
-
-def latest(
-    connection: sqlite3.Connection, partition_id: int, after: bytes | None, limit: int
-) -> list[tuple[bytes, bytes]]:
-    """Up to `limit` entries of a compacted partition with keys behind `after`."""
-    return connection.execute(
-        "SELECT key, value FROM latest WHERE partition_id = ? AND key > ? ORDER BY key LIMIT ?"
-        if after is not None
-        else "SELECT key, value FROM latest WHERE partition_id = ? AND key IS NOT ? ORDER BY key LIMIT ?",
-        (partition_id, after, limit),
-    ).fetchall()
-
-
-def value(connection: sqlite3.Connection, partition_id: int, key: bytes) -> bytes | None:
-    """The value of one key of a compacted partition."""
-    row = connection.execute("SELECT value FROM latest WHERE partition_id = ? AND key = ?", (partition_id, key))
-    found = row.fetchone()
-    return found[0] if found else None
 
 
 def positions(connection: sqlite3.Connection, group: str) -> dict[int, int]:

@@ -19,12 +19,15 @@ MAX_JOBS_PER_TRANSACTION = 256
 class Writer:
     """Runs jobs on one connection, in order, in a thread of its own; group commit.
 
+    Args:
+        chore: runs after every transaction, in one of its own: nobody waits for it but who comes meanwhile.
     After the first failed transaction the writer refuses everything: nobody can tell what of a failed sync reached the
     disk, so going on could acknowledge what is lost (see `test_failed_sync_acknowledges_nothing`).
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, chore: Job | None = None) -> None:
         self._connection = connection
+        self._chore = chore
         self._queue: queue.SimpleQueue[tuple[Job, asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._failure: LogError | None = None
         self._thread = threading.Thread(target=self._run, name="headrace-log-writer", daemon=True)
@@ -73,20 +76,30 @@ class Writer:
                 return
 
     def _commit(self, jobs: list[tuple[Job, asyncio.Future[Any]]]) -> None:
-        results: list[Any] = []
-        if self._failure is None:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                results = [job(self._connection) for job, _ in jobs]
-                self._connection.execute("COMMIT")
-            except (sqlite3.Error, OSError) as error:
-                self._failure = LogError(
-                    f"the log could not be written ({error}); nothing of it was acknowledged. "
-                    "Check the disk (space, permissions, health), then start again"
-                )
-                self._failure.__cause__ = error
-                self._rollback()
+        results = self._transact([job for job, _ in jobs])
         _resolve([future for _, future in jobs], results, self._failure)
+        if self._chore is not None:
+            self._transact([self._chore])
+
+    def _transact(self, jobs: list[Job]) -> list[Any]:
+        if self._failure is not None:
+            return []
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = [job(self._connection) for job in jobs]
+            self._connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            self._failure = LogError(
+                f"the log could not be written ({error}); nothing of it was acknowledged. "
+                "Check the disk (space, permissions, health), then start again"
+            )
+            self._failure.__cause__ = error
+        except LogError as error:  # a row that cannot be read; says what to do
+            self._failure = error
+        else:
+            return results
+        self._rollback()
+        return []
 
     def _rollback(self) -> None:
         try:

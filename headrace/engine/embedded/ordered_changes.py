@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 
+from headrace.engine.embedded import compacted
 from headrace.engine.log import Fetched, TopicPartition, given_offsets
 from headrace.engine.records import Records
 
@@ -15,8 +16,7 @@ def begin_changes(connection: sqlite3.Connection, topic: str, retention: float) 
     for (partition_id,) in connection.execute(
         "SELECT id FROM partitions WHERE topic = ? AND compacted AND retention IS NULL", (topic,)
     ).fetchall():
-        entries = connection.execute("SELECT key, value FROM latest WHERE partition_id = ?", (partition_id,)).fetchall()
-        add_changes(connection, partition_id, dict(entries), 0)
+        add_changes(connection, partition_id, compacted.all_entries(connection, partition_id), 0)
         connection.execute("UPDATE partitions SET retention = ? WHERE id = ?", (retention, partition_id))
 
 
@@ -26,7 +26,7 @@ def add_changes(
     """Append changes to a partition; returns its new end."""
     base: int = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (partition_id,)).fetchone()[0]
     connection.executemany(
-        "INSERT INTO changes VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO ordered_changes VALUES (?, ?, ?, ?, ?)",
         [(partition_id, base + place, key, value, time_ms) for place, (key, value) in enumerate(entries.items())],
     )
     connection.execute(
@@ -41,7 +41,7 @@ def read_changes(
 ) -> Fetched | None:
     """Up to `max_records` changes from `offset` on; None if there are none."""
     rows = connection.execute(
-        "SELECT at_offset, key, value, time_ms FROM changes WHERE partition_id = ? AND at_offset >= ?"
+        "SELECT at_offset, key, value, time_ms FROM ordered_changes WHERE partition_id = ? AND at_offset >= ?"
         " ORDER BY at_offset LIMIT ?",
         (partition_id, offset, max_records),
     ).fetchall()
@@ -60,9 +60,9 @@ def compact(connection: sqlite3.Connection) -> None:
     ).fetchall():
         before = newest - retention * 1000
         connection.execute(
-            "DELETE FROM changes WHERE partition_id = ?1 AND at_offset IN (SELECT at_offset FROM (SELECT at_offset,"
-            " value, time_ms, lead(time_ms) OVER (PARTITION BY key ORDER BY at_offset) AS replaced_ms"
-            " FROM changes WHERE partition_id = ?1)"
+            "DELETE FROM ordered_changes WHERE partition_id = ?1 AND at_offset IN (SELECT at_offset FROM ("
+            "SELECT at_offset, value, time_ms, lead(time_ms) OVER (PARTITION BY key ORDER BY at_offset) AS replaced_ms"
+            " FROM ordered_changes WHERE partition_id = ?1)"
             " WHERE replaced_ms < ?2 OR (replaced_ms IS NULL AND value IS NULL AND time_ms < ?2))",
             (partition_id, before),
         )
