@@ -91,6 +91,7 @@ class Stored(State, Protocol):
     """State that is restored in the order of the log, and may have a copy of its own that outlives the process.
 
     The copy is behind the changelog, or as far, never ahead: `changes` leaves it as it is, `committed` brings it on.
+    `restored` runs in a thread, so that the loop goes on; nobody else uses that partition meanwhile.
     """
 
     #: 1 or more; see `Versioned`. Entries of older versions are migrated by `restored`.

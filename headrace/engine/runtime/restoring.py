@@ -1,7 +1,9 @@
 """From a changelog to a table: damaged entries, entries of another version, and those that are gone."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 
 from headrace.engine.clock import SystemClock
@@ -72,7 +74,7 @@ async def _restore_stored(log: Log, changelog: TopicPartition, state: Stored, wa
         if begin is not None:
             await _check_begin(log, changelog, begin, way_out)
         _check_version(changelog, state.name, state.written(number), state.version, way_out)
-        state.restored(number)
+        await _in_thread(partial(state.restored, number))
 
 
 async def _catch_up(log: Log, changelog: TopicPartition, state: Stored, known: Known | None) -> int | None:
@@ -97,6 +99,16 @@ async def _check_begin(log: Log, changelog: TopicPartition, begin: int, way_out:
             f"{changelog.topic}/{changelog.partition} has lost its records before offset {first}: they were deleted, "
             f"or its cleanup.policy is not compact alone; set that, then {way_out}"
         )
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Do what takes long for a large table while the loop runs; cancelled, it ends first: the table is in use."""
+    working = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 def _check_version(changelog: TopicPartition, table: str, written: int, version: int, way_out: str) -> None:
