@@ -11,10 +11,11 @@ So a commit writes what it changes, once, wherever the keys lie; the base is wri
 
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
-from headrace.engine.embedded.codec import Entries, decode_entries, encode_entries
+from headrace.engine.embedded.codec import decode_entries, encode_entries
 from headrace.engine.embedded.schema import OFFSET_BITS
 
 #: A change set larger than either lies in several rows: a row is what is in memory at once, and SQLite limits it.
@@ -67,48 +68,15 @@ def append(connection: sqlite3.Connection, partition_id: int, changed: Sequence[
     )
 
 
-def newest_changes(connection: sqlite3.Connection, partition_id: int) -> dict[bytes, bytes | None]:
-    """The newest of every key in `changes`."""
-    found: dict[bytes, bytes | None] = {}
-    bodies = connection.execute("SELECT body FROM changes WHERE id BETWEEN ? AND ? ORDER BY id", id_range(partition_id))
-    for (body,) in bodies:
-        row = decode_entries(body)
-        found.update(zip(row.keys, row.values, strict=True))
-    return found
-
-
-def read_blocks(
-    connection: sqlite3.Connection, partition_id: int, after: bytes | None, limit: int
-) -> list[tuple[bytes, bytes]]:
-    """Entries of the blocks that begin behind `after` (None: of all), whole blocks, `limit` entries or some more.
-
-    May be continued behind the last key, whatever was merged since: what was in a block behind it still is in one that
-    begins behind it, unless it was deleted.
-    """
-    found: list[tuple[bytes, bytes]] = []
-    bodies = connection.execute(
-        "SELECT body FROM blocks WHERE partition_id = ? AND first_key > ? ORDER BY first_key"
-        if after is not None
-        else "SELECT body FROM blocks WHERE partition_id = ? AND first_key IS NOT ? ORDER BY first_key",
-        (partition_id, after),
-    )
-    for (body,) in bodies:
-        found += _kept(decode_entries(body))
-        if len(found) >= limit:
-            break
-    return found
-
-
 def all_entries(connection: sqlite3.Connection, partition_id: int) -> dict[bytes, bytes]:
     """Every key and its newest value."""
-    bodies = connection.execute("SELECT body FROM blocks WHERE partition_id = ?", (partition_id,))
-    found = {key: value for (body,) in bodies for key, value in _kept(decode_entries(body))}
-    for key, value in newest_changes(connection, partition_id).items():
-        if value is None:
-            found.pop(key, None)
-        else:
-            found[key] = value
-    return found
+    found: dict[bytes, bytes | None] = {}
+    blocks = connection.execute("SELECT body FROM blocks WHERE partition_id = ?", (partition_id,))
+    changes = "SELECT body FROM changes WHERE id BETWEEN ? AND ? ORDER BY id"
+    for (body,) in chain(blocks, connection.execute(changes, id_range(partition_id))):
+        row = decode_entries(body)
+        found.update(zip(row.keys, row.values, strict=True))
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def value(connection: sqlite3.Connection, partition_id: int, key: bytes) -> bytes | None:
@@ -135,7 +103,3 @@ def value(connection: sqlite3.Connection, partition_id: int, key: bytes) -> byte
 def id_range(partition_id: int) -> tuple[int, int]:
     """First and last id that the rows of a partition in `changes` may have."""
     return partition_id << OFFSET_BITS, (partition_id + 1 << OFFSET_BITS) - 1
-
-
-def _kept(block: Entries) -> Iterator[tuple[bytes, bytes]]:
-    return ((key, each) for key, each in zip(block.keys, block.values, strict=True) if each is not None)

@@ -5,7 +5,6 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from headrace.engine.embedded.database import MEMORY, connect
 from headrace.engine.embedded.merge import MERGING, Merger, Merging
 from headrace.engine.embedded.ordered_changes import read_changes
 from headrace.engine.embedded.reader import ReadThread
+from headrace.engine.embedded.restore import Restore
 from headrace.engine.embedded.sole_member import SharedReader, SoleMember
 from headrace.engine.embedded.tail import Tail
 from headrace.engine.embedded.writer import Job, Writer
@@ -37,8 +37,6 @@ from headrace.engine.records import Records
 
 #: How often a waiting reader looks for appends of other processes, seconds.
 POLL_INTERVAL = 0.1
-#: Entries of a compacted partition handed over at once when it is restored.
-RESTORE_CHUNK = 10_000
 #: Bytes, see `Log.largest_value`. SQLite takes 1e9 in a row, and a row holds all that one append puts into a partition.
 LARGEST_VALUE = 1 << 28
 #: Records deleted by retention are looked for after this many commits.
@@ -180,28 +178,10 @@ class EmbeddedLog:
         return SoleMember()
 
     async def restore(self, target: TopicPartition) -> AsyncIterator[Sequence[tuple[bytes, bytes]]]:
-        """Changes first, then what they do not hide: what is merged in between moves on ahead, never back.
-
-        Memory: the changes that are not merged yet, and a chunk.
-        """
-        partition_id = self._compacted(target).id
-        newest: dict[bytes, bytes | None] = await self._reader.run(
-            partial(compacted.newest_changes, partition_id=partition_id)
-        )
-        after: bytes | None = None
-        while True:
-            found: list[tuple[bytes, bytes]] = await self._reader.run(
-                partial(compacted.read_blocks, partition_id=partition_id, after=after, limit=RESTORE_CHUNK)
-            )
-            if not found:
-                break
-            after = found[-1][0]
-            chunk = [entry for entry in found if entry[0] not in newest] if newest else found
+        reading = Restore(self._compacted(target).id)
+        while (chunk := await self._reader.run(reading.chunk)) is not None:
             if chunk:
                 yield chunk
-        entries = ((key, value) for key, value in newest.items() if value is not None)
-        while chunk := list(islice(entries, RESTORE_CHUNK)):
-            yield chunk
 
     async def catch_up(self, target: TopicPartition, known: Known | None = None) -> AsyncIterator[Piece]:
         """There are no positions here, only the newest entries: all of them, unless `known` is as new."""

@@ -8,6 +8,7 @@ from headrace.engine.clock import SteppedClock
 from headrace.engine.embedded import compacted, operations
 from headrace.engine.embedded.database import connect
 from headrace.engine.embedded.merge import Merger, Merging
+from headrace.engine.embedded.restore import Restore
 from headrace.engine.log import TopicSpec
 
 #: A merge is due at four changes; a block holds two or three entries; every step is as short as it can be.
@@ -40,16 +41,13 @@ class CompactedLog:
         """What the writer does after a commit."""
         self._transact(lambda: self.merger.step(self.connection))
 
-    def restored(self, limit: int = 1) -> list[tuple[bytes, bytes]]:
-        """Everything, as `EmbeddedLog.restore` reads it, a step of a merge between any two chunks."""
-        newest = compacted.newest_changes(self.connection, PARTITION)
-        found: list[tuple[bytes, bytes]] = []
-        after: bytes | None = None
-        while chunk := compacted.read_blocks(self.connection, PARTITION, after, limit):
-            after = chunk[-1][0]
-            found += [entry for entry in chunk if entry[0] not in newest]
+    def restored(self) -> list[tuple[bytes, bytes]]:
+        """Everything, a step of a merge between any two chunks."""
+        reading, found = Restore(PARTITION), list[tuple[bytes, bytes]]()
+        while (chunk := reading.chunk(self.connection)) is not None:
+            found += chunk
             self.step()
-        return found + [(key, value) for key, value in newest.items() if value is not None]
+        return found
 
     def value(self, key: bytes) -> bytes | None:
         """The value of one key."""

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from headrace.engine.embedded import restore
 from headrace.engine.errors import LogError
 from tests.engine.embedded.compacted_log import TINY, CompactedLog, damage
 
@@ -59,9 +60,11 @@ class CompactedStates(RuleBasedStateMachine):
     def the_other_process_goes_on(self) -> None:
         self.log, self.other = self.other, self.log
 
-    @rule(limit=st.integers(1, 5))
-    def restore_while_it_is_merged(self, limit: int) -> None:
-        entries = self.log.restored(limit)
+    @rule(chunk=st.integers(1, 5))
+    def restore_while_it_is_merged(self, chunk: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(restore, "CHUNK", chunk)
+            entries = self.log.restored()
         assert dict(entries) == self.expected
         assert len(entries) == len(self.expected)
 
@@ -134,9 +137,10 @@ def test_blocks_divide_the_keys(log: CompactedLog) -> None:
     merge_all(log)
     assert log.blocks() == [(blocks[-1][0], 1)]
 
-    log.commit({b"%03d" % number: b"y" for number in range(4)})
+    first: dict[bytes, bytes | None] = {b"%03d" % number: b"y" for number in range(4)}
+    log.commit(first)
     merge_all(log)
-    assert log.restored() == [(b"000", b"y"), (b"001", b"y"), (b"002", b"y"), (b"003", b"y"), (b"199", b"x" * 10)]
+    assert log.restored() == [*first.items(), (b"199", b"x" * 10)]
     assert log.state() == (0, 0, 5, None)
 
 
@@ -169,7 +173,7 @@ def test_large_change_sets_lie_in_several_rows(log: CompactedLog) -> None:
 
     sizes = [size for (size,) in log.connection.execute("SELECT entries FROM changes ORDER BY id")]
     assert sizes == [20_000, 20_000, 10_000, 2, 2]
-    assert dict(log.restored(10_000)) == {**many, **large}
+    assert dict(log.restored()) == {**many, **large}
 
 
 def test_bytes_make_a_merge_due(tmp_path: Path) -> None:
