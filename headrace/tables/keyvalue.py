@@ -220,6 +220,11 @@ class KeyValue(Generic[K, V]):
         for part in self._parts.values():
             part.store.close()
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the store outlives the process."""
+        return self._stores is not None
+
     def _part(self, partition: int) -> Part[V]:
         if partition not in self._parts:
             # Not restored, as in tests and repaired agents: nothing on disk has to do with it.
