@@ -1,7 +1,7 @@
 """What changes of a compacted topic cost on the embedded log: one partition, keys at random, a commit at a time.
 
 Prints {"value": µs of CPU per changed entry, …}: CPU of this process but for making the entries; wall time and bytes
-written per entry; ms that a commit takes; entries restored a second, and a second of CPU; growth of resident memory, MB.
+written per entry; ms that a commit takes; entries restored a second, and a second of CPU; growth of resident memory.
 """
 
 import argparse

@@ -166,7 +166,7 @@ def test_rollups_equal_polars_on_the_raw_files(
 async def closed_windows(folder: Path, window: str, station: str) -> dict[int, dict[str, Any]]:
     """Measures of the windows of a station in the database, by start."""
     query = f"SELECT start, measures FROM rollups WHERE \"window\" = '{window}' AND device_id = '{station}'"
-    return {milliseconds(row["start"]): json.loads(row["measures"]) for row in await stored(folder, query)}
+    return {milliseconds(row["start"]): orjson.loads(row["measures"]) for row in await stored(folder, query)}
 
 
 def how_many_open(window: str) -> int:

@@ -19,6 +19,7 @@ import msgspec
 
 from headrace.engine.app import App
 from headrace.engine.batch import Batch
+from headrace.engine.embedded import restore
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import SCHEME, KafkaSettings
@@ -169,4 +170,5 @@ async def main(url: str, topic: str, folder: str, moment: str) -> None:
 
 
 if __name__ == "__main__":
+    restore.CHUNK = 1_000  # a restore has several pieces
     asyncio.run(main(*sys.argv[1:]))

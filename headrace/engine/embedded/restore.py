@@ -1,6 +1,7 @@
 """Reads a compacted partition whole, in chunks, while it may be changed and merged."""
 
 import sqlite3
+from typing import cast
 
 from headrace.engine.embedded.codec import decode_entries
 from headrace.engine.embedded.compacted import id_range
@@ -54,8 +55,8 @@ class Restore:
             (self._partition_id, self._after, self._after),
         ):
             block = decode_entries(body)
-            entries = zip(block.keys, block.values, strict=True)
-            found += [(key, value) for key, value in entries if value is not None and key not in seen]
+            entries = zip(block.keys, cast("list[bytes]", block.values), strict=True)  # nothing deleted is in a block
+            found += [entry for entry in entries if entry[0] not in seen] if seen else entries
             last = block.keys[-1]
             if len(found) >= CHUNK:
                 break
