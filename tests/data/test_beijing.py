@@ -6,7 +6,7 @@ import math
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from headrace.engine.log import TopicSpec
 from headrace.engine.testkit import Driven, drive, reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
-from headrace.schemas.window import Hopping, parse_window
 from headrace.tables.aggregates import Aggregation
 
 COLUMNS = {
@@ -35,12 +34,8 @@ ROWS, ABSENT, ABSENT_WIND = 420_768, 72_205, 1_822
 STATIONS = 12
 ZONE = "Asia/Shanghai"
 PERCENTILES = (5, 50, 95)
-#: Window, and how polars makes the same buckets of local time.
-WINDOWS: dict[str, dict[str, str]] = {
-    "1h": {"every": "1h", "period": "1h"},
-    "6h every 2h": {"every": "2h", "period": "6h"},
-    f"1d {ZONE}": {"every": "1d", "period": "1d"},
-}
+#: Window, how often one begins in local time, and how many hold a reading.
+WINDOWS = {"1h": ("1h", 1), "6h every 2h": ("2h", 3), f"1d {ZONE}": ("1d", 1)}
 CONFIG = f"""
 [rollup]
 windows = ["1h", "6h every 2h", "1d"]
@@ -155,10 +150,10 @@ def test_rollups_equal_polars_on_the_raw_files(
             entry["start"]: entry["measures"] for entry in entries if entry["device_id"] == station and entry["open"]
         }
         closed = asyncio.run(closed_windows(folder, window, station))
-        expected = buckets(frame.filter(pl.col("station") == station), WINDOWS[window])
+        expected = buckets(frame.filter(pl.col("station") == station), *WINDOWS[window])
         assert not closed.keys() & still_open.keys()
         assert closed.keys() | still_open.keys() == expected.keys()
-        assert len(still_open) == how_many_open(window)
+        assert len(still_open) == WINDOWS[window][1]
         for start, measures in expected.items():
             compare(closed.get(start) or still_open[start], measures, start in closed)
 
@@ -169,28 +164,23 @@ async def closed_windows(folder: Path, window: str, station: str) -> dict[int, d
     return {milliseconds(row["start"]): orjson.loads(row["measures"]) for row in await stored(folder, query)}
 
 
-def how_many_open(window: str) -> int:
-    """Windows of the kind that a device has open."""
-    kind = parse_window(window.removesuffix(f" {ZONE}"))
-    return kind.size_ms // kind.hop_ms if isinstance(kind, Hopping) else 1
-
-
 def milliseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def buckets(frame: pl.DataFrame, size: Mapping[str, str]) -> dict[int, dict[str, Any]]:
+def buckets(frame: pl.DataFrame, step: str, overlapping: int) -> dict[int, dict[str, Any]]:
     """By start of window, the aggregates of each measure that is there."""
-    grouped = frame.sort("time").group_by_dynamic(
-        "moment", every=size["every"], period=size["period"], start_by="window", closed="left", label="left"
-    )
+    latest = pl.col("moment").dt.truncate(step)
+    starts = [frame.with_columns(latest.dt.offset_by(f"-{int(step[:-1]) * back}{step[-1]}").alias("start"))
+              for back in range(overlapping)]  # fmt: skip
+    grouped = pl.concat(starts).sort("time").group_by("start", maintain_order=True)
     found: dict[int, dict[str, Any]] = {}
     for name in COLUMNS.values():
         column = pl.col(name).drop_nulls()
         cells = {"count": column.len(), "sum": column.sum(), "min": column.min(), "max": column.max()}
         cells |= {"first": column.first(), "last": column.last(), "variance": column.var(), "values": column.sort()}
         for row in grouped.agg(**cells).iter_rows(named=True):
-            measures = found.setdefault(milliseconds(row["moment"]), {})
+            measures = found.setdefault(milliseconds(row["start"]), {})
             if row["count"]:
                 measures[name] = row
     return found
