@@ -132,5 +132,6 @@ def percentiles(sketches: Ints, wanted: Sequence[float]) -> Floats:
     # The value between the bucket's bounds γ^(i-1) and γ^i that is off by the same part from both.
     with np.errstate(over="ignore"):
         size = np.exp(log_gamma * (np.abs(chosen) - _ZERO)) * (2 / (np.exp(log_gamma) + 1))
+    size = np.minimum(size, np.finfo(np.float64).max)
     found = np.where(chosen == 0, 0.0, np.sign(chosen) * size)
     return np.where(reached[:, -1:] > 0, found, np.nan)

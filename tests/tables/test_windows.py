@@ -1,8 +1,12 @@
 """What the window and pane tables keep: memory, changelog, and tables of other configurations."""
 
+import orjson
+
 from headrace.agents.rollup import Rollup
 from headrace.agents.three_sigma import ThreeSigma
 from headrace.engine.testkit import Changelog, drive, readings_log
+from headrace.schemas import topics
+from headrace.tables.aggregates import Aggregation
 
 T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
 
@@ -66,3 +70,36 @@ def test_forgotten_partitions_are_gone() -> None:
             table.forget(0)
 
         assert [table.changes(0) for table in operator.tables] == [{}]
+
+
+def test_first_version_is_migrated() -> None:
+    """Entries without kind of window and layout become those of today."""
+    rollup, changelog = Rollup(("1m", "10m")), Changelog()
+    drive(rollup, readings_log(steady(range(15), "temperature", "co2")))
+    changelog.commit(rollup)
+    entries = changelog.tables["rollup.windows"]
+
+    def first(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+        """Size and start at the end of the key, three numbers before the cells."""
+        return (key[:-16] + key[-8:], value[:24] + value[32:]) if key.startswith(b"w") else (key, value)
+
+    old = dict(first(key, value) for key, value in entries.items())
+
+    assert rollup.tables[0].migrate(1, old) == entries
+
+
+def test_other_aggregates_go_on_with_old_windows() -> None:
+    """Windows that began without variance and percentiles have none; those that begin later do."""
+    before, after = Rollup(("10m",)), Rollup(("10m",), aggregation=Aggregation(True, (50,)))
+    changelog = Changelog()
+    drive(before, readings_log(steady(range(5), "temperature")))
+    changelog.commit(before)
+    changelog.restore(after)
+
+    sent = drive(after, readings_log(steady(range(5, 21), "temperature"))).sent[topics.ROLLUPS]
+
+    cells = [orjson.loads(record.value or b"")["measures"]["temperature"] for record in sent]
+    assert [(cell["count"], "variance" in cell, "percentiles" in cell) for cell in cells[::3]] == [
+        (10, False, False),
+        (10, True, True),
+    ]
