@@ -41,15 +41,20 @@ def encode(header: Sequence[Ints], cells: Cells) -> list[bytes]:
     table[:, size] = measures * _LAYOUT + width
     table[:, size + 1 :] = cells.values.reshape(count, -1).view(np.int64)
     values = rows_of(table)
-    if cells.sketches.shape[2]:
-        return [value + _encoded(sketches) for value, sketches in zip(values, cells.sketches, strict=True)]
+    if cells.sketches.size:
+        return list(map(bytes.__add__, values, _encoded(cells.sketches)))
     return values
 
 
-def _encoded(sketches: Ints) -> bytes:
-    used = ((sketches != 0) * np.arange(1, sketches.shape[1] + 1)).max(axis=1).tolist()
-    parts = [np.append(length, sketch[:length]) for length, sketch in zip(used, sketches, strict=True)]
-    return np.concatenate(parts).astype("<i8", copy=False).tobytes() if parts else b""
+def _encoded(sketches: Ints) -> list[bytes]:
+    """The sketches of each window, (k, m, b): of each its length without zeros at the end, then that."""
+    width = sketches.shape[2]
+    used = ((sketches != 0) * np.arange(1, width + 1)).max(axis=2, keepdims=True)
+    table = np.concatenate([used, sketches], axis=2)
+    kept = np.arange(width + 1) <= used
+    whole = table[kept].astype("<i8", copy=False).tobytes()
+    ends = (np.cumsum(kept.sum(axis=(1, 2))) * 8).tolist()
+    return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def decode(
