@@ -35,6 +35,7 @@ from headrace.engine.log import Append, Log, TopicPartition, TopicSpec, Transact
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 from headrace.engine.runtime.garbage import rare_collections
+from headrace.engine.runtime.large_arrays import release_large_arrays
 from headrace.engine.runtime.restoring import restore_table
 from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.runtime.tables import changelog_topic
@@ -175,6 +176,7 @@ def memory(devices: int) -> dict[str, float]:
             run_batch(rollup, fetched(records, rollup.topic), Driven({}, []))
             rollup.tables[0].changes(0)
 
+    release_large_arrays()
     run(Rollup(WINDOWS), 10 * BATCH)
     gc.collect()
     process, rollup = psutil.Process(), Rollup(WINDOWS)

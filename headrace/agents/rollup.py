@@ -14,13 +14,13 @@ from headrace.engine.errors import ConfigError
 from headrace.engine.records import Records
 from headrace.schemas import topics
 from headrace.schemas.readings import Ints, Readings
-from headrace.schemas.window import Hopping, Tumbling, Window, parse_window, sort_size
+from headrace.schemas.window import LONGEST_MS, Hopping, Tumbling, Window, parse_window, sort_size
 from headrace.tables.aggregates import Aggregation
 from headrace.tables.grid_fold import GridFold
 from headrace.tables.grouping import NEVER
 from headrace.tables.span_fold import SpanFold, changed_outputs
 from headrace.tables.span_table import SpanTable, TypeSpans
-from headrace.tables.window_outputs import UPDATE, Late, Outputs, Silence, Watermarks, outputs_of_slots
+from headrace.tables.window_outputs import RETRACTION, UPDATE, Late, Outputs, Silence, Watermarks, outputs_of_slots
 from headrace.tables.windows import WindowTable
 
 MINUTE = 60
@@ -76,10 +76,10 @@ class Rollup:
         idle_timeout: float | None = MINUTE,
     ) -> None:
         kinds, mistakes = _parsed(windows)
-        if not grace * 1000 >= 1:
-            mistakes.append(f"rollup: grace must be positive, not {grace} s")
-        if not keep >= 0:
-            mistakes.append(f"rollup: keep must not be negative, as {keep} s is")
+        if not 1 <= grace * 1000 <= LONGEST_MS:
+            mistakes.append(f"rollup: grace must be positive and at most a year, not {grace} s")
+        if not 0 <= keep * 1000 <= LONGEST_MS:
+            mistakes.append(f"rollup: keep must be 0 to a year, not {keep} s")
         if idle_timeout is not None and not idle_timeout > 0:
             mistakes.append(f"rollup: idle_timeout must be positive, not {idle_timeout} s")
         if mistakes:
@@ -137,7 +137,7 @@ class Rollup:
 
         late = _joined(late)
         if self._emit == "update":
-            outputs = [replace(each, kind=UPDATE) for each in outputs]
+            outputs = [each if each.kind == RETRACTION else replace(each, kind=UPDATE) for each in outputs]
         stamps = [batch.idle.now_ms] if batch.idle else batch.records.timestamps
         rows = [(o.row, r.device_ids[o.place], _late(o, r)) for o, r in late]
         for topic, documents in ((topics.ROLLUPS, _documents(outputs)), (topics.LATE, rows)):

@@ -12,7 +12,7 @@ from headrace.schemas.readings import Floats, Ints
 from headrace.schemas.window import Hopping, Sliding, Tumbling, Window
 from headrace.tables import sketches
 from headrace.tables.aggregates import COUNT, FIRST, LAST, MAX, MIN, SUM, Aggregation, Cells, variance
-from headrace.tables.window_outputs import RETRACTION, UPDATE, Outputs
+from headrace.tables.window_outputs import RETRACTION, Outputs
 
 _KINDS = ("closed", "correction")
 _WITH_PREVIOUS = {"correction", "retraction"}
@@ -20,7 +20,7 @@ _WITH_PREVIOUS = {"correction", "retraction"}
 
 def rollup_documents(outputs: Outputs) -> list[bytes]:
     """One JSON document per window, in order, as `schemas.rollup.Rollup` says."""
-    revisions = [-1] * len(outputs) if outputs.kind == UPDATE else outputs.revisions.tolist()
+    revisions = outputs.revisions.tolist()
     kinds = [outputs.kind or _KINDS[revision > 0] for revision in revisions]
     measures: Sequence[_Measures] = [_NONE] * len(outputs)
     if outputs.kind != RETRACTION:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
@@ -12,7 +12,7 @@ from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.monitor import MonitorSettings
 from headrace.engine.runtime.settings import RuntimeSettings
-from headrace.schemas.window import Window, known_zone, parse_window, tumbling
+from headrace.schemas.window import LONGEST_MS, Window, known_zone, parse_window
 from headrace.tables.aggregates import Aggregation
 
 #: TCP ports.
@@ -50,13 +50,15 @@ class LogSettings(_Section):
 class RollupSettings(_Section):
     """Event-time windows."""
 
-    windows: tuple[PositiveInt | str, ...] = Field(
+    windows: tuple[str, ...] = Field(
         ("1m", "1h"),
         min_length=1,
         description="`15m`, `1d`, `1h every 15m`, `sliding 10m`, `session 30m`, `count 100`; numbers are seconds",
     )
     time_zone: str = Field("UTC", description="where windows of whole days begin at midnight, IANA name")
-    grace: float = Field(300.0, ge=0.001, description="seconds that late data may correct a closed window")
+    grace: float = Field(
+        300.0, ge=0.001, le=LONGEST_MS / 1000, description="seconds that late data may correct a closed window"
+    )
     variance: bool = Field(False, description="variance and standard deviation of each measure too")
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(
         (), description="percentiles of each measure, as in `[50, 95, 99]`; 1 KiB per measure and window"
@@ -73,20 +75,26 @@ class RollupSettings(_Section):
     def _known(cls, value: str) -> str:
         return known_zone(value)
 
-    @field_validator("windows")
+    @field_validator("windows", mode="before")
     @classmethod
-    def _parsed(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    def _parsed(cls, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError('write a list, as in ["1m", "1h"]')
+        texts, wrong = [], []
         for each in value:
-            if isinstance(each, str):
-                parse_window(each)
-        return value
+            text = f"{each}s" if isinstance(each, int) and not isinstance(each, bool) else str(each)
+            try:
+                parse_window(text)
+                texts.append(text)
+            except ValueError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return tuple(texts)
 
     def kinds(self) -> list[Window]:
         """The windows."""
-        return [
-            parse_window(each, self.time_zone) if isinstance(each, str) else tumbling(each * 1000, self.time_zone)
-            for each in self.windows
-        ]
+        return [parse_window(each, self.time_zone) for each in self.windows]
 
     def aggregation(self) -> Aggregation:
         """What is kept of each measure."""

@@ -110,7 +110,9 @@ def _chosen(settings: Settings, name: str | None) -> list[_Kept]:
     if name is None:
         return list(kept.values())
     if name not in kept:
-        raise ConfigError(f"there is no table {name}; there are {', '.join(kept)}")
+        raise ConfigError(
+            f"there is no table {name}; with these settings there are {', '.join(kept)}. --config names the worker's"
+        )
     return [kept[name]]
 
 

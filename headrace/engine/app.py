@@ -25,6 +25,7 @@ from headrace.engine.runtime.event_table_manager import EventTableManager
 from headrace.engine.runtime.event_tables import EventTable
 from headrace.engine.runtime.event_topic import EventTopic
 from headrace.engine.runtime.garbage import rare_collections
+from headrace.engine.runtime.large_arrays import release_large_arrays
 from headrace.engine.runtime.replies import LogReplies
 from headrace.engine.runtime.routing import LocalRouter
 from headrace.engine.runtime.settings import RuntimeSettings
@@ -129,6 +130,7 @@ class App(faust.App):
         Raises:
             LogError, ConfigError: whatever the app crashed on.
         """
+        release_large_arrays()
         with rare_collections(self.runtime.collect_after):
             await self._run(stop)
         if self.crash_reason is not None:

@@ -36,6 +36,8 @@ class Aggregate(BaseModel):
 class Rollup(BaseModel):
     """One window of one device, `start` <= event time < `end`; record key: the device id.
 
+    A count window starts at the event time of the first reading that came; others in it may be earlier.
+
     Args:
         device_id, device_type: whose readings.
         window: its kind, as settings write it: "1h", "1d Europe/Berlin", "1h every 15m", "sliding 10m", "session 30m",
@@ -45,7 +47,9 @@ class Rollup(BaseModel):
         kind: "closed" once per window, then a "correction" for every late reading that changed it. "update": the
             window is open, and this is what it holds so far. "retraction": the window is not there any more, as its
             session became part of another one; what was in it is `previous`.
-        revision: 0 when closed, one more for every correction; -1 in updates.
+            (a session's end may move). A session that was retracted and goes on is "closed" anew.
+        revision: 0 when closed, one more for every correction, retraction and closing anew; in updates -1, or the last
+            one that was sent. Of two records about a window the greater revision counts, or else the later one.
         measures: by name; a measure that no reading of the window had is left out.
         previous: in corrections and retractions, what `measures` was before.
     """

@@ -80,6 +80,8 @@ def sort_size(window: Window) -> int:
             return window.size_ms
 
 
+LONGEST_MS = 366 * DAY_MS
+MOST_COUNTED = 1_000_000_000
 #: Windows of a hopping kind that one reading may be in: it is folded once into each.
 MOST_OVERLAPPING = 96
 
@@ -101,9 +103,12 @@ def parse_duration(text: str) -> int:
         ValueError: it is something else, or not positive.
     """
     found = re.fullmatch(r"(\d+) ?(ms|s|m|h|d)", text.strip())
-    if not found or not int(found[1]):
+    if not found:
         raise ValueError(f"{text!r} is no duration: write a number and ms, s, m, h or d, as in 15m")
-    return int(found[1]) * _UNITS_MS[found[2]]
+    length = int(found[1]) * _UNITS_MS[found[2]]
+    if not 0 < length <= LONGEST_MS:
+        raise ValueError(f"{text!r} is no duration for a window: it must be more than 0 and at most 366d")
+    return length
 
 
 def parse_window(text: str, zone: str = UTC) -> Window:
@@ -123,15 +128,17 @@ def parse_window(text: str, zone: str = UTC) -> Window:
             return Session(parse_duration(gap))
         case ["sliding", size]:
             return Sliding(parse_duration(size))
-        case ["count", size] if size.strip().isdecimal() and int(size) > 1:
+        case ["count", size] if size.strip().isdecimal() and 1 < int(size) <= MOST_COUNTED:
             return Count(int(size))
         case ["count", _]:
-            raise ValueError(f"{text!r}: a count is a whole number of readings, 2 or more")
+            raise ValueError(f"{text!r}: a count is a whole number of readings, 2 to {MOST_COUNTED:,}")
     if " every " in text:
         return _hopping(*map(parse_duration, text.split(" every ", 1)))
     try:
         length = parse_duration(text)
-    except ValueError:
+    except ValueError as error:
+        if "366d" in str(error):
+            raise
         raise ValueError(
             f"{text!r} is no window: write 15m, 1d, 1h every 15m, sliding 10m, session 30m or count 100"
         ) from None
@@ -159,6 +166,6 @@ def known_zone(name: str) -> str:
     """
     try:
         ZoneInfo(name)
-    except (OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         raise ValueError(f"there is no time zone {name!r}; write an IANA name, as in Europe/Berlin") from error
     return name

@@ -232,7 +232,7 @@ class SpanTable:
                 "window": str(window),
                 "start": start,
                 "end": end,
-                "open": bool(is_open),
+                "open": bool(is_open) or isinstance(window, Count),
                 "revision": max(revision, 0),
                 "clock": clock,
                 "watermark_at_last_reading": seen_at,

@@ -45,7 +45,8 @@ class Outputs:
         starts, ends: (k,) int64, ms.
         device_ids: one per window.
         kind: of all of them; None where it follows from the revision.
-        revisions: (k,) int64, 0 where the window is closed for the first time, more where it is corrected.
+        revisions: (k,) int64, 0 where the window is closed for the first time, more where it is corrected; -1 where
+            nothing was sent of it.
         cells: of k windows.
         previous: the cells before the correction or retraction; without meaning elsewhere.
     """
@@ -106,7 +107,7 @@ def first_outputs(
         starts,
         windows.grid.ends(series, starts),
         [names[device] for device in devices.tolist()],
-        np.zeros(len(starts), dtype=np.int64),
+        np.full(len(starts), -1 if kind == UPDATE else 0),
         cells,
         cells,
         kind,

@@ -120,7 +120,7 @@ def shown(value: bytes, header_size: int, names: Sequence[str]) -> tuple[list[in
     """A value for a person: its header and, by measure, what the cells hold of count, sum and so on."""
     header, cells, _ = decode_one(value, header_size, 0)
     return header, {
-        name: dict(zip(_AGGREGATES, cell, strict=False))
+        name: {**dict(zip(_AGGREGATES, cell, strict=False)), "count": int(cell[COUNT])}
         for name, cell in zip(names, cells, strict=False)
         if cell[COUNT]
     }

@@ -244,7 +244,7 @@ class RollupMachine(RuleBasedStateMachine):
         growing += [((device, kind), window) for (device, kind, _), window in oracle.filling.items()]
         for who, window in growing:
             found = last[window.name, window.start, *who]
-            assert (found["end"], found["revision"]) == (window.end, -1)
+            assert (found["end"], found["revision"]) == (window.end, window.revision)
             check_measures(found["measures"], window.measures())
 
 
@@ -261,3 +261,21 @@ def test_any_history_ends_as_the_oracle_says(pytestconfig: pytest.Config) -> Non
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_merged_sessions_leave_nothing_behind_among_updates() -> None:
+    """Whoever keeps the newest update of each window, and drops what is retracted, has what the windows hold."""
+    rows = [("a", "env", T0 + second * SECOND, {"co2": float(second)}) for second in (0, 12, 24, 7, 9, 28)]
+    rollup, driven, kept = Rollup(("session 8s",), GRACE, emit="update"), Driven({}, []), {}
+    for place, row in enumerate(rows):
+        for topic, records in drive(rollup, readings_log([row], T0), base_offset=place).sent.items():
+            driven.sent.setdefault(topic, []).extend(records)
+
+    for document in rollups_of(driven, ("update", "retraction")):
+        if document["kind"] == "retraction":
+            del kept[document["start"]]
+        else:
+            kept[document["start"]] = document["measures"]["co2"]["count"]
+
+    assert len(rollups_of(driven)) == 1  # the retraction
+    assert {(start - T0) // SECOND: count for start, count in kept.items()} == {0: 4, 24: 2}

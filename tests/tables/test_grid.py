@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.schemas.window import DAY_MS, Hopping, Tumbling, parse_window
+from headrace.schemas.window import DAY_MS, Hopping, Tumbling, known_zone, parse_window
 from headrace.tables.grid import Grid
 
 #: Zone, a moment in UTC, start and end of its day in UTC, and hours.
@@ -82,9 +82,31 @@ def test_series_are_found_again_from_their_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "m", "0s", "5 parsecs", "1h every 7m", "1h every 1h", "count 1", "count x", "session", "1d every 1m"]
+    "text",
+    [
+        "",
+        "m",
+        "0s",
+        "5 parsecs",
+        "1h every 7m",
+        "1h every 1h",
+        "count 1",
+        "count x",
+        "session",
+        "1d every 1m",
+        "365000d",
+        "count 9999999999",
+        "-1m",
+    ],
 )
 def test_what_is_no_window_says_how_to_write_one(text: str) -> None:
     """Every wrong form is a ValueError that quotes it or says what is wrong with its numbers."""
     with pytest.raises(ValueError, match=r"no window|no duration|whole number|2 to 96 times"):
         parse_window(text)
+
+
+def test_a_time_zone_that_is_none_says_so() -> None:
+    """Whatever the time zone database makes of it."""
+    for name in ("Mars/Phobos", "+05:30", "", "../../etc/passwd"):
+        with pytest.raises(ValueError, match="there is no time zone"):
+            known_zone(name)
