@@ -266,7 +266,8 @@ def test_any_history_ends_as_the_oracle_says(pytestconfig: pytest.Config) -> Non
 def test_merged_sessions_leave_nothing_behind_among_updates() -> None:
     """Whoever keeps the newest update of each window, and drops what is retracted, has what the windows hold."""
     rows = [("a", "env", T0 + second * SECOND, {"co2": float(second)}) for second in (0, 12, 24, 7, 9, 28)]
-    rollup, driven, kept = Rollup(("session 8s",), GRACE, emit="update"), Driven({}, []), {}
+    rollup, driven = Rollup(("session 8s",), GRACE, emit="update"), Driven({}, [])
+    kept: dict[int, int] = {}
     for place, row in enumerate(rows):
         for topic, records in drive(rollup, readings_log([row], T0), base_offset=place).sent.items():
             driven.sent.setdefault(topic, []).extend(records)
