@@ -227,7 +227,11 @@ def test_ten_kills_change_no_byte(replayed: tuple[Path, dict[str, Any]], source:
 @pytest.mark.data
 @pytest.mark.timeout(1800)
 def test_disorder_within_the_grace_changes_nothing(frame: pl.DataFrame) -> None:
-    """Rows up to five hours late, ten hours of grace: of every window the last record says the same."""
+    """Rows up to five hours late, ten hours of grace: of every window the last record says the same.
+
+    The first 100,000 rows: nearly each is a correction, which takes a hundred times as long as a row in order.
+    """
+    frame = frame.sort("time").head(100_000)
     order = np.argsort(frame["time"].to_numpy(), kind="stable")
     jitter = np.random.default_rng(1).integers(0, 5 * 3_600_000, len(frame))
     shuffled = np.argsort(frame["time"].to_numpy() + jitter, kind="stable")
@@ -238,12 +242,12 @@ def test_disorder_within_the_grace_changes_nothing(frame: pl.DataFrame) -> None:
     corrected = 0
     for key, (measures, _) in one.items():
         again, revision = other[key]
-        corrected += revision > 0
+        corrected += revision > 0 and key[1] == "1d"
         assert measures.keys() == again.keys()
         for name, cell in measures.items():
             assert {field: cell[field] for field in EXACT} == {field: again[name][field] for field in EXACT}
             assert again[name]["sum"] == pytest.approx(cell["sum"], rel=1e-12, abs=1e-9)
-    assert corrected > len(one) / 2
+    assert corrected > sum(key[1] == "1d" for key in one) / 2
 
 
 def rollups_in(frame: pl.DataFrame, order: Any) -> Driven:
