@@ -59,8 +59,11 @@ async def create_topic(bootstrap: str, replicas: int = 1) -> None:
 async def leader(bootstrap: str) -> int:
     """Number of the broker that leads the topic's only partition."""
     async with admin(bootstrap) as client:
-        (topic,) = await client.describe_topics([TOPIC])
-        return int(topic["partitions"][0]["leader"])
+        while True:
+            (topic,) = await client.describe_topics([TOPIC])
+            if topic["partitions"]:  # a broker may hear of a new topic later
+                return int(topic["partitions"][0]["leader"])
+            await asyncio.sleep(0.1)
 
 
 async def read(bootstrap: str, count: int) -> list[bytes | None]:
