@@ -1,11 +1,13 @@
 """aiokafka's client, made to find a cluster again whose brokers have all moved, and to fail in one way only."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 import aiokafka.errors as kafka_errors
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.log import TopicPartition
 
 UNKNOWN_TOPIC = 3
@@ -17,6 +19,9 @@ PASSING = frozenset({UNKNOWN_TOPIC, 5, 6, 7, 13, 14, 15, 16, 19, 20, 51, 55, 56,
 COORDINATOR_GONE = frozenset({7, 13, 15, 16})
 #: Not for this user: topic, group, cluster, transactional id.
 UNAUTHORIZED = frozenset({29, 30, 31, 53})
+
+#: Seconds that a broker gets to answer whoever has just been cancelled.
+MOMENT = 1.0
 
 
 class Rejected(kafka_errors.KafkaError):  # type: ignore[misc]
@@ -38,6 +43,21 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
     def connections(self) -> set[object]:
         """The connections that are open."""
         return {connection for connection in self._conns.values() if connection.connected()}
+
+    async def bootstrap(self) -> None:
+        """Ask the configured addresses for the cluster.
+
+        Cancelled, it gets a moment to end: aiokafka leaves the connection open that it was asking then.
+        """
+        asking = asyncio.create_task(super().bootstrap())
+        try:
+            await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await asyncio.wait([asking], timeout=MOMENT)
+            await cancel_and_wait(asking)
+            if not asking.cancelled():
+                asking.exception()  # nobody waits for it any more
+            raise
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
         if await super()._metadata_update(cluster_metadata, topics):
