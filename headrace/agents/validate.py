@@ -41,6 +41,8 @@ def validate(
             if given is not None:
                 _check_range(name, spec, given, mistakes)
                 measures[name] = given
+        if not spec.nullable:
+            _check_nulls(name, sources, documents, mistakes)
         if spec.required:
             _check_required(name, sources, documents, mistakes)
     for place, found in mistakes.items():
@@ -107,6 +109,13 @@ def _check_texts(name: str, sources: list[Source], documents: Sequence[Document]
         for place, document in enumerate(documents):
             if sum(document.get(source.name) is not None for source in sources) > 1:
                 _note(mistakes, place, f"{name} is given twice")
+
+
+def _check_nulls(name: str, sources: list[Source], documents: Sequence[Document], mistakes: Mistakes) -> None:
+    for source in sources:
+        for place, document in enumerate(documents):
+            if document.get(source.name, "") is None:
+                _note(mistakes, place, f"{name} is null, which its device type does not allow")
 
 
 def _check_required(name: str, sources: list[Source], documents: Sequence[Document], mistakes: Mistakes) -> None:

@@ -1,4 +1,4 @@
-"""Device types: what a kind of device sends, from one TOML file that drives decoding, validation, units and tables."""
+"""Device types: what a kind of device sends, from one file that drives decoding, validation, units and tables."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -49,16 +49,23 @@ class FieldSpec(Model):
     Args:
         type: number and integer are kept in `unit`; boolean is kept as 1 or 0; text is kept in `extra`.
         unit: of the value as kept.
+        kind: a counter only rises, and may start over at 0; a gauge does what it likes.
         min, max: least and greatest value that is accepted, in `unit`.
         required: refuse messages without it.
+        nullable: null means that it is absent; where false, messages with null are refused.
+        cadence: seconds between two values of a device, when it is regular; that of the device type if left out.
         aliases: other names it comes under, each with the unit used there.
     """
 
     type: Literal["number", "integer", "boolean", "text"] = "number"
     unit: str = "1"
+    kind: Literal["gauge", "counter"] = "gauge"
+    description: str = ""
     min: float | None = None
     max: float | None = None
     required: bool = False
+    nullable: bool = True
+    cadence: float | None = Field(None, gt=0)
     aliases: Mapping[str, str] = {}
 
 
@@ -96,13 +103,16 @@ class DeviceType(Model):
     Args:
         name: the name that messages are labelled with.
         version: raise it with every change.
+        description: for people.
         cadence: seconds between two messages of a device, when it is regular.
         time: see `TimeSpec`.
         identity: payload fields that, where present, must equal the id the message came under.
         fields: by the name they are kept under; see `FieldSpec`.
         derived: by name; see `DerivedSpec`.
+        schema_hint: where an editor finds the format; written `$schema`, and ignored.
     """
 
+    schema_hint: str = Field("", alias="$schema", exclude=True)
     name: TypeName
     version: int = Field(1, ge=1)
     description: str = ""
@@ -129,6 +139,17 @@ class DeviceType(Model):
     def texts(self) -> tuple[str, ...]:
         """Fields kept as text, in `extra`."""
         return tuple(name for name, spec in self.fields.items() if spec.type == "text")
+
+    @cached_property
+    def counters(self) -> frozenset[str]:
+        """Measures that only rise, and may start over at 0."""
+        return frozenset(name for name, spec in self.fields.items() if spec.kind == "counter")
+
+    @cached_property
+    def cadences(self) -> dict[str, float]:
+        """Seconds between two values of a device, per field where it is regular."""
+        found = {name: spec.cadence or self.cadence for name, spec in self.fields.items()}
+        return {name: cadence for name, cadence in found.items() if cadence is not None}
 
     @cached_property
     def units(self) -> dict[str, str]:
@@ -182,6 +203,8 @@ class DeviceType(Model):
                 yield f"fields.{name}: min and max have no meaning for {spec.type}"
             if spec.min is not None and spec.max is not None and spec.min > spec.max:
                 yield f"fields.{name}: min {spec.min:g} is greater than max {spec.max:g}"
+            if spec.kind == "counter" and spec.type in ("boolean", "text"):
+                yield f"fields.{name}: a {spec.type} cannot be a counter"
 
     def _conversion_mistakes(self) -> Iterator[str]:
         for field, spec in self.fields.items():

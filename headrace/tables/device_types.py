@@ -1,7 +1,6 @@
 """The device types of an installation: those that ship, and those in a folder of the operator's."""
 
 import copy
-import tomllib
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -12,12 +11,13 @@ from pydantic import ValidationError
 
 from headrace.engine.errors import ConfigError
 from headrace.schemas.device_type import DeviceType
+from headrace.tables.type_file import SUFFIXES, read_type_file
 
 _STAND_IN = "unnamed"
 
 
 def load_device_types(extra_dir: Path | str | None = None) -> dict[str, DeviceType]:
-    """Every device type by name: the shipped ones, then each `*.toml` in `extra_dir`, which may replace a shipped one.
+    """Every device type by name: the shipped ones, then the files in `extra_dir`, which may replace a shipped one.
 
     Raises:
         ConfigError: all mistakes of all files, each with its file and place.
@@ -27,7 +27,7 @@ def load_device_types(extra_dir: Path | str | None = None) -> dict[str, DeviceTy
     if extra_dir is not None:
         folder = Path(extra_dir)
         if folder.is_dir():
-            types |= _load(sorted(folder.glob("*.toml")), mistakes)
+            types |= _load(sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES), mistakes)
         else:
             mistakes.append(f"{folder}: no such folder of device types")
     if mistakes:
@@ -56,8 +56,8 @@ def _load(files: "list[Traversable] | list[Path]", mistakes: list[str]) -> dict[
 
 def _read(file: Traversable | Path, mistakes: list[str]) -> DeviceType | None:
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        data = read_type_file(file)
+    except ValueError as error:
         mistakes.append(f"{file}: {error}")
         return None
     found = list(_mistakes(data))
