@@ -1,24 +1,24 @@
 """Device types: what a kind of device sends, from one file that drives decoding, validation, units and tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Self
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from headrace.schemas.expression import Expression
-from headrace.schemas.units import Linear, conversion
+from headrace.schemas.expression_units import unit_of
+from headrace.schemas.type_mistakes import mistakes_of
+from headrace.schemas.units import IDENTITY, Linear, Unit, conversion, own_unit, parse_unit
+from headrace.schemas.window import known_zone
 
 #: A field's name is also the name of a column; PostgreSQL keeps 63 bytes of it.
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")]
 TypeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 TimeFormat = Literal["epoch_ms", "epoch_s", "iso8601"]
 
-#: Columns that every reading has, whatever its type.
-RESERVED = frozenset({"time", "device_id", "device_type", "message_id", "extra"})
-#: How close an example's result must be, relative.
-EXAMPLE_TOLERANCE = 1e-3
+#: A number with a unit, as in "243.04 degC".
+Quantity = Annotated[str, StringConstraints(pattern=r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( \S+)?$")]
 
 
 class Model(BaseModel):
@@ -31,16 +31,42 @@ class TimeSpec(Model):
     Args:
         fields: names to look for; the first that is present counts.
         formats: epoch_ms and epoch_s are JSON numbers, iso8601 is a text with an offset from UTC.
+        zone: IANA time zone of texts without an offset; without it they are refused.
+        missing: `refuse` messages without a time, or give them the time when they were appended to the log (`append`):
+            a message that is delivered twice is then two readings.
     """
 
     fields: tuple[str, ...] = Field(("timestamp",), min_length=1)
     formats: tuple[TimeFormat, ...] = Field(("epoch_ms", "iso8601"), min_length=1)
+    zone: str | None = None
+    missing: Literal["refuse", "append"] = "refuse"
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        return None if value is None else known_zone(value)
 
     @model_validator(mode="after")
     def _one_epoch(self) -> Self:
         if {"epoch_ms", "epoch_s"} <= set(self.formats):
             raise ValueError("formats may have epoch_ms or epoch_s, not both: a number could be either")
         return self
+
+
+class MetricSpec(Model):
+    """Where a payload of one metric names it, as in `{"type": "temperature", "value": 70.7, "unit": "F"}`.
+
+    Args:
+        name: payload field with the name of the metric: a field of the device type, or an alias of one.
+        value: payload field with its value.
+        unit: payload field with the unit of the value; without it, or absent, it is that of the field or alias.
+        units: units by what devices write for them, as in `{ F = "degF" }`.
+    """
+
+    name: str = "type"
+    value: str = "value"
+    unit: str | None = None
+    units: Mapping[str, str] = {}
 
 
 class FieldSpec(Model):
@@ -80,13 +106,16 @@ class DerivedSpec(Model):
     """A metric computed from others of the same reading. Absent where one of them is.
 
     Args:
-        expression: see `Expression`.
+        expression: see `Expression`. Its unit is inferred, and must be one that a factor turns into `unit`.
         unit: of the result.
+        constants: names in the expression that stand for a number with a unit.
         examples: checked at load.
     """
 
     expression: str
     unit: str = "1"
+    description: str = ""
+    constants: Mapping[str, Quantity] = {}
     examples: tuple[Example, ...] = ()
 
 
@@ -105,7 +134,10 @@ class DeviceType(Model):
         version: raise it with every change.
         description: for people.
         cadence: seconds between two messages of a device, when it is regular.
+        unknown_fields: `keep` what the type does not know in `extra`, or dead-letter the message (`quarantine`).
+        own_units: names of units of this type alone, which convert to nothing.
         time: see `TimeSpec`.
+        metric: for payloads that name their metric; see `MetricSpec`.
         identity: payload fields that, where present, must equal the id the message came under.
         fields: by the name they are kept under; see `FieldSpec`.
         derived: by name; see `DerivedSpec`.
@@ -117,15 +149,17 @@ class DeviceType(Model):
     version: int = Field(1, ge=1)
     description: str = ""
     cadence: float | None = Field(None, gt=0)
+    unknown_fields: Literal["keep", "quarantine"] = "keep"
+    own_units: tuple[str, ...] = ()
     time: TimeSpec = TimeSpec()
+    metric: MetricSpec | None = None
     identity: tuple[str, ...] = ("device_id", "deviceId")
     fields: Mapping[FieldName, FieldSpec] = Field(min_length=1)
     derived: Mapping[FieldName, DerivedSpec] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        checks = (self._name_mistakes, self._range_mistakes, self._conversion_mistakes, self._derived_mistakes)
-        mistakes = [mistake for check in checks for mistake in check()]
+        mistakes = list(mistakes_of(self))
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -163,7 +197,8 @@ class DeviceType(Model):
         """Per field the payload names that feed it, its own first."""
         return {
             name: tuple(
-                Source(alias, conversion(unit, spec.unit)) for alias, unit in {name: spec.unit, **spec.aliases}.items()
+                Source(alias, self.conversion(unit, spec.unit))
+                for alias, unit in {name: spec.unit, **spec.aliases}.items()
             )
             for name, spec in self.fields.items()
         }
@@ -171,7 +206,33 @@ class DeviceType(Model):
     @cached_property
     def expressions(self) -> dict[str, Expression]:
         """The derived metrics, compiled."""
-        return {name: Expression(spec.expression, self.measures) for name, spec in self.derived.items()}
+        return {name: self.compiled(spec) for name, spec in self.derived.items()}
+
+    def compiled(self, spec: DerivedSpec) -> Expression:
+        """A derived metric that gives its result in the unit of `spec`.
+
+        Raises:
+            ValueError: it is no expression, or its units do not fit.
+        """
+        numbers = {name: float(text.split()[0]) for name, text in spec.constants.items()}
+        expression = Expression(spec.expression, self.measures, numbers)
+        units = {name: self.unit(self.fields[name].unit) for name in expression.inputs}
+        units |= {name: self.unit("".join(text.split()[1:])) for name, text in spec.constants.items()}
+        found, wanted = unit_of(spec.expression, units), self.unit(spec.unit)
+        factor = found.ratio(wanted)
+        if factor is None:
+            raise ValueError(f"the result is in {found.text}, which does not become {wanted.text}")
+        return Expression(spec.expression, self.measures, numbers, factor)
+
+    def unit(self, text: str) -> Unit:
+        """The unit that a name means in this file; `ValueError` if none."""
+        return own_unit(text) if text in self.own_units else parse_unit(text)
+
+    def conversion(self, reported: str, kept: str) -> Linear:
+        """See `headrace.schemas.units.conversion`; the type's own units convert only to themselves."""
+        if reported != kept and (reported in self.own_units or kept in self.own_units):
+            raise ValueError(f"cannot convert {reported} to {kept}: a unit of the type's own converts only to itself")
+        return IDENTITY if reported == kept else conversion(reported, kept)
 
     @cached_property
     def known_names(self) -> frozenset[str]:
@@ -179,56 +240,12 @@ class DeviceType(Model):
         fed = {source.name for sources in self.sources.values() for source in sources}
         return frozenset({*fed, *self.time.fields, *self.identity})
 
-    def _name_mistakes(self) -> Iterator[str]:
-        seen: dict[str, str] = {}
-        for name in (*self.fields, *self.derived):
-            # PostgreSQL folds column names to lower case unless quoted, and people do not quote.
-            folded = name.lower()
-            if folded in RESERVED:
-                yield f"{name}: the name is reserved"
-            if folded in seen:
-                yield f"{name}: the name is already used by {seen[folded]}"
-            seen.setdefault(folded, name)
-        inputs: dict[str, str] = dict.fromkeys(self.time.fields, "time")
-        inputs |= dict.fromkeys(self.identity, "identity")
-        for field, spec in self.fields.items():
-            for name in (field, *spec.aliases):
-                if name in inputs:
-                    yield f"{field}: the payload name {name!r} already feeds {inputs[name]}"
-                inputs.setdefault(name, field)
+    @cached_property
+    def numeric_names(self) -> frozenset[str]:
+        """Payload names of measures."""
+        return frozenset(name for field in self.measures for name in (field, *self.fields[field].aliases))
 
-    def _range_mistakes(self) -> Iterator[str]:
-        for name, spec in self.fields.items():
-            if spec.type in ("boolean", "text") and (spec.min is not None or spec.max is not None):
-                yield f"fields.{name}: min and max have no meaning for {spec.type}"
-            if spec.min is not None and spec.max is not None and spec.min > spec.max:
-                yield f"fields.{name}: min {spec.min:g} is greater than max {spec.max:g}"
-            if spec.kind == "counter" and spec.type in ("boolean", "text"):
-                yield f"fields.{name}: a {spec.type} cannot be a counter"
-
-    def _conversion_mistakes(self) -> Iterator[str]:
-        for field, spec in self.fields.items():
-            for alias, unit in spec.aliases.items():
-                try:
-                    linear = conversion(unit, spec.unit)
-                except ValueError as error:
-                    yield f"fields.{field}.aliases.{alias}: {error}"
-                else:
-                    if linear != (1.0, 0.0) and spec.type in ("boolean", "text"):
-                        yield f"fields.{field}.aliases.{alias}: a {spec.type} has no unit to convert"
-
-    def _derived_mistakes(self) -> Iterator[str]:
-        for name, spec in self.derived.items():
-            try:
-                expression = Expression(spec.expression, self.measures)
-            except ValueError as error:
-                yield f"derived.{name}: {error}"
-                continue
-            for example in spec.examples:
-                missing = set(expression.inputs) - set(example.given)
-                if missing:
-                    yield f"derived.{name}: an example does not give {', '.join(sorted(missing))}"
-                    continue
-                got = float(expression.evaluate({key: np.array([value]) for key, value in example.given.items()})[0])
-                if not abs(got - example.result) <= EXAMPLE_TOLERANCE * max(1.0, abs(example.result)):
-                    yield f"derived.{name}: an example should give {example.result:g} but gives {got:g}"
+    @cached_property
+    def numeric_sources(self) -> dict[str, tuple[str, Source]]:
+        """Payload names of measures, each with its field and conversion."""
+        return {source.name: (name, source) for name in self.measures for source in self.sources[name]}

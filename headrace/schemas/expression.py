@@ -46,6 +46,8 @@ class Expression:
     Args:
         text: the formula.
         names: fields that it may use.
+        constants: other names, with what they stand for.
+        factor: the result is multiplied by it.
     Raises:
         ValueError: the formula is not of this form; the message says where.
 
@@ -53,15 +55,20 @@ class Expression:
     array([68., nan])
     """
 
-    def __init__(self, text: str, names: Sequence[str]) -> None:
+    def __init__(
+        self, text: str, names: Sequence[str], constants: Mapping[str, float] | None = None, factor: float = 1.0
+    ) -> None:
         # A TOML text may span lines; an expression may not.
         self.text = text = " ".join(text.split())
         if len(text) > MAX_LENGTH:
             raise ValueError(f"the expression is longer than {MAX_LENGTH} characters")
         try:
             tree = ast.parse(text, mode="eval")
-            checker = _Checker(text, names)
-            tree = ast.fix_missing_locations(checker.visit(tree))
+            checker = _Checker(text, names, constants or {})
+            tree = checker.visit(tree)
+            if factor != 1:
+                tree.body = ast.BinOp(tree.body, ast.Mult(), ast.Constant(factor))
+            ast.fix_missing_locations(tree)
             self.inputs: tuple[str, ...] = tuple(sorted(checker.used))
             self._code = compile(tree, "<expression>", "eval")
         except SyntaxError as error:
@@ -95,9 +102,10 @@ class Expression:
 class _Checker(ast.NodeTransformer):
     """Refuses every node that is not listed, and makes all numbers floats, so that no power takes for ever."""
 
-    def __init__(self, text: str, names: Sequence[str]) -> None:
+    def __init__(self, text: str, names: Sequence[str], constants: Mapping[str, float]) -> None:
         self._text = text
         self._names = names
+        self._constants = constants
         self.used: set[str] = set()
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
@@ -116,8 +124,11 @@ class _Checker(ast.NodeTransformer):
             raise ValueError("a number in the expression is too large") from None
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
+        if node.id in self._constants:
+            return ast.copy_location(ast.Constant(self._constants[node.id]), node)
         if node.id not in self._names:
-            raise ValueError(f"{node.id!r} is not a numeric field of the device type{near(node.id, self._names)}")
+            known = [*self._names, *self._constants]
+            raise ValueError(f"{node.id!r} is not a numeric field of the device type{near(node.id, known)}")
         self.used.add(node.id)
         return node
 

@@ -32,8 +32,17 @@ expression = "temprature + 1"
 unit = "x"
 [derived.w]
 expression = "foo(temperature)"
+[derived.u]
+unit = "degG"
+expression = "temperature"
+constants = { k = "1 hPaa" }
+[derived.t]
+unit = "W"
+expression = "temperature"
 [derived.v]
-expression = "temperature + 1"
+unit = "degC"
+constants = { one = "1 degC" }
+expression = "temperature + one"
 examples = [{ given = { temperature = 1 }, result = 3 }, { given = {}, result = 3 }]
 """
 
@@ -42,7 +51,7 @@ def test_the_shipped_types() -> None:
     """The types that ship load, with the fields of the source documents and of the data sets."""
     types = load_device_types()
 
-    assert set(types) == {"beijing-air", "environmental", "tilt"}
+    assert set(types) == {"beijing-air", "environmental", "meter", "tilt"}
     assert types["environmental"].measures == (
         *("temperature", "humidity", "co2", "pm25", "pm10", "noise", "vibration", "power", "battery"),
         "signalStrength",
@@ -51,6 +60,7 @@ def test_the_shipped_types() -> None:
     assert types["beijing-air"].cadence == 3600
     assert types["beijing-air"].texts == ("wind_direction",)
     assert types["tilt"].fields["tilt_angle"].required
+    assert types["meter"].counters == {"energy"}
 
 
 def test_dew_point_follows_published_values() -> None:
@@ -86,6 +96,9 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         "a.toml: fields.temperature.aliases.t2: cannot convert hPa to degC: pressure is not temperature",
         "a.toml: derived.q: 'temprature' is not a numeric field of the device type; did you mean 'temperature'?",
         "a.toml: derived.w: the functions are abs, exp, log, max, min, sqrt, not foo",
+        "a.toml: derived.u.unit: unit 'degG' is unknown; did you mean 'degF'?",
+        "a.toml: derived.u.constants.k: unit 'hPaa' is unknown; did you mean 'hPa'?",
+        "a.toml: derived.t: the result is in degC, which does not become W",
         "a.toml: derived.v: an example should give 3 but gives 2",
         "a.toml: derived.v: an example does not give temperature",
         "b.toml: Invalid value",
