@@ -1,109 +1,95 @@
-"""Anomaly detection: detectors of single series over every reading, and the events they make."""
+"""The agent that detects anomalies: several detectors on the same readings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
+from headrace.agents.cadence import Cadence
 from headrace.agents.detector import Detector
+from headrace.agents.ensemble import Ensemble
+from headrace.agents.holt import Holt
+from headrace.agents.page_hinkley import PageHinkley
 from headrace.agents.quiet import Quiet
-from headrace.agents.series_fold import Found, SeriesFold, SeriesTables
+from headrace.agents.rate_of_change import RateOfChange
+from headrace.agents.robust import Robust
+from headrace.agents.seasonal import Seasonal
+from headrace.agents.series_detect import SeriesDetect
+from headrace.agents.stuck import Stuck
+from headrace.agents.three_sigma import ThreeSigma
 from headrace.engine.batch import Batch
 from headrace.engine.errors import ConfigError
-from headrace.engine.records import Records
+from headrace.engine.operator import Idling, Operator
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
-from headrace.schemas.readings import Readings
+from headrace.schemas.text import near
 
-
-#: How units are written for people, where that differs.
-_SHOWN = {"1": "", "degC": "°C", "degF": "°F", "deg": "°", "ug/m3": "µg/m³", "mg/m3": "mg/m³", "m/s2": "m/s²"}
+#: Detectors of single series, by name.
+SERIES: dict[str, Callable[..., Detector]] = {
+    each.name: each for each in (Ensemble, Robust, Holt, RateOfChange, Stuck, Seasonal, PageHinkley)
+}
+#: Detectors that are operators, by name.
+OPERATORS: dict[str, Callable[..., Operator]] = {each.name: each for each in (ThreeSigma, Cadence)}
+#: What is detected with if nothing else is said.
+DEFAULT = (Ensemble.name, Stuck.name, Cadence.name)
 
 
 class Detect:
-    """Emit an anomaly wherever a detector finds one, in log order, then by metric, then in the order of the detectors.
-
-    Readings older than their device's newest are not looked at. The same log gives the same anomalies for any batch
-    boundaries and restarts. O(1) per reading; memory about 3 KiB per series (device × measure) after a week, and 250
-    bytes before.
+    """Give every batch to some detectors; each sends its anomalies and keeps its tables.
 
     Args:
-        detectors: with different names.
-        device_types: for units and counters, by name.
-        quiet: how long a detector keeps silent about a series after an event.
-    Raises:
-        ConfigError: two detectors have the same name.
+        parts: the detectors, as operators on `telemetry.readings`.
     """
 
     name = "detect"
     topic = topics.READINGS
 
-    def __init__(
-        self, detectors: Sequence[Detector], device_types: Mapping[str, DeviceType] | None = None, quiet: Quiet = Quiet()
-    ) -> None:
-        names = [each.name for each in detectors]
-        if doubles := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(*(f"detect: there is more than one detector {name!r}" for name in doubles))
-        self._detectors = tuple(detectors)
-        self._types = device_types or {}
-        self._quiet = quiet
-        self._series = SeriesTables(self._detectors)
-        self.tables = self._series.all
+    def __init__(self, parts: Sequence[Operator]) -> None:
+        self.parts = tuple(parts)
+        self.tables = tuple(table for part in parts for table in part.tables)
+        self._idling = [part for part in parts if isinstance(part, Idling)]
+        timeouts = [part.idle_timeout for part in self._idling if part.idle_timeout is not None]
+        self.idle_timeout = min(timeouts, default=None)
+
+    def is_waiting(self, partition: int) -> bool:
+        """See `headrace.engine.operator.Idling`."""
+        return any(part.is_waiting(partition) for part in self._idling)
 
     def process(self, batch: Batch) -> None:
-        """Judge every reading of the batch and stage the anomalies."""
-        found: list[tuple[tuple[int, str, int], dict[str, Any]]] = []
-        applies: list[Callable[[], None]] = []
-        for readings in batch.columns():
-            if not readings.measures:
-                continue
-            kind = self._types.get(readings.device_type)
-            counters = kind.counters if kind is not None else frozenset[str]()
-            fold = SeriesFold(self._series, batch.partition, readings, self._detectors, counters, self._quiet)
-            applies.append(fold.apply)
-            units = kind.units if kind is not None else {}
-            for each in fold.found:
-                place = (int(readings.rows[each.place]), each.metric, self._detectors.index(each.detector))
-                found.append((place, _document(each, readings, units.get(each.metric, ""), each.metric in counters)))
-        if found:
-            found.sort(key=lambda anomaly: anomaly[0])
-            send_anomalies(batch, [(place[0], document) for place, document in found])
-
-        def apply() -> None:
-            for each in applies:
-                each()
-
-        batch.on_finish(apply)
+        """Let each detector look at the batch."""
+        for part in self.parts if batch.idle is None else self._idling:
+            part.process(batch)
 
 
-def send_anomalies(batch: Batch, found: Sequence[tuple[int, dict[str, Any]]]) -> None:
-    """Stage anomalies, each with the row of the batch that caused it."""
-    stamps, documents = batch.records.timestamps, [document for _, document in found]
-    records = Records(
-        [document["device_id"].encode() for document in documents],
-        [orjson.dumps(document) for document in documents],
-        [stamps[row] for row, _ in found],
-        {topics.MESSAGE_ID: [document["message_id"].encode() for document in documents]},
-    )
-    batch.send_records(topics.ANOMALIES, records, partition=batch.partition)
+def build_detect(
+    names: Sequence[str],
+    parameters: Mapping[str, Mapping[str, Any]],
+    device_types: Mapping[str, DeviceType],
+    quiet: Quiet | None = None,
+) -> Detect:
+    """The agent with detectors by name.
 
-
-def _document(found: Found, readings: Readings, unit: str, counter: bool) -> dict[str, Any]:
-    numbers = dict(found.numbers)
-    unit = _SHOWN.get(unit, unit) + ("/s" if counter else "")
-    device_id = readings.device_ids[found.place]
-    said = found.detector.says(found.value, found.numbers, unit)
-    return {
-        "device_id": device_id,
-        "device_type": readings.device_type,
-        "time": int(readings.times[found.place]),
-        "metric": found.metric,
-        "value": found.value,
-        "expected": numbers.pop("expected", None),
-        "score": found.score,
-        "probability": numbers.pop("probability", None),
-        "detector": found.detector.name,
-        "numbers": numbers,
-        "message_id": readings.message_ids[found.place],
-        "text": f"{found.metric} of {device_id} is {found.value:.6g}{unit and ' ' + unit}, {said}",
-    }
+    Args:
+        names: of `SERIES` and `OPERATORS`.
+        parameters: arguments of the detectors, by name; the others take their defaults.
+        device_types: by name.
+        quiet: how long a detector of series keeps silent after an event.
+    Raises:
+        ConfigError: every name and argument that is wrong.
+    """
+    every, mistakes = {**SERIES, **OPERATORS}, list[str]()
+    built: dict[str, Any] = {}
+    for name in dict.fromkeys([*names, *parameters]):
+        if name not in every:
+            mistakes.append(f"detect: there is no detector {name!r}{near(name, every)}")
+            continue
+        try:
+            built[name] = every[name](**parameters.get(name, {}))
+        except ConfigError as error:
+            mistakes += error.mistakes
+        except TypeError as error:
+            mistakes.append(f"detect.{name}: {str(error).rpartition('() ')[2]}")
+    if mistakes:
+        raise ConfigError(*mistakes)
+    chosen = list(dict.fromkeys(names))
+    series = [built[name] for name in chosen if name in SERIES]
+    operators: list[Operator] = [built[name] for name in chosen if name in OPERATORS]
+    return Detect([*([SeriesDetect(series, device_types, quiet)] if series else []), *operators])

@@ -1,6 +1,7 @@
 """What a detector of single series is: a step that looks at one reading of many series at once."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from headrace.engine.errors import ConfigError
@@ -8,7 +9,8 @@ from headrace.schemas.readings import Floats, Ints
 from headrace.tables.grouping import Flags
 
 
-class Moment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Moment:
     """The next reading of each of k devices, with m measures, and what is usual for them.
 
     Where a device did not send a measure, `present` is False and the numbers mean nothing; whatever a detector
@@ -63,19 +65,27 @@ class Verdict(NamedTuple):
 
 
 class Detector(Protocol):
-    """Finds anomalies in single series. O(1) per reading; `fields` numbers per series.
+    """Finds anomalies in single series. O(1) per reading; `fields` numbers per series."""
 
-    Args:
-        name: in events, and of the table.
-        fields: what it remembers of a series, zero at first.
-        version: raise it when what the fields mean changes.
-        threshold: score from which a reading is an anomaly.
-    """
+    @property
+    def name(self) -> str:
+        """In events, and of the table."""
+        ...
 
-    name: str
-    fields: tuple[str, ...]
-    version: int
-    threshold: float
+    @property
+    def version(self) -> int:
+        """Raised when what the fields mean changes."""
+        ...
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What it remembers of a series, zero at first."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Score from which a reading is an anomaly."""
+        ...
 
     def step(self, state: Floats, now: Moment) -> Verdict:
         """Judge a reading by `state`, (fields, k, m), then bring `state` up to date in place."""

@@ -34,9 +34,7 @@ class Holt:
     version = 1
     fields = ("count", "level", "trend", "error")
 
-    def __init__(
-        self, alpha: float = 0.3, beta: float = 0.05, threshold: float = 10.0, warm_up: int = 50
-    ) -> None:
+    def __init__(self, alpha: float = 0.3, beta: float = 0.05, threshold: float = 10.0, warm_up: int = 50) -> None:
         check(
             self.name,
             alpha=(alpha, 0.0, False),

@@ -14,9 +14,10 @@ from headrace.agents.detector import Detector, Moment, Verdict
 from headrace.agents.expectation import DAY_FIELDS, FIELDS, TIME, WEEK_FIELDS, expect, hours
 from headrace.agents.quiet import QUIET_FIELDS, Quiet
 from headrace.schemas.readings import Floats, Ints, Readings
-from headrace.tables.grouping import NEVER, Flags, group, measure_matrix
+from headrace.tables.grouping import NEVER, Flags, group, measure_matrix, rounds
 from headrace.tables.series import SeriesTable
 from headrace.tables.series_columns import SeriesColumns
+
 
 class SeriesTables:
     """What is remembered of all series: what is usual for them, and what each detector notes.
@@ -116,7 +117,7 @@ class SeriesFold:
         week, week_cell = self._rows_of(every[2], names, week_hour)
         noted = [self._rows_of(columns, names, np.zeros_like(hour))[0] for columns in every[3:]]
         with np.errstate(all="ignore"):
-            for at in self._rounds():
+            for at in rounds(self._rank):
                 rank = self._rank[at]
                 mine, mine_day, mine_week = usual[:, rank], day[:, day_cell[at]], week[:, week_cell[at]]
                 moment = expect(mine, mine_day, mine_week, self._times[at], self._values[at], self._counters)
@@ -137,16 +138,6 @@ class SeriesFold:
         self._writes.append(lambda: columns.write(devices[rank], place, rows))
         return rows, which
 
-    def _rounds(self) -> list[Ints]:
-        """The first in-order reading of every device, the second of every device, …"""
-        total = len(self._rank)
-        if not total:
-            return []
-        heads = np.flatnonzero(np.append(True, self._rank[1:] != self._rank[:-1]))
-        position = np.arange(total) - np.repeat(heads, np.diff(np.append(heads, total)))
-        order = np.argsort(position, kind="stable")
-        return np.split(order, np.cumsum(np.bincount(position))[:-1])
-
     def _judge(self, number: int, detector: Detector, state: Floats, moment: Moment, at: Ints) -> None:
         complete = bool(moment.present.all())
         kept = None if complete else state.copy()
@@ -161,9 +152,7 @@ class SeriesFold:
         if hit.any():
             self._note(detector, verdict, moment, score, np.argwhere(hit), at)
 
-    def _note(
-        self, detector: Detector, verdict: Verdict, moment: Moment, score: Floats, hits: Ints, at: Ints
-    ) -> None:
+    def _note(self, detector: Detector, verdict: Verdict, moment: Moment, score: Floats, hits: Ints, at: Ints) -> None:
         for row, measure in hits.tolist():
             numbers = {name: float(column[row, measure]) for name, column in verdict.numbers.items()}
             self.found.append(Found(

@@ -50,11 +50,14 @@ class Stuck:
         reached = still & (state[RUN] >= limit) & (state[RUN] - 1 < limit)
         score = np.where(reached & (state[CHANGES] >= LEAST_CHANGES), state[RUN] / limit, 0.0)
         state[LONGEST] = np.where(still, state[LONGEST], np.maximum(state[LONGEST] * 0.5 ** (1 / HALF_LIFE), ended))
-        return Verdict(score, {"readings": state[RUN] + 1, "seconds": (stamps - state[SINCE]) / 1000, "limit": limit})
+        return Verdict(
+            score,
+            {"readings": state[RUN] + 1, "seconds": (stamps - state[SINCE]) / 1000, "longest": state[LONGEST] + 1},
+        )
 
     def says(self, value: float, numbers: Mapping[str, float], unit: str) -> str:
         """See `headrace.agents.detector.Detector`."""
         return (
             f"as in all {numbers['readings']:.0f} readings of the last {numbers['seconds'] / 60:.3g} minutes; "
-            f"{numbers['limit']:.0f} without any change are {self._times:g} times what it ever had, or the least looked at"
+            f"before, it never stood still for more than {numbers['longest']:.0f}"
         )

@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-import orjson
 
+from headrace.agents.anomalies import send_anomalies
 from headrace.engine.batch import Batch
 from headrace.engine.errors import ConfigError
-from headrace.engine.records import Records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
 from headrace.tables.baselines import BASE_COUNT, MEAN, STDDEV, BaselineFold
@@ -44,7 +43,7 @@ class ThreeSigma:
     Source: the "Detect anomalies" query over 7 days and the last hour in the requester's design, section 4.2.
     """
 
-    name = "detect"
+    name = "three-sigma"
     topic = topics.READINGS
 
     def __init__(
@@ -85,16 +84,8 @@ class ThreeSigma:
             folds.append(fold)
             found += self._judge(fold, readings, panes.measures.names)
 
-        if found:
-            found.sort(key=lambda anomaly: anomaly[:2])
-            stamps, documents = batch.records.timestamps, [document for _, _, document in found]
-            records = Records(
-                [document["device_id"].encode() for document in documents],
-                [orjson.dumps(document) for document in documents],
-                [stamps[row] for row, _, _ in found],
-                {topics.MESSAGE_ID: [document["message_id"].encode() for document in documents]},
-            )
-            batch.send_records(topics.ANOMALIES, records, partition=batch.partition)
+        found.sort(key=lambda anomaly: anomaly[:2])
+        send_anomalies(batch, [(row, document) for row, _, document in found])
 
         def apply() -> None:
             for fold in folds:
@@ -120,11 +111,11 @@ class ThreeSigma:
                 "time": int(readings.times[at]),
                 "metric": metric,
                 "value": value,
-                "mean": mean,
-                "stddev": stddev,
-                "sigma": abs(value - mean) / stddev if stddev else None,
-                "baseline_count": int(count),
-                "detector": "three-sigma",
+                "expected": mean,
+                "score": abs(value - mean) / stddev if stddev else None,
+                "probability": None,
+                "detector": self.name,
+                "numbers": {"stddev": stddev, "count": int(count)},
                 "message_id": readings.message_ids[at],
                 "text": self._sentence(readings.device_ids[at], metric, value, mean, stddev),
             }

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from headrace.agents.detect import Detect, build_detect
 from headrace.agents.ingest import Ingest
+from headrace.agents.quiet import Quiet
 from headrace.agents.rollup import Rollup
-from headrace.agents.three_sigma import ThreeSigma
 from headrace.agents.threshold_alert import ThresholdAlert
-from headrace.cli.settings import Settings
+from headrace.cli.settings import DetectSettings, Settings
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import AlertRule
 from headrace.tables.rule_book import rule_table
@@ -21,7 +22,7 @@ class Agents(NamedTuple):
 
     ingest: Ingest
     rollup: Rollup
-    detect: ThreeSigma
+    detect: Detect
     alert: ThresholdAlert
 
 
@@ -39,6 +40,16 @@ def build_agents(settings: Settings, device_types: Mapping[str, DeviceType], rul
             emit=rollup.emit,
             idle_timeout=rollup.idle_timeout or None,
         ),
-        ThreeSigma(pane=detect.pane, panes=detect.panes, warm_up=detect.warm_up, sigmas=detect.sigmas),
+        build_detect(detect.detectors, _parameters(detect), device_types, Quiet(seconds=detect.quiet)),
         ThresholdAlert(rules, rule_table(device_types)),
     )
+
+
+def _parameters(detect: DetectSettings) -> dict[str, dict[str, float]]:
+    """Arguments of the detectors by name; those of three-sigma have settings of their own."""
+    return {
+        "three-sigma": {
+            "pane": detect.pane, "panes": detect.panes, "warm_up": detect.warm_up, "sigmas": detect.sigmas,
+        },
+        **detect.parameters,
+    }  # fmt: skip

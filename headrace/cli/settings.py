@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.engine.config import LayeredSettings, resolve_secret
@@ -102,12 +103,24 @@ class RollupSettings(_Section):
 
 
 class DetectSettings(_Section):
-    """The 3-sigma detector."""
+    """Anomaly detectors."""
 
-    pane: int = Field(3600, ge=1, description="seconds of event time per pane of the baseline")
-    panes: int = Field(168, ge=1, description="panes in the baseline; 168 hours are 7 days")
-    warm_up: int = Field(50, ge=2, description="readings in the baseline before the first anomaly, count")
-    sigmas: float = Field(3.0, gt=0, description="standard deviations from the mean that make an anomaly")
+    detectors: tuple[str, ...] = Field(
+        DEFAULT,
+        description="of ensemble, stuck, cadence, seasonal, robust, holt, rate-of-change, page-hinkley, three-sigma",
+    )
+    parameters: dict[str, dict[str, float]] = Field(
+        {}, description="arguments of detectors, as in `ensemble = { threshold = 4 }`"
+    )
+    quiet: float = Field(
+        3600.0,
+        ge=0,
+        description="seconds that a detector says no more about a series, unless it is 1.3 times as unusual",
+    )
+    pane: int = Field(3600, ge=1, description="three-sigma: seconds of event time per pane of the baseline")
+    panes: int = Field(168, ge=1, description="three-sigma: panes in the baseline; 168 hours are 7 days")
+    warm_up: int = Field(50, ge=2, description="three-sigma: readings in the baseline before the first anomaly, count")
+    sigmas: float = Field(3.0, gt=0, description="three-sigma: standard deviations from the mean that make an anomaly")
 
 
 class AlertSettings(_Section):

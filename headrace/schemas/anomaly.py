@@ -1,4 +1,4 @@
-"""What `telemetry.anomalies` carries: readings unlike their device's own past, with the numbers that say so."""
+"""What `telemetry.anomalies` carries: readings unlike their series' own past, with the numbers that say so."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,12 +9,14 @@ class Anomaly(BaseModel):
     Args:
         device_id, device_type: whose reading.
         time: its event time, ms since 1970 UTC.
-        metric: name of the measure.
-        value, mean, stddev: of the measure now, and over the baseline; in its unit.
-        sigma: distance from the mean in standard deviations; None if the baseline is constant.
-        baseline_count: readings in the baseline.
+        metric: name of the measure; "cadence" where the device is silent.
+        value: of the measure, in its unit; a counter's is its rise per second; seconds of silence for "cadence".
+        expected: what it would have been, in the same unit; None if the detector expects nothing.
+        score: how unusual, by the measure of the detector; see its documentation.
+        probability: that somebody would call it an anomaly, 0 to 1; None from detectors that are not calibrated.
         detector: which detector.
-        message_id: of the reading.
+        numbers: what else made the score, by name.
+        message_id: of the reading; of the record that showed it for "cadence", None if time did.
         text: all that in a sentence.
     """
 
@@ -25,10 +27,10 @@ class Anomaly(BaseModel):
     time: int
     metric: str
     value: float
-    mean: float
-    stddev: float
-    sigma: float | None
-    baseline_count: int
+    expected: float | None
+    score: float | None
+    probability: float | None
     detector: str
-    message_id: str
+    numbers: dict[str, float | None]
+    message_id: str | None
     text: str

@@ -119,6 +119,23 @@ def group(devices: Ints, times: Ints, clocks: Ints) -> Groups:
     return Groups(order, devices, times, head, heads, tails, rank, before, after)
 
 
+def rounds(ranks: Ints) -> list[Ints]:
+    """Places of the first reading of every device, of the second of every device, and so on.
+
+    Args:
+        ranks: (n,) int64, which device, ascending.
+
+    >>> [places.tolist() for places in rounds(np.array([0, 0, 1, 2, 2]))]
+    [[0, 2, 3], [1, 4]]
+    """
+    if not len(ranks):
+        return []
+    heads = np.flatnonzero(np.append(True, ranks[1:] != ranks[:-1]))
+    position = np.arange(len(ranks)) - np.repeat(heads, np.diff(np.append(heads, len(ranks))))
+    order = np.argsort(position, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(position))[:-1])
+
+
 def measure_matrix(columns: Mapping[str, Floats], length: int, measures: Numbering) -> Floats:
     """Columns of (length,) as one matrix, (m, length) float64, a row per number of `measures`; NaN where there is none.
 

@@ -55,6 +55,10 @@ class SeriesTable:
             columns = types[device_type] = SeriesColumns(self._places, len(self._fields), self._scalar)
         return columns
 
+    def types(self, partition: int) -> dict[str, SeriesColumns]:
+        """All rows of a partition, by device type."""
+        return self._partitions.get(partition, {})
+
     def migrate(self, version: int, entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """See `headrace.engine.operator.Versioned`: what another version learned is forgotten."""
         return {}
