@@ -18,7 +18,7 @@ HORIZONS, LEAST_MEMORY = 3.0, 3_000.0
 #: Added to the standard deviation of bursts, so that a series which never surprised is not judged by rounding.
 LEAST_DEVIATION = 0.05
 #: Probability of a real anomaly by score s: 1 / (1 + (MIDDLE / s) ** STEEPNESS), fitted by benchmarks/detectors.py.
-MIDDLE, STEEPNESS = 3.3, 2.0
+MIDDLE, STEEPNESS = 3.5, 2.0
 
 
 class Ensemble:
@@ -47,7 +47,7 @@ class Ensemble:
         "burst", "mean", "variance",
     )  # fmt: skip
 
-    def __init__(self, threshold: float = 3.3, warm_up: int = 100) -> None:
+    def __init__(self, threshold: float = 3.5, warm_up: int = 300) -> None:
         check(self.name, threshold=(threshold, 0.0, False), warm_up=(warm_up, 50, True))
         self.threshold = threshold
         self._warm_up = warm_up

@@ -32,7 +32,7 @@ class PageHinkley:
     version = 1
     fields = ("count", "mean", "rise", "fall")
 
-    def __init__(self, delta: float = 1.0, threshold: float = 50.0, warm_up: int = 100) -> None:
+    def __init__(self, delta: float = 0.5, threshold: float = 20.0, warm_up: int = 100) -> None:
         check(self.name, delta=(delta, 0.0, True), threshold=(threshold, 0.0, False), warm_up=(warm_up, 10, True))
         self.threshold = threshold
         self._delta, self._warm_up = delta, warm_up

@@ -18,6 +18,9 @@ from headrace.tables.grouping import NEVER, Flags, group, measure_matrix, rounds
 from headrace.tables.series import SeriesTable
 from headrace.tables.series_columns import SeriesColumns
 
+#: Values beyond count as this: their squares, and sums of those, must stay finite.
+LARGEST = 1e30
+
 
 class SeriesTables:
     """What is remembered of all series: what is usual for them, and what each detector notes.
@@ -93,7 +96,7 @@ class SeriesFold:
         rows = np.flatnonzero(groups.times >= groups.before)
         self._places, self._rank = groups.order[rows], groups.rank[rows]
         self._times = groups.times[rows]
-        self._values = np.ascontiguousarray(matrix[:, self._places].T)
+        self._values = np.clip(matrix[:, self._places].T, -LARGEST, LARGEST)
         #: (detectors, r, m) scores that were not muted.
         self.scores: Floats = np.zeros((len(detectors), *self._values.shape))
         self.found: list[Found] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
@@ -32,8 +33,11 @@ from headrace.engine.clock import SystemClock, VirtualClock
 from headrace.engine.config import mistakes
 from headrace.engine.errors import ConfigError
 
-#: Twenty seconds at the default speed are twenty minutes: the detector learns from one-minute panes there.
-DEMO_DEFAULTS = {"detect": {"pane": 60, "warm_up": 30}, "rollup": {"grace": 120}}
+#: Twenty seconds at the default speed are twenty minutes, in which the detectors have to learn.
+DEMO_DEFAULTS: dict[str, Any] = {
+    "detect": {"pane": 60, "warm_up": 30, "parameters": {"ensemble": {"warm_up": 80, "threshold": 5}}},
+    "rollup": {"grace": 120},
+}
 #: The first demo in a folder starts this long ago, virtual time.
 START_AGO_MS = 30 * 86_400_000
 HOUR_MS = 3_600_000
