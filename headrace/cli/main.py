@@ -13,6 +13,7 @@ from headrace import __version__
 COMMANDS = {
     "bench": "headrace.cli.bench",
     "demo": "headrace.cli.demo",
+    "devices": "headrace.cli.devices",
     "dlq": "headrace.cli.dlq",
     "replay": "headrace.cli.replay",
     "tables": "headrace.cli.tables",
