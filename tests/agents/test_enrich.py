@@ -48,7 +48,7 @@ def registry(*changes: Change) -> Replicated[Entry]:
     return table
 
 
-def raw(*messages: tuple[int, str], device_type: str = "environmental", **headers: list[bytes | None]) -> Records:
+def raw(*messages: tuple[int, str], device_type: str = "environmental") -> Records:
     """Messages by append time (ms after `T0`) and device; each measures its own place."""
     return Records(
         [device_id.encode() for _, device_id in messages],
@@ -57,7 +57,6 @@ def raw(*messages: tuple[int, str], device_type: str = "environmental", **header
         {
             topics.MESSAGE_ID: [b"m%d" % place for place in range(len(messages))],
             topics.DEVICE_TYPE: device_type.encode(),
-            **headers,
         },
     )
 
@@ -159,7 +158,8 @@ def test_a_retired_device_is_quarantined_always() -> None:
 def test_what_comes_back_from_the_dead_letters_is_judged_anew() -> None:
     """By the registry of when it was sent back; its append time is that of the first time."""
     table = registry((5, "b", device("b")))
-    records = raw((1, "b"), (1, "b"), **{topics.REDRIVEN_AT: [b"%d" % (T0 + 6), None]})
+    records = raw((1, "b"), (1, "b"))
+    records.headers[topics.REDRIVEN_AT] = [b"%d" % (T0 + 6), None]
 
     driven = drive(Ingest(TYPES, QUARANTINE, table), records)
 
