@@ -1,6 +1,6 @@
 """Stage of ingest: what the device registry says of a message's device, as of the message's append time."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from shlex import quote
@@ -66,13 +66,13 @@ class Registered:
 
     Args:
         entries: one per message.
+        distinct: each of them once.
         said: device type that each message was appended with; one for all, or None.
     """
 
-    def __init__(self, entries: Sequence[Entry], said: Header | None) -> None:
+    def __init__(self, entries: Sequence[Entry], distinct: Collection[Entry], said: Header | None) -> None:
         self._entries = entries
-        self._said = said
-        types = {entry.device_type for entry in set(entries)} - {None}
+        types = {entry.device_type for entry in distinct} - {None}
         #: Per message the type that it is read with; as `said` where the registry says nothing else.
         self.types: Header | None = said
         #: Per message the type that it was appended with, where the registry says another; None if it nowhere does.
@@ -129,8 +129,10 @@ class Enrich:
                 known = self._as_of(table, span.at_ms)
                 for row in span.rows:
                     entries[row] = known[device_ids[row]]
-        self._refuse(batch, entries, device_ids, reasons)
-        return Registered(entries, _header(batch))
+        distinct = set(entries)
+        if any(each.retired for each in distinct) or (self._quarantine and _STRANGER in distinct):
+            self._refuse(batch, entries, device_ids, reasons)
+        return Registered(entries, distinct, _header(batch))
 
     def _as_of(self, table: Replicated[Entry], at_ms: int) -> "_AsOf":
         if self._revision != table.revision or len(self._known) >= MOST_MOMENTS:
@@ -142,9 +144,6 @@ class Enrich:
         return known
 
     def _refuse(self, batch: Batch, entries: Sequence[Entry], device_ids: Sequence[str], reasons: Reasons) -> None:
-        distinct = set(entries)
-        if not any(each.retired for each in distinct) and not (self._quarantine and _STRANGER in distinct):
-            return
         counts = {"unregistered": 0, "retired": 0}
         for row, (entry, device_id) in enumerate(zip(entries, device_ids, strict=True)):
             if row in reasons:

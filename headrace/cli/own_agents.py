@@ -4,6 +4,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ from headrace.engine.intake import SOURCE_POSITIONS
 from headrace.engine.log import TopicSpec
 from headrace.engine.operator import Operator
 from headrace.schemas import topics
-from headrace.schemas.text import near
 
 #: Where they are unless the setting `agents` says otherwise, in the working directory.
 FOLDER = Path("headrace_agents")
@@ -24,6 +24,8 @@ AGENT_NAME = r"[a-z][a-z0-9-]{0,39}"
 TOPIC_NAME = r"[A-Za-z0-9._-]{1,200}"
 #: Names that an agent cannot have: letters in `telemetry.dlq` are told apart by them.
 SINKS = ("timescale",)
+#: How alike two topics are if one is a misspelling, from 0 to 1.
+SURELY = 0.9
 #: What others write, and the ledger counts.
 NOT_FOR_OUTPUT = (topics.RAW, topics.READINGS, topics.DEAD_LETTERS, topics.RULES, topics.DEVICES, SOURCE_POSITIONS)
 
@@ -151,5 +153,5 @@ def _clashes(found: Sequence[OwnAgent], settings: Settings) -> Iterator[str]:
             if table.name in tables:
                 yield f"{agent.path}: there is a table {table.name!r} already, in {tables[table.name]}"
             tables.setdefault(table.name, str(agent.path))
-        if topic not in known and near(topic, known):
-            yield f"{agent.path}: {name} reads {topic!r}, which nobody writes{near(topic, known)}"
+        if topic not in known and (meant := get_close_matches(topic, known, 1, SURELY)):
+            yield f"{agent.path}: {name} reads {topic!r}, which nobody writes; did you mean {meant[0]!r}?"
