@@ -118,16 +118,6 @@ def test_program_of_the_guide_to_replicated_tables_prints_what_it_says() -> None
     assert f"prints `{done.stdout.strip()}`" in (ROOT / "docs" / "guides" / "replicated-tables.md").read_text()
 
 
-def test_operator_of_the_agent_guide_passes_its_own_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The class and the tests that the guide shows for it."""
-    _, operator, its_tests = samples("add-an-agent.md")
-    monkeypatch.setitem(sys.modules, "battery_low", module("battery_low", operator))
-    shown_tests = [test for name, test in vars(module("shown", its_tests)).items() if name.startswith("test_")]
-    assert len(shown_tests) == 2
-    for test in shown_tests:
-        test()
-
-
 async def test_sink_of_the_connector_guide_stores_everything_once(tmp_path: Path) -> None:
     """Two runs one after the other store each record once."""
     sink_module = module("sqlite_sink", samples("add-a-connector.md")[1])

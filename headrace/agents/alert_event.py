@@ -24,6 +24,7 @@ class Candidate(NamedTuple):
     device_id: str
     device_type: str
     message_id: str
+    device_name: str | None = None
 
 
 def alert_event(candidate: Candidate, change: Change, alert: Episode) -> bytes:
@@ -36,6 +37,7 @@ def alert_event(candidate: Candidate, change: Change, alert: Episode) -> bytes:
         "ruleId": rule.rule_id,
         "ruleName": rule.name,
         "deviceId": candidate.device_id,
+        **({"deviceName": candidate.device_name} if candidate.device_name else {}),
         "deviceType": candidate.device_type,
         "severity": rule.severity,
         "status": change,

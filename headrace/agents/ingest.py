@@ -1,25 +1,30 @@
 """Ingest: raw messages to readings. Decode, identity, event time, validate and convert, repeats, derive."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from headrace.agents.decode import Document, Reasons, decode
+from headrace.agents.enrich import Enrich, EnrichField, Entry
 from headrace.agents.event_time import event_times
 from headrace.agents.extras import extras
 from headrace.agents.identify import DeviceIds, check_identity
-from headrace.agents.ingest_outputs import Group, conflicts_of, readings_of
+from headrace.agents.ingest_outputs import Group, appended_types, conflicts_of, readings_of
 from headrace.agents.validate import validate
 from headrace.engine.batch import Batch
 from headrace.engine.intake import tally
 from headrace.engine.log import Tally
-from headrace.engine.records import Records
+from headrace.engine.metrics import Metrics
+from headrace.engine.records import Header, Records
+from headrace.engine.replicas import Replica
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.readings import Floats
 from headrace.tables.counters import Counters, Outcome
+from headrace.tables.replicated import Replicated
 from headrace.tables.seen import Seen
 from headrace.tables.seen_compare import Verdict
 from headrace.tables.seen_devices import Judged, Messages
@@ -35,6 +40,8 @@ class IngestConfig(BaseModel):
         dedup_horizon: how far behind its device's clock a message is still recognised as a repeat, seconds.
         max_payload_bytes: larger payloads are refused.
         max_ahead: how far an event time may be later than the append time, seconds.
+        enrich: what a reading is given of its device in the registry.
+        unregistered: what becomes of messages of devices that are not in the registry.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +49,8 @@ class IngestConfig(BaseModel):
     dedup_horizon: float = Field(600.0, gt=0, le=86_400)
     max_payload_bytes: int = Field(1 << 20, gt=0)
     max_ahead: float = Field(300.0, ge=0)
+    enrich: tuple[EnrichField, ...] = ("organisation", "name", "location", "gateway")
+    unregistered: Literal["accept", "quarantine"] = "accept"
 
 
 class Ingest:
@@ -53,15 +62,25 @@ class Ingest:
     Args:
         device_types: by name, as `load_device_types` returns them.
         config: see `IngestConfig`.
+        devices: the device registry, see `headrace.agents.enrich.registry_table`.
+        metrics: told of what is quarantined.
     """
 
     name = "ingest"
     topic = topics.RAW
 
-    def __init__(self, device_types: Mapping[str, DeviceType], config: IngestConfig | None = None) -> None:
+    def __init__(
+        self,
+        device_types: Mapping[str, DeviceType],
+        config: IngestConfig | None = None,
+        devices: Replicated[Entry] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._types = {name.encode(): device_type for name, device_type in device_types.items()}
         self._config = config or IngestConfig()
         self._device_ids = DeviceIds()
+        self._enrich = Enrich(devices, quarantine=self._config.unregistered == "quarantine", metrics=metrics)
+        self.replicas: Sequence[Replica] = () if devices is None else (devices,)
         self.seen = Seen(self._config.dedup_horizon)
         self.counters = Counters()
         self.tables = (self.seen, self.counters)
@@ -84,14 +103,15 @@ class Ingest:
             self._count(batch, group, judged)
             readings.append(readings_of(group, judged))
             conflicts |= conflicts_of(batch, group, judged)
-        _send(batch, topics.READINGS, *_in_order(readings))
+        _send(batch, topics.READINGS, *_in_order(readings), appended_types(groups))
         _send(batch, topics.CONFLICTS, *_in_order([(list(conflicts), list(conflicts.values()))]))
 
     def _groups(self, batch: Batch, documents: list[Document], reasons: Reasons) -> list[Group]:
         records = batch.records
         device_ids = self._device_ids.read(records.keys, reasons)
         message_ids = _message_ids(batch)
-        header = records.headers.get(topics.DEVICE_TYPE)
+        registered = self._enrich.look_up(batch, device_ids, reasons)
+        header = registered.types if registered else records.headers.get(topics.DEVICE_TYPE)
         if isinstance(header, list) and len(set(header)) == 1:
             header = header[0]
         if header is None or isinstance(header, bytes):
@@ -109,7 +129,9 @@ class Ingest:
                 for row in rows:
                     reasons.setdefault(row, f"{said}; known are {known}")
                 continue
-            groups.append(self._group(batch, device_type, rows, documents, device_ids, message_ids, reasons))
+            group = self._group(batch, device_type, rows, documents, device_ids, message_ids, reasons)
+            group.registered = registered
+            groups.append(group)
         return groups
 
     def _group(
@@ -158,9 +180,9 @@ class Ingest:
             ("conflict", Verdict.CONFLICT),
         )
         for outcome, verdict in outcomes:
-            stamps = group.messages.append_times[judged.verdicts == verdict].tolist()
-            for key, count in tally(stamps, group.device_type.name).items():
-                counts.setdefault(key, {})[outcome] = count
+            for name, stamps in group.accepted_as(judged.verdicts == verdict).items():
+                for key, count in tally(stamps, name).items():
+                    counts.setdefault(key, {})[outcome] = count
         if counts:
             batch.on_finish(lambda: self.counters.add(batch.partition, counts))
 
@@ -213,9 +235,16 @@ def _in_order(parts: list[tuple[list[int], list[bytes]]]) -> tuple[list[int], li
     return [row for row, _ in pairs], [value for _, value in pairs]
 
 
-def _send(batch: Batch, topic: str, rows: list[int], values: list[bytes]) -> None:
-    """Stage records for `topic` that come from these rows of the batch."""
+def _send(
+    batch: Batch, topic: str, rows: list[int], values: list[bytes], appended_as: list[bytes | None] | None = None
+) -> None:
+    """Stage records for `topic` that come from these rows of the batch.
+
+    Args:
+        appended_as: see `headrace.agents.enrich.Registered`; of all messages of the batch.
+    """
     records = batch.records if len(rows) == len(batch) else batch.records.take(rows)
-    # No headers: the value says message id and device type too, and headers would be a third of the cost on Kafka.
-    sent = Records(records.keys, list(values), records.timestamps)
+    # Else no headers: the value says message id and device type too, and they would be a third of the cost on Kafka.
+    headers: dict[str, Header] = {topics.DEVICE_TYPE: [appended_as[row] for row in rows]} if appended_as else {}
+    sent = Records(records.keys, list(values), records.timestamps, headers)
     batch.send_records(topic, sent, partition=batch.partition)

@@ -1,16 +1,18 @@
 """What ingest sends: readings and conflicts, encoded, from messages that were judged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import orjson
 
 from headrace.agents.derive import derive
+from headrace.agents.enrich import Registered
 from headrace.engine.batch import Batch
 from headrace.schemas.conflict import Conflict, Origin, encode_conflict
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.readings import Floats, Readings, encode_readings
+from headrace.tables.grouping import Flags
 from headrace.tables.seen_block import Entry
 from headrace.tables.seen_compare import Verdict
 from headrace.tables.seen_devices import Judged, Messages
@@ -24,6 +26,24 @@ class Group:
     rows: list[int]
     message_ids: list[str]
     messages: Messages
+    registered: Registered | None = None
+
+    def accepted_as(self, chosen: Flags) -> dict[str, list[int]]:
+        """Append times of the chosen messages, (n,), by the device type that they were appended with."""
+        stamps, name = self.messages.append_times[chosen].tolist(), self.device_type.name
+        others = appended_types([self])
+        if others is None:
+            return {name: stamps}
+        by_type: dict[str, list[int]] = {}
+        for place, stamp in zip(np.flatnonzero(chosen).tolist(), stamps, strict=True):
+            other = others[self.rows[place]]
+            by_type.setdefault(name if other is None else other.decode(errors="replace"), []).append(stamp)
+        return by_type
+
+
+def appended_types(groups: Sequence[Group]) -> list[bytes | None] | None:
+    """See `Registered.appended_as`; groups of one batch have the same."""
+    return groups[0].registered.appended_as if groups and groups[0].registered else None
 
 
 def readings_of(group: Group, judged: Judged) -> tuple[list[int], list[bytes]]:
@@ -48,6 +68,7 @@ def readings_of(group: Group, judged: Judged) -> tuple[list[int], list[bytes]]:
         {name: measures[name] for name in (*device_type.measures, *device_type.derived) if name in measures},
         None,
         repeats,
+        group.registered.documents(group.rows) if group.registered else None,
     )
     passed = judged.verdicts <= Verdict.COMPLETION
     if not passed.all():

@@ -149,6 +149,7 @@ class ThresholdAlert:
                 found.append(Candidate(
                     int(readings.rows[at]), place, rule, int(readings.times[at]), float(column[at]),
                     readings.device_ids[at], readings.device_type, readings.message_ids[at],
+                    readings.device(at).get("name"),
                 ))  # fmt: skip
         return found
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from headrace.agents.detect import Detect, build_detect
+from headrace.agents.enrich import registry_table
 from headrace.agents.ingest import Ingest
 from headrace.agents.quiet import Quiet
 from headrace.agents.rollup import Rollup
 from headrace.agents.threshold_alert import ThresholdAlert
 from headrace.cli.settings import DetectSettings, Settings
+from headrace.engine.metrics import Metrics
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import AlertRule
 from headrace.tables.rule_book import rule_table
@@ -26,12 +28,17 @@ class Agents(NamedTuple):
     alert: ThresholdAlert
 
 
-def build_agents(settings: Settings, device_types: Mapping[str, DeviceType], rules: Sequence[AlertRule]) -> Agents:
+def build_agents(
+    settings: Settings,
+    device_types: Mapping[str, DeviceType],
+    rules: Sequence[AlertRule],
+    metrics: Metrics | None = None,
+) -> Agents:
     """New agents with empty tables."""
     cadences = {name: each.cadence for name, each in device_types.items() if each.cadence}
     detect, rollup = settings.detect, settings.rollup
     return Agents(
-        Ingest(device_types, settings.ingest),
+        Ingest(device_types, settings.ingest, registry_table(settings.ingest.enrich), metrics),
         Rollup(
             rollup.kinds(),
             rollup.grace,

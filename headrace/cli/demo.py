@@ -125,6 +125,8 @@ class Demo:
         screen.print(f"starting in {self._folder} …", style="dim")
         pipeline = Pipeline(self._folder, *self._setup, self._clock, on_committed=self._probe.committed)
         async with pipeline:
+            for agent in pipeline.own_agents:
+                screen.print(str(agent), style="dim", highlight=False, soft_wrap=True)
             first = (SystemClock().now_ms() - START_AGO_MS) // HOUR_MS * HOUR_MS
             self._clock.start(max(first, await newest_append_ms(pipeline.log) + 1))
             before = (await pipeline.ledger()).stored

@@ -1,6 +1,6 @@
 """The live view of a running pipeline: rates, lag, watermark, open alerts, ledger; plain lines off a terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -38,6 +38,7 @@ class Snapshot:
     open_alerts: int
     anomalies: int
     closed_windows: int
+    sent: Mapping[str, int]
     note: str
 
 
@@ -88,6 +89,7 @@ class LiveView:
             windows = await pipeline.log.end_offsets(topics.ROLLUPS)
             agents_lag = await lag(pipeline.log, GROUP, topics.RAW)
             sink_lag = await lag(pipeline.log, pipeline.sink.name, topics.READINGS)
+            sent = await pipeline.sent()
         except (TimeoutError, HeadraceError, OSError):
             return None  # the database or the log is coming up or going down: the next look will tell
         seconds = self._clock.monotonic() - self._began
@@ -104,6 +106,7 @@ class LiveView:
             open_alerts=pipeline.agents.alert.open_alerts(),
             anomalies=sum(anomalies.values()),
             closed_windows=sum(windows.values()),
+            sent=sent,
             note=self._note(),
         )
         return self._last
@@ -119,6 +122,8 @@ class LiveView:
         alerts = f"[bold red]{now.open_alerts}[/] open" if now.open_alerts else "none open"
         rates.add_row("watermark", _time(now.watermark_ms), "alerts", alerts)
         rates.add_row("closed windows", f"{now.closed_windows:>9,}", "anomalies", f"{now.anomalies:>9,}")
+        for topic, count in now.sent.items():
+            rates.add_row(Text(topic), f"{count:>9,}", "yours", "")
         parts: list[RenderableType] = [rates, Text(), _ledger(now.ledger)]
         for reason in self._pipeline.app.stopped_partitions.values():
             parts.append(Text(reason, style="bold red"))
@@ -144,10 +149,11 @@ def _ledger(ledger: Ledger) -> Table:
 
 def _line(now: Snapshot) -> str:
     terms = " ".join(f"{name}={value}" for name, value in now.ledger._asdict().items())
+    sent = "".join(f"{topic}={count} " for topic, count in now.sent.items())
     return (
         f"{now.seconds:.0f}s accepted/s={now.accepted_rate:.0f} stored/s={now.stored_rate:.0f} "
         f"lag={now.agents_lag}+{now.sink_lag} watermark={_time(now.watermark_ms)} open_alerts={now.open_alerts} "
-        f"anomalies={now.anomalies} windows={now.closed_windows} {terms} {now.note}".rstrip()
+        f"anomalies={now.anomalies} windows={now.closed_windows} {sent}{terms} {now.note}".rstrip()
     )
 
 

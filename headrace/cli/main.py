@@ -13,7 +13,9 @@ from headrace import __version__
 COMMANDS = {
     "bench": "headrace.cli.bench",
     "demo": "headrace.cli.demo",
+    "devices": "headrace.cli.devices",
     "dlq": "headrace.cli.dlq",
+    "new": "headrace.cli.new",
     "replay": "headrace.cli.replay",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",

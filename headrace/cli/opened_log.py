@@ -35,9 +35,11 @@ log_data_option = click.option(
 )
 
 
-def log_folder(settings: Settings, data: Path | None) -> Path | None:
+def log_folder(settings: Settings, data: Path | None, *, make: bool = False) -> Path | None:
     """The folder of the embedded log; None where the log is on Kafka.
 
+    Args:
+        make: it need not be there: whoever opens the log makes it.
     Raises:
         ConfigError: there is no log in it, or none was named.
     """
@@ -47,6 +49,8 @@ def log_folder(settings: Settings, data: Path | None) -> Path | None:
         found = ", ".join(str(path.parent) for path in sorted(DEFAULT_FOLDER.glob("*/log.sqlite")))
         there = f"; there are {found}" if found else ""
         raise ConfigError(f"--data is missing: name the data folder, or a Kafka as [log] url in --config{there}")
+    if make and (data.is_dir() or not data.exists()):
+        return data
     if not data.is_dir():
         raise ConfigError(f"--data: there is no folder {data}")
     if not (data / "log.sqlite").is_file():
@@ -134,14 +138,16 @@ class OpenedLog:
 
 
 @asynccontextmanager
-async def opened_log(settings: Settings, data: Path | None) -> AsyncIterator[OpenedLog]:
+async def opened_log(settings: Settings, data: Path | None, *, make: bool = False) -> AsyncIterator[OpenedLog]:
     """The log of `settings`, or of the data folder, for as long as the `async with` lasts.
 
+    Args:
+        make: make an embedded log that is not there yet.
     Raises:
         ConfigError: there is none; see `log_folder`.
         LogError: it cannot be opened.
     """
-    folder = log_folder(settings, data)
+    folder = log_folder(settings, data, make=make)
     if folder is None:
         # A name of its own each time: a worker's would take the worker's place in its group.
         nameless = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"instance": None})})
@@ -159,12 +165,12 @@ async def opened_log(settings: Settings, data: Path | None) -> AsyncIterator[Ope
         await log.close()
 
 
-def load_settings(wrong: Mistakes, config: Path | None, data: Path | None) -> Settings | None:
+def load_settings(wrong: Mistakes, config: Path | None, data: Path | None, *, make: bool = False) -> Settings | None:
     """The settings, with logging set up by them; mistakes, and those of the data folder, go to `wrong`."""
     settings = wrong.take(lambda: load(Settings, config))
     if settings is not None:
         logging.configure(settings.log_level)
-        wrong.take(lambda: log_folder(settings, data))
+        wrong.take(lambda: log_folder(settings, data, make=make))
     return settings
 
 

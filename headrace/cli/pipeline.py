@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.report import Latency, Report
 from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
@@ -90,6 +91,7 @@ class Pipeline:
 
     async def _open(self) -> None:
         settings = self._settings
+        self.own_agents = own_agents(settings)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -99,11 +101,13 @@ class Pipeline:
         self._resources.callback(lock.release)
         self.log = await open_log(settings, self._folder, "pipeline", self.monitoring)
         self._resources.push_async_callback(self.log.close)
-        self.agents = build_agents(settings, self._device_types, self._rules)
         metrics, health = self.monitoring.metrics, self.monitoring.health
+        self.agents = build_agents(settings, self._device_types, self._rules, metrics)
         self.app = App(GROUP, self.log, clock=self._clock, runtime=settings.runtime, metrics=metrics, health=health)
-        self.app.add(self.agents)
-        await self.app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
+        self.app.add([*self.agents, *(each.operator for each in self.own_agents)])
+        partitions = settings.log.partitions
+        specs = [*topic_specs(settings), *own_topics(self.own_agents, partitions)]
+        await self.app.create_topics(specs, partitions=partitions)
         self.intake = Intake(self.log, self._clock, metrics)
         await self._open_sink()
         runner = self.sink_runner
@@ -161,7 +165,8 @@ class Pipeline:
 
     async def left(self) -> int:
         """Records that the agents and the sink have still to go through; agents first, as what they do makes more."""
-        agents = [(GROUP, topics.RAW), (GROUP, topics.READINGS)]
+        read = {topics.RAW, topics.READINGS, *(each.operator.topic for each in self.own_agents)}
+        agents = [(GROUP, topic) for topic in sorted(read)]
         sink = [(self.sink.name, topic) for topic in self.sink.topics]
         return sum([await lag(self.log, group, topic) for group, topic in (*agents, *sink)])
 
@@ -177,11 +182,15 @@ class Pipeline:
             stored_before: `stored` of the ledger when the run began.
             seconds: how long it took, real.
         """
-        ledger, counts = await self.ledger(), await self.sink.counts()
+        ledger, counts, sent = await self.ledger(), await self.sink.counts(), await self.sent()
         rate = (ledger.stored - stored_before) / seconds if seconds else 0.0
-        return Report(
-            ledger, counts["alerts"], counts["anomalies"], counts["rollups"], round(rate, 1), round(seconds, 2), latency
-        )
+        stored = (counts["alerts"], counts["anomalies"], counts["rollups"])
+        return Report(ledger, *stored, round(rate, 1), round(seconds, 2), latency, sent)
+
+    async def sent(self) -> dict[str, int]:
+        """Records in each topic that agents of the user's own send to."""
+        names = dict.fromkeys(name for each in self.own_agents for name in each.outputs)
+        return {name: sum((await self.log.end_offsets(name)).values()) for name in names}
 
     async def ledger(self) -> Ledger:
         """The ledger of this data folder, from its first message on."""

@@ -162,6 +162,8 @@ class Replay:
         stop = stop_on_signals()
         screen, result = consoles(self._as_json)
         async with Pipeline(self._folder, *self._setup, self._clock) as pipeline:
+            for agent in pipeline.own_agents:
+                screen.print(str(agent), style="dim", highlight=False, soft_wrap=True)
             source = FileSource(
                 self._path,
                 self._mapping,

@@ -1,6 +1,7 @@
 """What a run ends with: the ledger and its figures, for a person or as one JSON object."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import orjson
@@ -27,6 +28,7 @@ class Report:
         alerts, anomalies, rollups: alerts triggered, anomalies found and windows closed, as stored.
         messages_per_second: stored in this run, per real second.
         seconds: how long this run took, real.
+        sent: records in the topics that agents of the user's own send to.
     """
 
     ledger: Ledger
@@ -36,6 +38,7 @@ class Report:
     messages_per_second: float
     seconds: float
     latency_ms: Latency | None = None
+    sent: Mapping[str, int] = field(default_factory=dict)
 
     def json(self, **more: object) -> str:
         """One JSON object, with what the caller adds."""
@@ -55,6 +58,8 @@ class Report:
         table.add_row("", balance)
         console.print(table)
         console.print(f"alerts {self.alerts:,}   anomalies {self.anomalies:,}   closed windows {self.rollups:,}")
+        for topic, count in self.sent.items():
+            console.print(f"{topic} {count:,}", highlight=False)
         line = f"{self.messages_per_second:,.0f} messages/s stored over {self.seconds:.1f} s"
         if self.latency_ms is not None and self.latency_ms.p50 is not None and self.latency_ms.p99 is not None:
             line += f"   publish to committed row: p50 {self.latency_ms.p50:.0f} ms, p99 {self.latency_ms.p99:.0f} ms"

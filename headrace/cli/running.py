@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from headrace.agents.event_time import LATEST_MS
+from headrace.cli.own_agents import own_agents
 from headrace.cli.settings import Settings
 from headrace.engine import logging
 from headrace.engine.cancel import cancel_and_wait
@@ -83,6 +84,7 @@ def set_up(config: Path | None, defaults: Mapping[str, Any] | None = None) -> Se
     rules = mistakes.take(lambda: load_rules(settings.alert.rules))
     if types is not None and rules is not None:
         mistakes.take(lambda: check_rules(rules, types))
+    mistakes.take(lambda: own_agents(settings))
     mistakes.check()
     assert types is not None
     assert rules is not None

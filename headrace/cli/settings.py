@@ -153,6 +153,7 @@ class Settings(LayeredSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     device_types: Path | None = Field(None, description="folder with device type files of your own")
+    agents: Path | None = Field(None, description="folder with agents of your own; `headrace_agents` if that is there")
     log: LogSettings = LogSettings()
     kafka: KafkaSettings = KafkaSettings()
     runtime: RuntimeSettings = RuntimeSettings()

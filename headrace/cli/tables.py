@@ -13,13 +13,14 @@ from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.listing import listing, printable, show_listing
 from headrace.cli.moments import iso_ms, moment
 from headrace.cli.opened_log import OpenedLog, load_settings, log_data_option, opened_log
+from headrace.cli.own_agents import own_agents
 from headrace.cli.running import Mistakes, config_option
 from headrace.cli.settings import Settings
 from headrace.cli.show_group import ShowGroup
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
-from headrace.engine.operator import Readable
+from headrace.engine.operator import Operator, Readable
 from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.table_reader import partition_of, table_rows
 from headrace.engine.topic_overview import key_counts
@@ -101,9 +102,10 @@ def _chosen(settings: Settings, name: str | None) -> list[_Kept]:
     Raises:
         ConfigError: there is none.
     """
+    agents: list[Operator] = [*build_agents(settings, {}, ()), *(each.operator for each in own_agents(settings))]
     kept = {
         table.name: _Kept(agent.name, agent.topic, table)
-        for agent in build_agents(settings, {}, ())
+        for agent in agents
         for table in agent.tables
         if isinstance(table, Readable)
     }

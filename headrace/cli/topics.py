@@ -9,10 +9,12 @@ import click
 
 from headrace.cli.agents import GROUP
 from headrace.cli.opened_log import OpenedLog, load_settings, log_data_option, opened_log
+from headrace.cli.own_agents import own_agents
 from headrace.cli.running import Mistakes, config_option, json_option
 from headrace.cli.settings import Settings
 from headrace.cli.show_group import ShowGroup
 from headrace.cli.topics_reset import TopicsReset, where_of
+from headrace.cli.topics_tail import newest_records, show_records
 from headrace.cli.topics_view import show_partitions, show_topics
 from headrace.connectors.timescale import TimescaleSink
 from headrace.engine.errors import ConfigError
@@ -54,6 +56,21 @@ def show(name: str | None, group: str | None, data: Path | None, config: Path | 
 
 
 @topics.command()
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="So many records.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@log_data_option
+@config_option
+def tail(name: str, limit: int, data: Path | None, config: Path | None, as_json: bool) -> None:
+    """Show the newest records of the topic NAME, the newest last, with their append times."""
+    wrong = Mistakes()
+    settings = load_settings(wrong, config, data)
+    wrong.check()
+    assert settings is not None
+    asyncio.run(_tail(settings, data, name, limit, as_json))
+
+
+@topics.command()
 @click.argument("topic")
 @click.option("--group", default=GROUP, show_default=True, help="Consumer group to start over.")
 @click.option(
@@ -92,7 +109,9 @@ def reset(
     wrong = Mistakes(["nobody can be asked here: give --yes, or --dry-run"] if unfit else [])
     settings = load_settings(wrong, config, data)
     where = wrong.take(lambda: where_of(to))
-    wrong.take(lambda: _check_group(topic, group, to, tables))
+    readers = wrong.take(lambda: _readers(settings)) if settings is not None else None
+    if readers is not None:
+        wrong.take(lambda: _check_group(topic, group, to, tables, readers[GROUP]))
     wrong.check()
     assert settings is not None
     assert where is not None
@@ -100,9 +119,17 @@ def reset(
     asyncio.run(command.run(dry_run=dry_run, ask=not yes))
 
 
-def _check_group(topic: str, group: str, to: str, tables: tuple[str, ...]) -> None:
+def _readers(settings: Settings) -> dict[str, Collection[str]]:
+    """By group, the topics that it reads: as `READERS`, and those of agents of the user's own."""
+    own = [each.operator.topic for each in own_agents(settings)]
+    return {**READERS, GROUP: list(dict.fromkeys([*READERS[GROUP], *own]))}
+
+
+def _check_group(topic: str, group: str, to: str, tables: tuple[str, ...], reads: Collection[str]) -> None:
     """What cannot be right, whatever is in the log.
 
+    Args:
+        reads: the topics that headrace's own group reads.
     Raises:
         ConfigError: every mistake.
     """
@@ -112,8 +139,8 @@ def _check_group(topic: str, group: str, to: str, tables: tuple[str, ...]) -> No
             f"--group: the sink {SINK} keeps its positions in its database, and goes by these; "
             "see docs/guides/replay-the-log.md"
         )
-    if group == GROUP and topic not in READERS[GROUP]:
-        mistakes.append(f"{topic}: group {GROUP} does not read it; it reads {', '.join(READERS[GROUP])}")
+    if group == GROUP and topic not in reads:
+        mistakes.append(f"{topic}: group {GROUP} does not read it; it reads {', '.join(reads)}")
     if group == GROUP and tables:
         mistakes.append(f"--table: the tables of group {GROUP} are known; leave it out")
     if group == GROUP and topic == names.RAW and to != "current":
@@ -125,12 +152,25 @@ def _check_group(topic: str, group: str, to: str, tables: tuple[str, ...]) -> No
         raise ConfigError(*mistakes)
 
 
+async def _tail(settings: Settings, data: Path | None, name: str, limit: int, as_json: bool) -> None:
+    async with opened_log(settings, data) as opened:
+        await _known(opened, name)
+        show_records(await newest_records(opened.log, name, limit), as_json=as_json)
+
+
+async def _known(opened: OpenedLog, name: str) -> None:
+    known = {spec.name for spec in await opened.log.topics()}
+    if name not in known:
+        raise ConfigError(f"there is no topic {name}; there are {', '.join(sorted(known))}")
+
+
 async def _show(settings: Settings, data: Path | None, name: str | None, group: str | None, as_json: bool) -> None:
     async with opened_log(settings, data) as opened:
-        if name is not None and name not in (known := {spec.name for spec in await opened.log.topics()}):
-            raise ConfigError(f"there is no topic {name}; there are {', '.join(sorted(known))}")
-        readers = READERS if group is None else {group: READERS.get(group)}
-        owners = {each: await _owners(opened, each) for each in readers}
+        if name is not None:
+            await _known(opened, name)
+        known = _readers(settings)
+        readers = known if group is None else {group: known.get(group)}
+        owners = {each: await _owners(opened, each, known) for each in readers}
         views = await overview(opened.log, None if name is None else {name}, readers, owners)
         if name is None:
             show_topics(views, list(readers), as_json=as_json)
@@ -138,9 +178,9 @@ async def _show(settings: Settings, data: Path | None, name: str | None, group: 
             await show_partitions(opened.log, views[0], as_json=as_json)
 
 
-async def _owners(opened: OpenedLog, group: str) -> dict[TopicPartition, str]:
+async def _owners(opened: OpenedLog, group: str, readers: Mapping[str, Collection[str]]) -> dict[TopicPartition, str]:
     """Who has which partition for a group; on the embedded log the worker of the folder has all."""
     worker = opened.worker()
     if worker is None:
         return await opened.log.owners(group)
-    return {target: worker for topic in READERS.get(group, ()) for target in await opened.log.end_offsets(topic)}
+    return {target: worker for topic in readers.get(group, ()) for target in await opened.log.end_offsets(topic)}

@@ -12,11 +12,13 @@ from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.listing import listing, show_listing
 from headrace.cli.moments import moment
 from headrace.cli.opened_log import OpenedLog, opened_log
+from headrace.cli.own_agents import own_agents
 from headrace.cli.running import consoles
 from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError, LogInUse
 from headrace.engine.log import Log
+from headrace.engine.operator import Operator
 from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.topic_reset import Reset, Where, carry_out, plan_reset
 from headrace.schemas import topics as names
@@ -100,12 +102,13 @@ class TopicsReset:
         return await plan_reset(opened.log, self._group, self._topic, self._where, self._tables)
 
     async def _plan_of_agents(self, log: Log, topic: str, where: Where, partitions: int | None = None) -> Reset:
-        """Of the agents that ship. What they send to grows, too; if one of them reads that, it starts over as well."""
+        """Of all agents. What those that ship send to grows, too; if one of them reads that, it starts over as well."""
         agents = build_agents(self._settings, {}, ())
-        tables = {table.name for agent in agents for table in agent.tables if agent.topic == topic}
+        everyone: list[Operator] = [*agents, *(each.operator for each in own_agents(self._settings))]
+        tables = {table.name for agent in everyone for table in agent.tables if agent.topic == topic}
         # The ledger adds the counts up over all partitions: they stay true wherever a key is.
         sums = tables & {agents.ingest.counters.name}
-        outputs = OUTPUTS[topic]
+        outputs = OUTPUTS.get(topic, ())
         plan = await plan_reset(
             log, self._group, topic, where, sorted(tables - sums), sums, outputs=outputs, partitions=partitions
         )

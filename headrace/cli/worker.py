@@ -7,6 +7,7 @@ import click
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.running import Setup, config_option, finishes, set_up, stop_on_signals
 from headrace.cli.workers import Workers
 from headrace.engine.app import App
@@ -17,6 +18,7 @@ from headrace.engine.errors import ConfigError
 from headrace.engine.kafka.instance import instance_name
 from headrace.engine.kafka.settings import SCHEME
 from headrace.engine.monitoring import Monitoring
+from headrace.engine.operator import Operator
 
 
 @click.command()
@@ -89,12 +91,18 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
             metrics=monitoring.metrics,
             health=monitoring.health,
         )
-        agents = build_agents(settings, setup.device_types, setup.rules)
-        app.add(agents)
-        monitoring.answer_about(app, agents)
+        agents = build_agents(settings, setup.device_types, setup.rules, monitoring.metrics)
+        own = own_agents(settings)
+        everyone: list[Operator] = [*agents, *(each.operator for each in own)]
+        app.add(everyone)
+        monitoring.answer_about(app, everyone)
+        partitions = settings.log.partitions
+        specs = [*topic_specs(settings), *own_topics(own, partitions)]
         # Takes as long as Kafka is away.
-        if not await finishes(app.create_topics(topic_specs(settings), partitions=settings.log.partitions), stop):
+        if not await finishes(app.create_topics(specs, partitions=partitions), stop):
             return
+        for each in own:
+            click.echo(str(each), err=True)
         click.echo(f"worker {name} on {settings.log.url}; Ctrl-C stops", err=True)
         monitoring.watch_lag(log, [Reads(GROUP, lambda: app.assigned)])
         async with monitoring:

@@ -132,7 +132,8 @@ class TimescaleSink:
             stamps = np.array(part.records.timestamps, dtype=np.int64)
             try:
                 for readings in decode_readings(part.records.values):
-                    parts.setdefault(readings.device_type, []).append(Rows(readings, stamps[readings.rows]))
+                    rows = Rows(readings, stamps[readings.rows], _accepted_as(part, readings))
+                    parts.setdefault(readings.device_type, []).append(rows)
             except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
                 raise Refused(f"not a reading: {type(error).__name__}: {error}") from error
             await self._clock.sleep(0)
@@ -171,7 +172,7 @@ class TimescaleSink:
         contradictions: list[bytes] = []
         for some in rows:
             outcome = await self._writers[some.readings.device_type].write(connection, some)
-            count.add(some.readings.device_type, some.appended_ms, outcome.places)
+            count.add(some.readings.device_type, some.appended_ms, outcome.places, some.accepted_as)
             contradictions += outcome.contradictions
         for topic in UPSERTS:
             documents = [
@@ -190,3 +191,12 @@ class TimescaleSink:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _accepted_as(fetched: Fetched, readings: Readings) -> list[str | None] | None:
+    """Device types that messages were appended with, where the registry said another; see `agents.enrich`."""
+    if topics.DEVICE_TYPE not in fetched.records.headers:
+        return None
+    names = fetched.records.header(topics.DEVICE_TYPE)
+    found = [names[row] for row in readings.rows.tolist()]
+    return [None if name is None else name.decode(errors="replace") for name in found] if any(found) else None

@@ -32,13 +32,26 @@ class LedgerCount:
     def __init__(self) -> None:
         self._counts: Counter[tuple[int, str, Term]] = Counter()
 
-    def add(self, device_type: str, appended_ms: Ints, places: Mapping[Verdict, Sequence[int]]) -> None:
+    def add(
+        self,
+        device_type: str,
+        appended_ms: Ints,
+        places: Mapping[Verdict, Sequence[int]],
+        accepted_as: Sequence[str | None] | None = None,
+    ) -> None:
         """Count rows of one device type.
 
         Args:
             appended_ms: (n,) int64, append time of each row, ms since 1970 UTC.
             places: rows by verdict; all that are named nowhere are stored.
+            accepted_as: per row the device type that its message was counted under, if it was another.
         """
+        if accepted_as is not None:
+            verdicts = {place: verdict for verdict, rows in places.items() for place in rows}
+            for place, name in enumerate(accepted_as):
+                one: dict[Verdict, Sequence[int]] = {verdicts[place]: [0]} if place in verdicts else {}
+                self.add(name or device_type, appended_ms[place : place + 1], one)
+            return
         minutes = appended_ms // MINUTE_MS * MINUTE_MS
         rest = np.ones(len(minutes), bool)
         for verdict, rows in places.items():

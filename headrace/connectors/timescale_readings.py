@@ -22,10 +22,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(slots=True)
 class Rows:
-    """Readings of one device type in log order, with their append times: (n,) int64, ms since 1970 UTC."""
+    """Readings of one device type in log order, with their append times: (n,) int64, ms since 1970 UTC.
+
+    `accepted_as` has the device types that their messages were counted under, where that was another.
+    """
 
     readings: Readings
     appended_ms: Ints
+    accepted_as: list[str | None] | None = None
 
     @classmethod
     def concat(cls, parts: Sequence["Rows"]) -> "Rows":
@@ -50,7 +54,8 @@ class Rows:
             extras if any(extras) else None,
             repeats if any(repeats) else None,
         )
-        return cls(joined, appended_ms)
+        others = [other for part in parts for other in part.accepted_as or [None] * len(part.readings)]
+        return cls(joined, appended_ms, others if any(others) else None)
 
 
 @dataclass(slots=True)

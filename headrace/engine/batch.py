@@ -14,7 +14,7 @@ from headrace.schemas.readings import Readings, decode_readings
 class Reading(NamedTuple):
     """One reading, for agents that go record by record.
 
-    `row` is its place in the batch, `time` the event time in ms since 1970 UTC.
+    `row` is its place in the batch, `time` the event time in ms since 1970 UTC, `device` what the registry said.
     """
 
     row: int
@@ -24,6 +24,7 @@ class Reading(NamedTuple):
     message_id: str
     measures: dict[str, float]
     extra: dict[str, Any]
+    device: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -123,6 +124,7 @@ class Batch:
                     columns.message_ids[index],
                     columns.measures_of(index),
                     (columns.extras[index] if columns.extras else None) or {},
+                    columns.device(index),
                 )
 
     def send(

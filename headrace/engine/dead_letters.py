@@ -94,10 +94,14 @@ def dead_letter_records(
 
 
 def _device_types(topic: str, records: Records) -> list[str]:
-    """Device type per record: a reading says it in its value, what comes from a source in a header."""
+    """Device type per record as it was accepted: in a header, or in the value of a reading that has none."""
+    names = records.header(topics.DEVICE_TYPE)
     if topic == topics.READINGS:
-        return [said("device_type", value) or "unknown" for value in records.values]
-    return [(name or b"unknown").decode(errors="replace") for name in records.header(topics.DEVICE_TYPE)]
+        pairs = zip(names, records.values, strict=True)
+        return [
+            name.decode(errors="replace") if name else said("device_type", value) or "unknown" for name, value in pairs
+        ]
+    return [(name or b"unknown").decode(errors="replace") for name in names]
 
 
 def said(field: str, value: bytes | None) -> str | None:

@@ -18,6 +18,7 @@ CounterName = Literal[
     "headrace_intake_records_total",
     "headrace_loop_blocked_seconds_total",
     "headrace_loop_blocked_total",
+    "headrace_quarantined_total",
     "headrace_rebalances_total",
     "headrace_records_read_total",
     "headrace_records_written_total",
@@ -87,8 +88,8 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "partition": ("number of a partition", ()),
     "reason": (
         "`bad_record`: it can never be processed; `agent_error`: its agent raised on it; `refused`: by the other side; "
-        "`failed`: anything else",
-        ("bad_record", "agent_error", "refused", "failed"),
+        "`failed`: anything else; `unregistered`, `retired`: by the device registry",
+        ("bad_record", "agent_error", "refused", "failed", "unregistered", "retired"),
     ),
     "sink": ("name of a sink", ()),
     "state": ("of a sink", ("connecting", "running", "retrying")),
@@ -112,6 +113,9 @@ METRICS: Mapping[MetricName, Metric] = {
     ),
     "headrace_retries_total": Metric("counter", "Batches offered again to an agent that raised.", ("agent",)),
     "headrace_dead_letters_total": Metric("counter", "Records sent to `telemetry.dlq`.", ("agent", "reason")),
+    "headrace_quarantined_total": Metric(
+        "counter", "Messages of these that ingest refused because of their device's registration.", ("reason",)
+    ),
     "headrace_watermark_delay_seconds": Metric(
         "gauge",
         "Seconds from the agent's watermark (event time) to the append time of the newest record it is done with.",

@@ -20,6 +20,8 @@ from headrace.schemas import topics
 REDRIVES = "headrace.dlq"
 #: Header of a record that was sent back: the id of its dead letter.
 REDRIVEN_FROM = "redriven-from"
+#: What was registered before the letter is sent back holds for it, though it applies to others a second later, ms.
+AHEAD_MS = 1000
 #: What one transaction sends back at most; a single larger record goes alone.
 CHUNK_RECORDS = 500
 CHUNK_BYTES = 4 << 20
@@ -171,7 +173,7 @@ class Redrive:
         now = self._clock.now_ms()
         for letter in chunk:
             target = self._target(letter)
-            by_target.setdefault(target, []).append(_restored(found[letter.id], letter.id))
+            by_target.setdefault(target, []).append(_restored(found[letter.id], letter.id, now + AHEAD_MS))
             before = self._before.get(letter.id)
             note = Note(1 + (before.times if before else 0), now, target.topic, target.partition)
             notes[str(letter.id).encode()] = _encode_note(note)
@@ -201,9 +203,10 @@ def _chunks(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
         yield chunk
 
 
-def _restored(record: Record, letter_id: LetterId) -> Record:
+def _restored(record: Record, letter_id: LetterId, as_of_ms: int) -> Record:
     headers = {name: value for name, value in record.headers.items() if not name.startswith(_DLQ_HEADERS)}
-    return record._replace(headers={**headers, REDRIVEN_FROM: str(letter_id).encode()})
+    headers |= {REDRIVEN_FROM: str(letter_id).encode(), topics.REDRIVEN_AT: b"%d" % as_of_ms}
+    return record._replace(headers=headers)
 
 
 def _append(target: TopicPartition, records: Sequence[Record]) -> Append:

@@ -15,6 +15,7 @@ from headrace.engine.log import Fetched, Log, Reader, TopicPartition, TopicSpec
 from headrace.engine.log_range import read_range
 from headrace.engine.metrics import Metrics
 from headrace.engine.records import Records
+from headrace.schemas import topics
 
 #: Seconds between two looks at the topic while nobody asks.
 LOOK = 1.0
@@ -23,6 +24,8 @@ PATIENCE, PAUSE = 5.0, 0.5
 #: By how much the clocks of those who append may be behind this process's, ms: what was appended so much before the
 #: last look was appended before it.
 SKEW_MS = 5_000
+#: Newer than any answer.
+_NOW = 1 << 62
 
 log_ = structlog.get_logger(__name__)
 
@@ -260,5 +263,7 @@ class Gate:
     async def wait_current(self, records: Records) -> None:
         """Wait; work on the records must begin in the same turn of the event loop."""
         newest_ms = max(records.timestamps, default=0)
+        if topics.REDRIVEN_AT in records.headers:
+            newest_ms = _NOW
         for follower in self._followers:
             await follower.wait_current(newest_ms)

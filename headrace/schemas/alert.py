@@ -29,6 +29,7 @@ class AlertData(BaseModel):
     Args:
         alertId: the same for all events of one alert; made of rule, device and trigger time, so a repeat has it too.
         deviceId, deviceType: whose reading.
+        deviceName: its name in the device registry, if the reading has it.
         condition: the rule's condition, for a person.
         actualValue, threshold: of the rule's metric at the trigger, and what it was compared with.
         triggeredAt, resolvedAt: event time, ms since 1970 UTC.
@@ -42,6 +43,7 @@ class AlertData(BaseModel):
     ruleId: str
     ruleName: str
     deviceId: str
+    deviceName: str | None = None
     deviceType: str
     severity: Severity
     status: Literal["triggered", "resolved"]

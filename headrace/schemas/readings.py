@@ -3,7 +3,8 @@
 The record's value is `{"message_id", "device_id", "device_type", "time", "measures": {name: number}, "extra": {…}}`;
 `time` is the event time in ms since 1970 UTC, an absent measure is left out, `extra` holds texts and what the device
 type does not know. A reading that completes an earlier one (same device and time) has the measures of both, and names
-in `"repeats"` those that the earlier one had.
+in `"repeats"` those that the earlier one had. `device` is what the device registry said of the device when the message
+was appended (`[ingest] enrich`), and left out where it said nothing.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
 
 _NAN = float("nan")
+_NOTHING = msgspec.Raw()
 
 
 @dataclass(slots=True)
@@ -38,6 +40,8 @@ class Readings:
         extras: what the device type does not know, per reading; None for "nothing, in all of them".
         repeats: per reading, measures that an earlier reading of the same device and time carried already; None for
             "nothing, in all of them". See `news`.
+        devices: per reading, what the registry said of its device, as JSON; None for "nothing, in all of them". See
+            `device`.
     """
 
     device_type: str
@@ -48,6 +52,7 @@ class Readings:
     measures: dict[str, Floats]
     extras: list[dict[str, Any] | None] | None = None
     repeats: list[list[str] | None] | None = None
+    devices: list[bytes | None] | None = None
 
     def __len__(self) -> int:
         return len(self.device_ids)
@@ -64,6 +69,7 @@ class Readings:
             {name: column[indices] for name, column in self.measures.items()},
             None if self.extras is None else [self.extras[i] for i in chosen],
             None if self.repeats is None else [self.repeats[i] for i in chosen],
+            None if self.devices is None else [self.devices[i] for i in chosen],
         )
 
     def news(self) -> dict[str, Floats]:
@@ -75,6 +81,11 @@ class Readings:
             for name in names or ():
                 columns[name][index] = _NAN
         return columns
+
+    def device(self, index: int) -> dict[str, Any]:
+        """What the registry said of the device of reading `index`; empty if nothing."""
+        found = self.devices and self.devices[index]
+        return orjson.loads(found) if found else {}
 
     def measures_of(self, index: int) -> dict[str, float]:
         """The measures that reading `index` has."""
@@ -101,6 +112,7 @@ def encode_readings(readings: Readings, *, extras_json: Sequence[bytes | None] |
         map(measures, *columns) if columns else repeat(measures()),
         repeat(None) if extras_json is None else [extra and msgspec.Raw(extra) for extra in extras_json],
         repeat(None) if readings.repeats is None else readings.repeats,
+        repeat(None) if readings.devices is None else [device and msgspec.Raw(device) for device in readings.devices],
     )
     # A line break cannot occur inside a document: JSON escapes it in texts.
     # A list, not the iterator: msgspec 0.22 never frees what an iterator yields here.
@@ -133,6 +145,7 @@ class _Document(msgspec.Struct, gc=False):
     measures: dict[str, float]
     extra: dict[str, Any] | None = None
     repeats: list[str] | None = None
+    device: msgspec.Raw = _NOTHING
 
 
 _decoder = msgspec.json.Decoder(_Document)
@@ -161,6 +174,7 @@ def _structs(names: tuple[str, ...]) -> tuple[type, type]:
             ("measures", measures),
             ("extra", msgspec.Raw | None, None),
             ("repeats", list[str] | None, None),
+            ("device", msgspec.Raw | None, None),
         ],
         omit_defaults=True,
         gc=False,
@@ -183,6 +197,7 @@ def _columns(device_type: str, rows: list[int], documents: list[_Document]) -> R
     chosen = [documents[row] for row in rows] if rows else documents
     extras = [document.extra for document in chosen]
     repeats = [document.repeats for document in chosen]
+    devices = [document.device for document in chosen]
     return Readings(
         device_type=device_type,
         rows=np.array(rows, dtype=np.int64) if rows else np.arange(len(chosen), dtype=np.int64),
@@ -192,6 +207,7 @@ def _columns(device_type: str, rows: list[int], documents: list[_Document]) -> R
         measures=_measured([document.measures for document in chosen]),
         extras=extras if any(extras) else None,
         repeats=repeats if any(repeats) else None,
+        devices=[bytes(each) or None for each in devices] if devices.count(_NOTHING) < len(devices) else None,
     )
 
 

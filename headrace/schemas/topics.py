@@ -10,6 +10,8 @@ DEAD_LETTERS = "telemetry.dlq"
 ALERTS = "alerts.v1"
 #: Alert rules, compacted: key rule id, value an `AlertRule` as JSON.
 RULES = "rules"
+#: The device registry, compacted: key device id, value a `headrace.schemas.device.Device` as JSON.
+DEVICES = "registry.devices"
 
 #: What the agents write; partitioned by device like `RAW`.
 OUTPUTS = (READINGS, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)
@@ -25,5 +27,8 @@ PAYLOAD_BYTES = "payload-bytes"
 #: Device id of a message that names none; ingest refuses it.
 NO_DEVICE = "?"
 
+#: Of a dead letter that was sent back: as of when replicated tables are asked about it, ms since 1970 UTC. Its append
+#: time is that of the first time.
+REDRIVEN_AT = "redriven-at"
 #: Where the device sent it: MQTT topic, HTTP path, or file and line.
 SOURCE = "source-topic"

@@ -126,6 +126,39 @@ def test_the_worker_of_the_folder_owns_everything(headrace: Headrace, folder: Pa
     assert found["groups"]["headrace"]["owners"] == [f"process {os.getpid()}"]
 
 
+def test_the_newest_records_of_a_topic(headrace: Headrace, folder: Path) -> None:
+    """Over all partitions by append time, the newest last; of a topic with fewer all of them."""
+    lines = headrace("topics", "tail", "mine", "--limit", "12", "--data", folder, "--json").stdout.splitlines()
+    rows = [json.loads(line) for line in lines]
+    shown = headrace("topics", "tail", "mine", "--limit", "50", "--data", folder).stdout.splitlines()
+
+    assert [(row["partition"], row["offset"]) for row in rows] == [
+        (0, 9),
+        (1, 9),
+        *((1, each) for each in range(10, 20)),
+    ]
+    assert (rows[-1]["key"], rows[-1]["value"]) == ("k", "v")
+    assert len(shown) == 1 + 30
+    assert "is compacted" in headrace("topics", "tail", WINDOWS, "--data", folder, code=2).stderr
+
+
+def test_topics_of_agents_of_one_s_own(headrace: Headrace, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their lag is shown, and they can be reset, with their tables; a topic that is not there yet does not matter."""
+    source = "class A:\n    name = {0!r}; topic = {1!r}; tables = ()\n    def process(self, batch): pass\n"
+    own = folder.parent / "headrace_agents"
+    own.mkdir()
+    (own / "a.py").write_text(source.format("a", "mine"))
+    (own / "b.py").write_text(source.format("b", "not.there"))
+    monkeypatch.chdir(folder.parent)
+
+    lag = document(headrace("topics", "mine", "--data", folder, "--json"))["groups"]["headrace"]["lag"]
+    headrace("topics", "--data", folder)
+    moves = document(headrace("topics", "reset", "mine", "--to", "latest", "--data", folder, "--yes", "--json"))
+
+    assert lag == 30
+    assert [each["after"] for each in moves["positions"]] == [10, 20]
+
+
 def test_a_topic_that_is_not_there(headrace: Headrace, folder: Path) -> None:
     """Is a mistake, and those that are there are listed."""
     assert "there are" in headrace("topics", "nosuch", "--data", folder, code=2).stderr

@@ -14,7 +14,7 @@ from headrace.engine.errors import LogError
 from headrace.engine.log import Append, Tally, TopicPartition, TopicSpec, Transaction
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Header, Record, Records
-from headrace.engine.redrive import CHUNK_RECORDS, REDRIVES, Plan, Redrive, forget_dropped, plan, redriven
+from headrace.engine.redrive import AHEAD_MS, CHUNK_RECORDS, REDRIVES, Plan, Redrive, forget_dropped, plan, redriven
 from headrace.engine.turn import Turn, take_turn
 from headrace.schemas import topics
 
@@ -87,12 +87,13 @@ class CrashingTurn(Turn):
 
 
 async def test_a_record_comes_back_as_it_was(log: EmbeddedLog) -> None:
-    """Key, value, append time and headers; without those of the letter, and with its id."""
+    """Key, value, append time and headers; without those of the letter, and with its id and when it came back."""
     await refuse(log, [b"{}"], [7])
 
     await redrive(log)
 
     (record,) = await records(log, topics.RAW, 0)
+    assert int(record.headers.pop(topics.REDRIVEN_AT)) == NOW + AHEAD_MS
     headers = {topics.DEVICE_TYPE: b"environmental", topics.MESSAGE_ID: b"m-7", "redriven-from": b"0-0"}
     assert record == Record(KEYS[0], b"{}", NOW + 7, headers)
 

@@ -216,7 +216,9 @@ class Commits:
         try:
             return self._log.partitions(topic)
         except KeyError as error:
-            raise LogError(f"an agent sends to topic {topic!r}, which does not exist; create it") from error
+            raise LogError(
+                f"an agent sends to topic {topic!r}, which does not exist; create it, or name it in `outputs`"
+            ) from error
 
     def _split(self, send: Send) -> list[tuple[int, Records]]:
         if send.partition is not None:
