@@ -8,6 +8,7 @@ from headrace.agents.rollup import Rollup
 from headrace.agents.three_sigma import ThreeSigma
 from headrace.agents.threshold_alert import ThresholdAlert
 from headrace.cli.settings import Settings
+from headrace.engine.metrics import Metrics
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import AlertRule
 from headrace.tables.rule_book import rule_table
@@ -25,12 +26,17 @@ class Agents(NamedTuple):
     alert: ThresholdAlert
 
 
-def build_agents(settings: Settings, device_types: Mapping[str, DeviceType], rules: Sequence[AlertRule]) -> Agents:
+def build_agents(
+    settings: Settings,
+    device_types: Mapping[str, DeviceType],
+    rules: Sequence[AlertRule],
+    metrics: Metrics | None = None,
+) -> Agents:
     """New agents with empty tables."""
     cadences = {name: each.cadence for name, each in device_types.items() if each.cadence}
     detect, rollup = settings.detect, settings.rollup
     return Agents(
-        Ingest(device_types, settings.ingest),
+        Ingest(device_types, settings.ingest, metrics),
         Rollup(
             rollup.kinds(),
             rollup.grace,

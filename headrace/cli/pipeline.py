@@ -99,8 +99,8 @@ class Pipeline:
         self._resources.callback(lock.release)
         self.log = await open_log(settings, self._folder, "pipeline", self.monitoring)
         self._resources.push_async_callback(self.log.close)
-        self.agents = build_agents(settings, self._device_types, self._rules)
         metrics, health = self.monitoring.metrics, self.monitoring.health
+        self.agents = build_agents(settings, self._device_types, self._rules, metrics)
         self.app = App(GROUP, self.log, clock=self._clock, runtime=settings.runtime, metrics=metrics, health=health)
         self.app.add(self.agents)
         await self.app.create_topics(topic_specs(settings), partitions=settings.log.partitions)

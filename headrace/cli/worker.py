@@ -89,7 +89,7 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
             metrics=monitoring.metrics,
             health=monitoring.health,
         )
-        agents = build_agents(settings, setup.device_types, setup.rules)
+        agents = build_agents(settings, setup.device_types, setup.rules, monitoring.metrics)
         app.add(agents)
         monitoring.answer_about(app, agents)
         # Takes as long as Kafka is away.

@@ -238,12 +238,8 @@ class DeviceType(Model):
     def known_names(self) -> frozenset[str]:
         """Every payload name that has a meaning; the others are kept in `extra`."""
         fed = {source.name for sources in self.sources.values() for source in sources}
-        return frozenset({*fed, *self.time.fields, *self.identity})
-
-    @cached_property
-    def numeric_names(self) -> frozenset[str]:
-        """Payload names of measures."""
-        return frozenset(name for field in self.measures for name in (field, *self.fields[field].aliases))
+        envelope = (self.metric.name, self.metric.value, self.metric.unit) if self.metric else ()
+        return frozenset({*fed, *self.time.fields, *self.identity, *(name for name in envelope if name)})
 
     @cached_property
     def numeric_sources(self) -> dict[str, tuple[str, Source]]:

@@ -68,7 +68,7 @@ def _unit(device_type: "DeviceType", unit: str, place: str) -> Iterator[str]:
     try:
         device_type.unit(unit)
     except ValueError as error:
-        yield f"{place}: {error}, or is it one of its own and belongs into own_units?"
+        yield f"{place}: {error}{'' if str(error).endswith('?') else ';'} a unit of its own belongs into own_units"
 
 
 def _metric(device_type: "DeviceType") -> Iterator[str]:
@@ -76,7 +76,8 @@ def _metric(device_type: "DeviceType") -> Iterator[str]:
     if spec is None:
         return
     used = [spec.name, spec.value, *([spec.unit] if spec.unit else [])]
-    taken = {*device_type.time.fields, *device_type.identity, *device_type.numeric_names}
+    fields = {name for field, each in device_type.fields.items() for name in (field, *each.aliases)}
+    taken = {*device_type.time.fields, *device_type.identity, *fields}
     for name in used:
         if name in taken or used.count(name) > 1:
             yield f"metric: the payload name {name!r} is used twice"

@@ -51,7 +51,7 @@ def test_the_shipped_types() -> None:
     """The types that ship load, with the fields of the source documents and of the data sets."""
     types = load_device_types()
 
-    assert set(types) == {"beijing-air", "environmental", "meter", "tilt"}
+    assert set(types) == {"aggregator", "beijing-air", "collector", "environmental", "meter", "tilt"}
     assert types["environmental"].measures == (
         *("temperature", "humidity", "co2", "pm25", "pm10", "noise", "vibration", "power", "battery"),
         "signalStrength",
