@@ -123,7 +123,7 @@ class Ingest:
                     reasons.setdefault(row, f"{said}; known are {known}")
                 continue
             groups.append(self._group(batch, device_type, rows, documents, device_ids, message_ids, reasons))
-            if device_type.name == CATCH_ALL.name:
+            if self._config.unknown_types == "keep" and device_type.name == CATCH_ALL.name:
                 label(groups[-1], batch.records)
         return groups
 

@@ -96,7 +96,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "agent": ("name of an agent, or of the sink that refused a record", ()),
     "collector": ("what reads gauges at intervals", ("lag", "ledger")),
-    "device_type": ("name of a device type, as the message was labelled", ()),
+    "device_type": ("name of a device type, as the message was labelled; empty if it was not", ()),
     "field": ("name of a field in a payload; `...` for all after the first 1,000", ()),
     "group": ("consumer group", ()),
     "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),

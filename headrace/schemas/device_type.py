@@ -47,9 +47,11 @@ class TimeSpec(Model):
         return None if value is None else known_zone(value)
 
     @model_validator(mode="after")
-    def _one_epoch(self) -> Self:
+    def _consistent(self) -> Self:
         if {"epoch_ms", "epoch_s"} <= set(self.formats):
             raise ValueError("formats may have epoch_ms or epoch_s, not both: a number could be either")
+        if self.zone is not None and "iso8601" not in self.formats:
+            raise ValueError("zone is about texts, and formats has no iso8601")
         return self
 
 
