@@ -63,10 +63,10 @@ def _text(document: Document, name: str | None) -> str | None:
 
 
 def _converted(device_type: DeviceType, field: str, spec: MetricSpec, unit: str, value: Any) -> Any:
-    try:
-        linear = device_type.conversion(spec.units.get(unit, unit), device_type.fields[field].unit)
-    except ValueError as error:
-        raise ValueError(f"{spec.unit} of {field}: {error}") from error
+    units = device_type.reported_units[field]
+    linear = units.get(unit)
+    if linear is None:
+        raise ValueError(f"{spec.unit} of {field} is {unit[:SHOWN]!r}, which is none of {', '.join(units)}")
     if linear == IDENTITY or type(value) not in (int, float):
         return value
     converted = value * linear.scale + linear.offset

@@ -1,6 +1,7 @@
 """Device types: what a kind of device sends, from one file that drives decoding, validation, units and tables."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from headrace.schemas.expression import Expression
 from headrace.schemas.expression_units import unit_of
 from headrace.schemas.type_mistakes import mistakes_of
-from headrace.schemas.units import IDENTITY, Linear, Unit, conversion, own_unit, parse_unit
+from headrace.schemas.units import IDENTITY, Linear, Unit, conversion, convertible, own_unit, parse_unit
 from headrace.schemas.window import known_zone
 
 #: A field's name is also the name of a column; PostgreSQL keeps 63 bytes of it.
@@ -62,7 +63,7 @@ class MetricSpec(Model):
         name: payload field with the name of the metric: a field of the device type, or an alias of one.
         value: payload field with its value.
         unit: payload field with the unit of the value; without it, or absent, it is that of the field or alias.
-        units: units by what devices write for them, as in `{ F = "degF" }`.
+        units: units by what devices write for them, as in `{ F = "degF" }`; common units need not be here.
     """
 
     name: str = "type"
@@ -225,6 +226,21 @@ class DeviceType(Model):
         if factor is None:
             raise ValueError(f"the result is in {found.text}, which does not become {wanted.text}")
         return Expression(spec.expression, self.measures, numbers, factor)
+
+    @cached_property
+    def reported_units(self) -> dict[str, dict[str, Linear]]:
+        """Per measure what a message may name as its unit (`MetricSpec.unit`), with the conversion; nothing else."""
+        return {name: self._reported(self.fields[name]) for name in self.measures}
+
+    def _reported(self, spec: FieldSpec) -> dict[str, Linear]:
+        found = {} if spec.unit in self.own_units else dict(convertible(spec.unit))
+        written = {unit: unit for unit in (spec.unit, *spec.aliases.values())}
+        for text, unit in {**written, **(self.metric.units if self.metric else {})}.items():
+            # What stands for another unit than it says, as C for degC, means that alone.
+            found.pop(text, None)
+            with suppress(ValueError):
+                found[text] = self.conversion(unit, spec.unit)
+        return found
 
     def unit(self, text: str) -> Unit:
         """The unit that a name means in this file; `ValueError` if none."""
