@@ -1,6 +1,8 @@
 """What may be wrong with how the parts of a device type fit together."""
 
 from collections.abc import Iterator
+from keyword import iskeyword
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,8 +106,10 @@ def _derived(device_type: "DeviceType") -> Iterator[str]:
 def _derived_units(device_type: "DeviceType", name: str, spec: "DerivedSpec") -> Iterator[str]:
     yield from _unit(device_type, spec.unit, f"derived.{name}.unit")
     for constant, text in spec.constants.items():
-        if constant in device_type.fields or not constant.isidentifier():
+        if constant in device_type.fields or not constant.isidentifier() or iskeyword(constant):
             yield f"derived.{name}.constants.{constant}: the name is a field, or none that an expression can use"
+        if not isfinite(float(text.split()[0])):
+            yield f"derived.{name}.constants.{constant}: the number is too large"
         yield from _unit(device_type, "".join(text.split()[1:]), f"derived.{name}.constants.{constant}")
 
 
