@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -48,6 +49,9 @@ def event_times(
     times = _all_at_once(values, spec)
     if times is None:
         times = np.array([_one(place, value, spec, reasons) for place, value in enumerate(values)], dtype=np.int64)
+        if spec.missing == "append":
+            absent = [value is None for value in values]
+            times[absent] = append_times[absent]
     refused = (times < EARLIEST_MS) | (times > append_times + max_ahead_ms) | (times > LATEST_MS)
     if refused.any():
         for place in refused.nonzero()[0].tolist():
@@ -76,6 +80,8 @@ def _all_at_once(values: list[Any], spec: TimeSpec) -> Ints | None:
 
 
 def _one(place: int, value: Any, spec: TimeSpec, reasons: Reasons) -> int:
+    if value is None and spec.missing == "append":
+        return 0
     try:
         return _milliseconds(value, spec)
     except ValueError as error:
@@ -101,6 +107,8 @@ def _milliseconds(value: Any, spec: TimeSpec) -> int:
         moment = datetime.fromisoformat(value)
     except ValueError:
         raise ValueError(f"{field} {value[:64]!r} is not an ISO 8601 time") from None
+    if moment.utcoffset() is None and spec.zone is not None:
+        moment = moment.replace(tzinfo=ZoneInfo(spec.zone))
     if moment.utcoffset() is None:
         raise ValueError(f"{field} {value[:64]!r} has no offset from UTC")
     return (moment - _EPOCH) // _MILLISECOND

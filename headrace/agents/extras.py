@@ -1,12 +1,16 @@
 """Ingest, beside the measures: texts, and what the device type does not know. Kept, never dropped."""
 
+import re
 from collections.abc import Collection, Sequence
 
 import orjson
 
 from headrace.agents.decode import MAX_DEPTH, Document, Reasons, too_deep
 from headrace.schemas.device_type import DeviceType
+from headrace.schemas.text import near
 
+#: Names that a reason shows as they are, so that letters about one field are counted together.
+_PLAIN = re.compile(r"[\w.-]{1,64}")
 #: Extras of one message as JSON with sorted keys, on one line; None for nothing.
 Extras = list[bytes | None]
 
@@ -34,10 +38,18 @@ def extras(
         extra = {kept[name]: value for name, value in document.items() if name in kept and value is not None}
         found.append(_encode(place, extra, reasons) if extra else None)
         if unknown and place not in reasons:
-            for name in extra:
-                if name in counts:
-                    counts[name] += 1
+            strange = [name for name in extra if name in counts]
+            for name in strange:
+                counts[name] += 1
+            if strange and device_type.unknown_fields == "quarantine":
+                reasons[place] = _unknown(strange, device_type)
     return found, {name: count for name, count in counts.items() if count}
+
+
+def _unknown(names: list[str], device_type: DeviceType) -> str:
+    shown = [name if _PLAIN.fullmatch(name) else repr(name[:64]) for name in sorted(names)]
+    hint = near(names[0], device_type.known_names) if len(names) == 1 else ""
+    return f"unknown field{'s' if len(names) > 1 else ''} {', '.join(shown)}{hint}"
 
 
 def _encode(place: int, extra: Document, reasons: Reasons) -> bytes | None:

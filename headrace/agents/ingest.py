@@ -1,6 +1,7 @@
 """Ingest: raw messages to readings. Decode, identity, event time, validate and convert, repeats, derive."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 from uuid import NAMESPACE_OID, uuid5
 
@@ -13,6 +14,8 @@ from headrace.agents.event_time import event_times
 from headrace.agents.extras import extras
 from headrace.agents.identify import DeviceIds, check_identity
 from headrace.agents.ingest_outputs import Group, appended_types, conflicts_of, readings_of
+from headrace.agents.named_metric import spread
+from headrace.agents.strangers import Strangers, label
 from headrace.agents.validate import validate
 from headrace.engine.batch import Batch
 from headrace.engine.intake import tally
@@ -21,6 +24,7 @@ from headrace.engine.metrics import Metrics
 from headrace.engine.records import Header, Records
 from headrace.engine.replicas import Replica
 from headrace.schemas import topics
+from headrace.schemas.catch_all import CATCH_ALL
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.readings import Floats
 from headrace.tables.counters import Counters, Outcome
@@ -28,9 +32,6 @@ from headrace.tables.replicated import Replicated
 from headrace.tables.seen import Seen
 from headrace.tables.seen_compare import Verdict
 from headrace.tables.seen_devices import Judged, Messages
-
-#: Names of unknown fields that are counted one by one; further ones are counted together, as "...".
-MAX_UNKNOWN_NAMES = 1000
 
 
 class IngestConfig(BaseModel):
@@ -42,6 +43,8 @@ class IngestConfig(BaseModel):
         max_ahead: how far an event time may be later than the append time, seconds.
         enrich: what a reading is given of its device in the registry.
         unregistered: what becomes of messages of devices that are not in the registry.
+        unknown_types: dead-letter messages of device types that are not known (`quarantine`), or store them as
+            `unknown` with all they say in `extra` (`keep`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +54,7 @@ class IngestConfig(BaseModel):
     max_ahead: float = Field(300.0, ge=0)
     enrich: tuple[EnrichField, ...] = ("organisation", "name", "location", "gateway")
     unregistered: Literal["accept", "quarantine"] = "accept"
+    unknown_types: Literal["quarantine", "keep"] = "quarantine"
 
 
 class Ingest:
@@ -63,7 +67,7 @@ class Ingest:
         device_types: by name, as `load_device_types` returns them.
         config: see `IngestConfig`.
         devices: the device registry, see `headrace.agents.enrich.registry_table`.
-        metrics: told of what is quarantined.
+        metrics: told of what is quarantined, and of what no device type describes.
     """
 
     name = "ingest"
@@ -84,8 +88,9 @@ class Ingest:
         self.seen = Seen(self._config.dedup_horizon)
         self.counters = Counters()
         self.tables = (self.seen, self.counters)
-        #: Messages since the start that had a field which their device type does not know, by (type, field).
-        self.unknown_fields: dict[tuple[str, str], int] = {}
+        self.strangers = Strangers(metrics)
+        if self._config.unknown_types == "keep":
+            self._types.setdefault(CATCH_ALL.name.encode(), CATCH_ALL)
 
     def process(self, batch: Batch) -> None:
         """See `headrace.engine.operator.Operator`."""
@@ -121,7 +126,7 @@ class Ingest:
             for row, name in enumerate(header):
                 by_type.setdefault(name, []).append(row)
         groups = []
-        for name, rows in by_type.items():
+        for name, rows in self._known(batch, by_type).items():
             device_type = self._types.get(name or b"")
             if device_type is None:
                 known = ", ".join(sorted(known.decode() for known in self._types))
@@ -131,8 +136,29 @@ class Ingest:
                 continue
             group = self._group(batch, device_type, rows, documents, device_ids, message_ids, reasons)
             group.registered = registered
+            if self._config.unknown_types == "keep" and device_type.name == CATCH_ALL.name:
+                label(group, batch.records)
             groups.append(group)
         return groups
+
+    def _known(self, batch: Batch, by_type: dict[bytes | None, list[int]]) -> dict[bytes | None, list[int]]:
+        """Places by type, those of unknown types under the catch-all where they are kept; they are counted."""
+        known: dict[bytes | None, list[int]] = {}
+        kept: list[int] = []
+        for name, rows in by_type.items():
+            if name in self._types:
+                known[name] = rows
+                continue
+            said = (name or b"").decode(errors="replace")
+            batch.on_finish(partial(self.strangers.count_type, said, len(rows)))
+            if self._config.unknown_types == "keep":
+                kept += rows
+            else:
+                known[name] = rows
+        if kept:
+            catch_all = CATCH_ALL.name.encode()
+            known[catch_all] = sorted([*known.get(catch_all, []), *kept])
+        return known
 
     def _group(
         self,
@@ -152,6 +178,8 @@ class Ingest:
             device_ids = [device_ids[row] for row in rows]
             message_ids = [message_ids[row] for row in rows]
         appended = np.array([batch.records.timestamps[row] for row in rows], dtype=np.int64)
+        if device_type.metric is not None:
+            documents = spread(device_type, documents, mine)
         names: set[str] = set().union(*documents)
         check_identity(documents, device_ids, device_type.identity, names, mine)
         times = event_times(documents, device_type.time, names, appended, round(self._config.max_ahead * 1000), mine)
@@ -159,7 +187,7 @@ class Ingest:
         others, unknown = extras(device_type, documents, names, mine)
         _refuse_empty(measures, others, len(rows), mine)
         if unknown:
-            batch.on_finish(lambda: self._count_unknown(device_type.name, unknown))
+            batch.on_finish(lambda: self.strangers.count_fields(device_type.name, unknown))
         if mine:
             for place, reason in mine.items():
                 reasons.setdefault(rows[place], reason)
@@ -185,14 +213,6 @@ class Ingest:
                     counts.setdefault(key, {})[outcome] = count
         if counts:
             batch.on_finish(lambda: self.counters.add(batch.partition, counts))
-
-    def _count_unknown(self, device_type: str, unknown: Mapping[str, int]) -> None:
-        counts = self.unknown_fields
-        for field, count in unknown.items():
-            key = (device_type, field)
-            if key not in counts and len(counts) >= MAX_UNKNOWN_NAMES:
-                key = (device_type, "...")
-            counts[key] = counts.get(key, 0) + count
 
 
 def _message_ids(batch: Batch) -> list[str]:

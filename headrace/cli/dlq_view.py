@@ -4,7 +4,7 @@ import base64
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -29,13 +29,14 @@ _NUMBER = re.compile(r"(?<![\w-])-?\d[\d.:TZ+e-]*")
 
 @dataclass(slots=True)
 class Group:
-    """Dead letters of one agent with the same reason but for names and numbers; an example, and the newest time."""
+    """Dead letters of one agent with the same reason but for names and numbers; whose, the newest time, an example."""
 
     agent: str
     reason: str
     count: int
     newest_ms: int
     example: str
+    devices: set[bytes | None] = field(default_factory=set)
 
 
 def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
@@ -45,6 +46,7 @@ def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
         pattern = _NUMBER.sub("…", _QUOTED.sub("'…'", letter.reason))
         group = groups.setdefault((letter.agent, pattern), Group(letter.agent, pattern, 0, letter.time_ms, ""))
         group.count += 1
+        group.devices.add(letter.key)
         if letter.time_ms >= group.newest_ms:
             group.newest_ms, group.example = letter.time_ms, str(letter.id)
     return sorted(groups.values(), key=lambda group: (-group.count, group.agent, group.reason))
@@ -56,6 +58,7 @@ def group_json(group: Group) -> dict[str, Any]:
         "agent": group.agent,
         "reason": group.reason,
         "count": group.count,
+        "devices": len(group.devices),
         "newest": iso_ms(group.newest_ms),
         "example": group.example,
     }
@@ -68,10 +71,10 @@ def shortened(text: str) -> str:
 
 def show_groups(groups: Sequence[Group]) -> None:
     """Print a summary."""
-    table = listing("count", "agent", "reason", "newest", "for example", right=("count",))
+    table = listing("count", "devices", "agent", "reason", "newest", "for example", right=("count", "devices"))
     for group in groups:
         row = (printable(group.agent), printable(group.reason), iso_ms(group.newest_ms), group.example)
-        table.add_row(f"{group.count:,}", *map(Text, row))
+        table.add_row(f"{group.count:,}", f"{len(group.devices):,}", *map(Text, row))
     show_listing(table)
 
 

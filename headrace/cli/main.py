@@ -19,6 +19,7 @@ COMMANDS = {
     "replay": "headrace.cli.replay",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",
+    "types": "headrace.cli.types",
     "worker": "headrace.cli.worker",
 }
 

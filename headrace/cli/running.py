@@ -20,6 +20,7 @@ from headrace.engine.errors import ConfigError
 from headrace.engine.intake import MINUTE_MS
 from headrace.engine.log import Log
 from headrace.schemas import topics
+from headrace.schemas.catch_all import CATCH_ALL
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import AlertRule
 from headrace.tables.device_types import load_device_types
@@ -87,6 +88,8 @@ def set_up(config: Path | None, defaults: Mapping[str, Any] | None = None) -> Se
     mistakes.take(lambda: own_agents(settings))
     mistakes.check()
     assert types is not None
+    if settings.ingest.unknown_types == "keep":
+        types.setdefault(CATCH_ALL.name, CATCH_ALL)
     assert rules is not None
     return Setup(settings, types, rules)
 

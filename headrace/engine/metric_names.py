@@ -28,6 +28,8 @@ CounterName = Literal[
     "headrace_series_refused_total",
     "headrace_sink_records_total",
     "headrace_sink_retries_total",
+    "headrace_unknown_fields_total",
+    "headrace_unknown_types_total",
 ]
 GaugeName = Literal[
     "headrace_build_info",
@@ -57,7 +59,20 @@ MetricName = CounterName | GaugeName | HistogramName
 
 Kind = Literal["counter", "gauge", "histogram"]
 Label = Literal[
-    "agent", "collector", "group", "loop", "metric", "partition", "reason", "sink", "state", "term", "topic", "version"
+    "agent",
+    "collector",
+    "device_type",
+    "field",
+    "group",
+    "loop",
+    "metric",
+    "partition",
+    "reason",
+    "sink",
+    "state",
+    "term",
+    "topic",
+    "version",
 ]
 
 
@@ -82,6 +97,8 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "agent": ("name of an agent, or of the sink that refused a record", ()),
     "collector": ("what reads gauges at intervals", ("lag", "ledger")),
+    "device_type": ("name of a device type, as the message was labelled; empty if it was not", ()),
+    "field": ("name of a field in a payload; `...` for all after the first 1,000", ()),
     "group": ("consumer group", ()),
     "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),
     "metric": ("name of a metric", (*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName))),
@@ -116,6 +133,10 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_quarantined_total": Metric(
         "counter", "Messages of these that ingest refused because of their device's registration.", ("reason",)
     ),
+    "headrace_unknown_fields_total": Metric(
+        "counter", "Messages with a field that their device type does not know.", ("device_type", "field")
+    ),
+    "headrace_unknown_types_total": Metric("counter", "Messages of a device type that is not known.", ("device_type",)),
     "headrace_watermark_delay_seconds": Metric(
         "gauge",
         "Seconds from the agent's watermark (event time) to the append time of the newest record it is done with.",

@@ -1,6 +1,7 @@
 """Device types: what a kind of device sends, from one file that drives decoding, validation, units and tables."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from headrace.schemas.expression import Expression
 from headrace.schemas.expression_units import unit_of
 from headrace.schemas.type_mistakes import mistakes_of
-from headrace.schemas.units import IDENTITY, Linear, Unit, conversion, own_unit, parse_unit
+from headrace.schemas.units import IDENTITY, Linear, Unit, conversion, convertible, own_unit, parse_unit
 from headrace.schemas.window import known_zone
 
 #: A field's name is also the name of a column; PostgreSQL keeps 63 bytes of it.
@@ -47,9 +48,11 @@ class TimeSpec(Model):
         return None if value is None else known_zone(value)
 
     @model_validator(mode="after")
-    def _one_epoch(self) -> Self:
+    def _consistent(self) -> Self:
         if {"epoch_ms", "epoch_s"} <= set(self.formats):
             raise ValueError("formats may have epoch_ms or epoch_s, not both: a number could be either")
+        if self.zone is not None and "iso8601" not in self.formats:
+            raise ValueError("zone is about texts, and formats has no iso8601")
         return self
 
 
@@ -60,7 +63,7 @@ class MetricSpec(Model):
         name: payload field with the name of the metric: a field of the device type, or an alias of one.
         value: payload field with its value.
         unit: payload field with the unit of the value; without it, or absent, it is that of the field or alias.
-        units: units by what devices write for them, as in `{ F = "degF" }`.
+        units: units by what devices write for them, as in `{ F = "degF" }`; common units need not be here.
     """
 
     name: str = "type"
@@ -224,6 +227,21 @@ class DeviceType(Model):
             raise ValueError(f"the result is in {found.text}, which does not become {wanted.text}")
         return Expression(spec.expression, self.measures, numbers, factor)
 
+    @cached_property
+    def reported_units(self) -> dict[str, dict[str, Linear]]:
+        """Per measure what a message may name as its unit (`MetricSpec.unit`), with the conversion; nothing else."""
+        return {name: self._reported(self.fields[name]) for name in self.measures}
+
+    def _reported(self, spec: FieldSpec) -> dict[str, Linear]:
+        found = {} if spec.unit in self.own_units else dict(convertible(spec.unit))
+        written = {unit: unit for unit in (spec.unit, *spec.aliases.values())}
+        for text, unit in {**written, **(self.metric.units if self.metric else {})}.items():
+            # What stands for another unit than it says, as C for degC, means that alone.
+            found.pop(text, None)
+            with suppress(ValueError):
+                found[text] = self.conversion(unit, spec.unit)
+        return found
+
     def unit(self, text: str) -> Unit:
         """The unit that a name means in this file; `ValueError` if none."""
         return own_unit(text) if text in self.own_units else parse_unit(text)
@@ -238,12 +256,8 @@ class DeviceType(Model):
     def known_names(self) -> frozenset[str]:
         """Every payload name that has a meaning; the others are kept in `extra`."""
         fed = {source.name for sources in self.sources.values() for source in sources}
-        return frozenset({*fed, *self.time.fields, *self.identity})
-
-    @cached_property
-    def numeric_names(self) -> frozenset[str]:
-        """Payload names of measures."""
-        return frozenset(name for field in self.measures for name in (field, *self.fields[field].aliases))
+        envelope = (self.metric.name, self.metric.value, self.metric.unit) if self.metric else ()
+        return frozenset({*fed, *self.time.fields, *self.identity, *(name for name in envelope if name)})
 
     @cached_property
     def numeric_sources(self) -> dict[str, tuple[str, Source]]:

@@ -3,8 +3,12 @@
 import ast
 from collections.abc import Mapping
 from fractions import Fraction
+from math import log10
 
 from headrace.schemas.units import PLAIN, Unit
+
+#: Of what has a unit; no formula of physics has a greater one, and exact numbers grow with it.
+MAX_EXPONENT = 12
 
 
 def unit_of(expression: str, units: Mapping[str, Unit]) -> Unit:
@@ -72,6 +76,9 @@ def _power(base: ast.expr, exponent: ast.expr, units: Mapping[str, Unit]) -> Uni
         raise ValueError(
             f"{ast.unparse(base)} is in {unit.text}: its exponent must be a number, not {ast.unparse(exponent)}"
         ) from None
+    # A scale beyond a double's range could only come of powers of powers.
+    if not abs(number) <= MAX_EXPONENT or abs(log10(unit.scale)) * abs(number) > 300:
+        raise ValueError(f"{ast.unparse(base)} is in {unit.text}: its exponent can be {MAX_EXPONENT} at most")
     power = unit.power(Fraction(number).limit_denominator(1000), f"({unit.text})**{number:g}")
     return PLAIN if power.ratio(PLAIN) == 1 else power
 

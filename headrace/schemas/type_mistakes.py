@@ -1,6 +1,8 @@
 """What may be wrong with how the parts of a device type fit together."""
 
 from collections.abc import Iterator
+from keyword import iskeyword
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,7 +70,7 @@ def _unit(device_type: "DeviceType", unit: str, place: str) -> Iterator[str]:
     try:
         device_type.unit(unit)
     except ValueError as error:
-        yield f"{place}: {error}, or is it one of its own and belongs into own_units?"
+        yield f"{place}: {error}{'' if str(error).endswith('?') else ';'} a unit of its own belongs into own_units"
 
 
 def _metric(device_type: "DeviceType") -> Iterator[str]:
@@ -76,7 +78,8 @@ def _metric(device_type: "DeviceType") -> Iterator[str]:
     if spec is None:
         return
     used = [spec.name, spec.value, *([spec.unit] if spec.unit else [])]
-    taken = {*device_type.time.fields, *device_type.identity, *device_type.numeric_names}
+    fields = {name for field, each in device_type.fields.items() for name in (field, *each.aliases)}
+    taken = {*device_type.time.fields, *device_type.identity, *fields}
     for name in used:
         if name in taken or used.count(name) > 1:
             yield f"metric: the payload name {name!r} is used twice"
@@ -103,8 +106,10 @@ def _derived(device_type: "DeviceType") -> Iterator[str]:
 def _derived_units(device_type: "DeviceType", name: str, spec: "DerivedSpec") -> Iterator[str]:
     yield from _unit(device_type, spec.unit, f"derived.{name}.unit")
     for constant, text in spec.constants.items():
-        if constant in device_type.fields or not constant.isidentifier():
+        if constant in device_type.fields or not constant.isidentifier() or iskeyword(constant):
             yield f"derived.{name}.constants.{constant}: the name is a field, or none that an expression can use"
+        if not isfinite(float(text.split()[0])):
+            yield f"derived.{name}.constants.{constant}: the number is too large"
         yield from _unit(device_type, "".join(text.split()[1:]), f"derived.{name}.constants.{constant}")
 
 

@@ -58,6 +58,14 @@ _MEASURED = {
     **{"power": "W", "energy": "J", "voltage": "V", "current": "A", "concentration": "g/m3", "acceleration": "m/s2"},
     **{"frequency": "Hz", "angle": "rad", "volume": "L", "flow": "L/s", "area": "m2", "illuminance": "lx"},
 }
+_COMMON = """
+K degC degF Pa hPa kPa mbar bar psi mmHg inHg m/s km/h mph kn mm/s km m cm mm ft in kg lb gram
+d h min s ms W mW kW MW J kJ MJ Wh kWh MWh VA kVA var V mV kV A mA Ah mAh ohm Hz kHz MHz rpm
+1 % ppm ppb g/m3 mg/m3 ug/m3 m/s2 g deg rad deg/s L mL m3 L/s L/min m3/h m2 lx W/m2 uS/cm mS/cm
+dB dBA dBm pH NTU AQI
+"""
+#: What devices usually report in: a message may name these, and a hint at a misspelt unit is one of them.
+COMMON = tuple(_COMMON.split())
 _PART = r"(?:%|°?[^\W\d][^\W]*?)(?:(?:\*\*|\^)?-?\d{1,2})?"
 _TEXT = re.compile(rf"(?:1|{_PART})(?:[*/·]{_PART})*")
 _POWER = re.compile(r"(?<=[^\W\d])(?:\*\*|\^)?(-?\d{1,2})(?!\w)")
@@ -151,6 +159,13 @@ def conversion(reported: str, kept: str) -> Linear:
     return Linear(float(one - zero), float(zero))
 
 
+@cache
+def convertible(kept: str) -> dict[str, Linear]:
+    """The common units that become `kept`, each with its conversion."""
+    target = _pint_unit(kept).dimensionality
+    return {unit: conversion(unit, kept) for unit in COMMON if _pint_unit(unit).dimensionality == target}
+
+
 def _in_base_units(name: str) -> Unit:
     one = _registry().Quantity(Fraction(1), name).to_root_units()
     powers = sorted((base, _fraction(power)) for base, power in one.unit_items())
@@ -162,6 +177,7 @@ def _fraction(number: Any) -> Fraction:
     return Fraction(number)
 
 
+@lru_cache(maxsize=4096)
 def _pint_unit(text: str) -> "PintUnit":
     return _registry().parse_units(_known(text))
 
@@ -174,7 +190,7 @@ def _known(text: str) -> str:
     """
     if text in _MEANT:
         return _MEANT[text]
-    # Devices may name units in messages: nothing but names, small powers and products gets to a parser.
+    # Nothing but names, small powers and products gets to a parser.
     if len(text) > 40 or not _TEXT.fullmatch(text):
         raise ValueError(f"unit {text[:40]!r} is unknown; a unit is names with * / and powers, as in ug/m3")
     from pint import UndefinedUnitError  # noqa: PLC0415
@@ -183,7 +199,9 @@ def _known(text: str) -> str:
     try:
         _registry().parse_units(written)
     except UndefinedUnitError:
-        raise ValueError(f"unit {text!r} is unknown{near(text, _short_names())}") from None
+        # Rather another letter than one less: degF for degG, and not deg.
+        hint = near(text, [unit for unit in COMMON if len(unit) >= len(text)]) or near(text, COMMON)
+        raise ValueError(f"unit {text!r} is unknown{hint}") from None
     return written
 
 
@@ -209,13 +227,3 @@ def _measured(unit: "PintUnit") -> str:
     return named or " ".join(
         f"{name.strip('[]')}{'' if power == 1 else power}" for name, power in sorted(unit.dimensionality.items())
     )
-
-
-def _short_names() -> list[str]:
-    """Units that a hint may name."""
-    return [
-        *_MEASURED.values(),
-        *("degC", "degF", "hPa", "kPa", "mbar", "bar", "km/h", "mph", "kn", "cm", "mm", "in", "mW", "kW", "mV", "%"),
-        *("ppm", "ppb", "ug/m3", "mg/m3", "g/m3", "mm/s", "ms", "min", "h", "Wh", "kWh", "VA", "var", "Ah", "rpm"),
-        *("dB", "dBA", "dBm", "pH", "NTU", "AQI", "m3/h", "L/min", "uS/cm"),
-    ]

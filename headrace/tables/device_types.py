@@ -1,7 +1,7 @@
 """The device types of an installation: those that ship, and those in a folder of the operator's."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -35,12 +35,18 @@ def load_device_types(extra_dir: Path | str | None = None) -> dict[str, DeviceTy
     return types
 
 
+def read_device_types(files: Sequence[Path]) -> tuple[dict[str, DeviceType], list[str]]:
+    """The device types in these files, by name, and every mistake of those that have any, with file and place."""
+    mistakes: list[str] = []
+    return _load(files, mistakes), mistakes
+
+
 def _shipped() -> list[Traversable]:
     folder = resources.files("headrace.schemas") / "types"
     return sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
 
 
-def _load(files: "list[Traversable] | list[Path]", mistakes: list[str]) -> dict[str, DeviceType]:
+def _load(files: Sequence[Traversable | Path], mistakes: list[str]) -> dict[str, DeviceType]:
     types: dict[str, DeviceType] = {}
     origin: dict[str, str] = {}
     for file in files:

@@ -210,7 +210,7 @@ def test_unknown_fields_are_counted() -> None:
 
     drive(operator, raw({"timestamp": T0, "co2": 400, "tvoc": 1}, {"timestamp": T0 + 1, "tvoc": 2, "x": None}))
 
-    assert operator.unknown_fields == {("environmental", "tvoc"): 2}
+    assert operator.strangers.fields == {("environmental", "tvoc"): 2}
 
 
 def test_a_batch_that_is_not_finished_leaves_no_trace() -> None:
@@ -221,7 +221,7 @@ def test_a_batch_that_is_not_finished_leaves_no_trace() -> None:
     operator.process(Batch(Shared(fetched(records, topics.RAW))))
 
     assert all(table.changes(0) == {} for table in operator.tables)
-    assert (operator.counters.totals(), operator.unknown_fields) == ({}, {})
+    assert (operator.counters.totals(), operator.strangers.fields) == ({}, {})
     assert len(readings(drive(operator, records))) == 1
 
 

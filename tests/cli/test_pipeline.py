@@ -18,6 +18,7 @@ from headrace.engine.errors import LogInUse
 from headrace.engine.log import TopicPartition
 from headrace.engine.records import Record
 from headrace.schemas import topics
+from headrace.schemas.catch_all import CATCH_ALL
 from headrace.tables.device_types import load_device_types
 from headrace.tables.rules import load_rules
 
@@ -103,6 +104,22 @@ async def test_bad_input_never_stops_the_pipeline_and_never_vanishes(tmp_path: P
         assert letter.headers[topics.MESSAGE_ID] == raw[letter.key, letter.value].headers[topics.MESSAGE_ID]
     assert {row["device_id"] for row in stored} == {device.decode() for device in devices[1::2]}
     assert ledger == (2 * len(BAD), len(BAD), 0, 0, len(BAD), 0)
+
+
+async def test_messages_of_unknown_types_are_stored_where_they_are_kept(tmp_path: Path) -> None:
+    """In a table of their own that has no measures, with all they say in extra."""
+    types, settings = {**load_device_types(), CATCH_ALL.name: CATCH_ALL}, Settings(ingest={"unknown_types": "keep"})
+    async with Pipeline(tmp_path, settings, types, load_rules(), ManualClock(NOW)) as pipeline:
+        payload = orjson.dumps({"timestamp": NOW, "slots": 2})
+        await pipeline.intake.append([b"t"], [payload], device_type="toaster", profile="test", sources=b"test")
+
+        await pipeline.run(nothing, asyncio.Event())
+
+        ledger = await pipeline.ledger()
+        (row,) = await fetch(pipeline, "SELECT device_id, extra FROM readings_unknown")
+        counted = pipeline.monitoring.metrics.value("headrace_unknown_types_total", device_type="toaster")
+    assert (row["device_id"], orjson.loads(row["extra"])) == ("t", {"reported_type": "toaster", "slots": 2})
+    assert (ledger.stored, ledger.dead_lettered, counted) == (1, 0, 1)
 
 
 async def test_repeats_are_counted_and_contradictions_kept(tmp_path: Path) -> None:

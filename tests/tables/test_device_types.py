@@ -51,7 +51,7 @@ def test_the_shipped_types() -> None:
     """The types that ship load, with the fields of the source documents and of the data sets."""
     types = load_device_types()
 
-    assert set(types) == {"beijing-air", "environmental", "meter", "tilt"}
+    assert set(types) == {"aggregator", "beijing-air", "collector", "environmental", "meter", "tilt"}
     assert types["environmental"].measures == (
         *("temperature", "humidity", "co2", "pm25", "pm10", "noise", "vibration", "power", "battery"),
         "signalStrength",
@@ -119,6 +119,46 @@ def test_a_folder_adds_and_replaces_types(tmp_path: Path) -> None:
     assert types["pump"].units == {"flow": "m3/h"}
     assert types["tilt"].version == 7
     assert "environmental" in types
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('[time]\nformats = ["epoch_ms"]\nzone = "UTC"\n', "time: zone is about texts, and formats has no iso8601"),
+        ('[time]\nzone = "Mars/Base"\n', "time.zone: there is no time zone 'Mars/Base'"),
+        ('[fields.flag]\ntype = "boolean"\nkind = "counter"\n', "fields.flag: a boolean cannot be a counter"),
+        ('[metric]\nname = "timestamp"\n', "metric: the payload name 'timestamp' is used twice"),
+        ('[metric]\nname = "a"\nvalue = "a"\n', "metric: the payload name 'a' is used twice"),
+        ('[metric]\nname = "flow"\n', "metric: the payload name 'flow' is used twice"),
+        ('[metric]\nunits = { C = "degC" }\n', "metric.units: no payload field holds the unit"),
+        ('[metric]\nunit = "unit"\nunits = { C = "degG" }\n', "metric.units.C: unit 'degG' is unknown"),
+        ('[derived.x]\nexpression = "flow"\nconstants = { flow = "1" }\n', "derived.x.constants.flow: the name is"),
+        ('[derived.x]\nexpression = "flow"\nconstants = { a = "one" }\n', "derived.x.constants.a: String should match"),
+        ('[fields.pellets]\nunit = "scoop"\n', "fields.pellets.unit: unit 'scoop' is unknown"),
+        (
+            '[fields.a]\nunit = "knurl"\naliases = { b = "m" }\n',
+            "fields.a.aliases.b: cannot convert m to knurl: a unit",
+        ),
+    ],
+)
+def test_mistakes_of_the_finer_points(tmp_path: Path, text: str, why: str) -> None:
+    """Each is told with its place."""
+    (tmp_path / "a.toml").write_text('name = "pump"\nown_units = ["knurl"]\n[fields.flow]\n' + text)
+
+    with pytest.raises(ConfigError) as raised:
+        load_device_types(tmp_path)
+
+    assert [mistake.removeprefix(f"{tmp_path}/a.toml: ")[: len(why)] for mistake in raised.value.mistakes][:1] == [why]
+
+
+def test_a_unit_of_the_types_own_is_kept_as_it_is(tmp_path: Path) -> None:
+    """In fields, and through derived metrics."""
+    (tmp_path / "a.toml").write_text(
+        'name = "stove"\nown_units = ["scoop"]\n[fields.rate]\nunit = "scoop"\naliases = { r = "scoop" }\n'
+        '[derived.twice]\nunit = "scoop"\nexpression = "rate * 2"\n'
+    )
+
+    assert load_device_types(tmp_path)["stove"].units == {"rate": "scoop", "twice": "scoop"}
 
 
 def test_two_files_with_one_name_are_a_mistake(tmp_path: Path) -> None:
