@@ -83,24 +83,30 @@ def _one(place: int, value: Any, spec: TimeSpec, reasons: Reasons) -> int:
     if value is None and spec.missing == "append":
         return 0
     try:
-        return _milliseconds(value, spec)
+        return milliseconds(value, spec)
     except ValueError as error:
         reasons.setdefault(place, str(error))
         return 0
 
 
-def _milliseconds(value: Any, spec: TimeSpec) -> int:
+def milliseconds(value: Any, spec: TimeSpec) -> int:
+    """The time that a payload gives, ms since 1970 UTC.
+
+    Raises:
+        ValueError: it is no time as `spec` has it; says why.
+    """
     field = spec.fields[0]
     if value is None:
         raise ValueError(f"no event time: {' or '.join(spec.fields)} is missing")
     if type(value) in (int, float):
         if "epoch_ms" in spec.formats:
-            milliseconds = value
+            number: float = value
         elif "epoch_s" in spec.formats:
-            milliseconds = value * 1000
+            number = value * 1000
         else:
             raise ValueError(f"{field} is a number, but this device type writes times as {_formats(spec)}")
-        return int(max(-_FAR, min(_FAR, round(milliseconds))))
+        # Bounds first: 1e308 seconds are infinitely many milliseconds.
+        return round(max(-_FAR, min(_FAR, number)))
     if type(value) is not str or "iso8601" not in spec.formats:
         raise ValueError(f"{field} is {kind(value)}, but this device type writes times as {_formats(spec)}")
     try:

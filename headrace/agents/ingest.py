@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from headrace.agents.decode import Document, Reasons, decode
+from headrace.agents.decode import Reasons
 from headrace.agents.enrich import Enrich, EnrichField, Entry
-from headrace.agents.event_time import event_times
-from headrace.agents.extras import extras
-from headrace.agents.identify import DeviceIds, check_identity
+from headrace.agents.exact_path import Limits
+from headrace.agents.identify import DeviceIds
 from headrace.agents.ingest_outputs import Group, appended_types, conflicts_of, readings_of
-from headrace.agents.named_metric import spread
+from headrace.agents.read_payloads import PayloadReader
 from headrace.agents.strangers import Strangers, label
-from headrace.agents.validate import validate
 from headrace.engine.batch import Batch
 from headrace.engine.intake import tally
 from headrace.engine.log import Tally
@@ -26,12 +24,13 @@ from headrace.engine.replicas import Replica
 from headrace.schemas import topics
 from headrace.schemas.catch_all import CATCH_ALL
 from headrace.schemas.device_type import DeviceType
-from headrace.schemas.readings import Floats
 from headrace.tables.counters import Counters, Outcome
 from headrace.tables.replicated import Replicated
 from headrace.tables.seen import Seen
 from headrace.tables.seen_compare import Verdict
 from headrace.tables.seen_devices import Judged, Messages
+
+T = TypeVar("T")
 
 
 class IngestConfig(BaseModel):
@@ -80,24 +79,24 @@ class Ingest:
         devices: Replicated[Entry] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self._types = {name.encode(): device_type for name, device_type in device_types.items()}
-        self._config = config or IngestConfig()
+        config = config or IngestConfig()
+        self._keep_unknown = config.unknown_types == "keep"
+        if self._keep_unknown:
+            device_types = {CATCH_ALL.name: CATCH_ALL} | dict(device_types)
+        limits = Limits(config.max_payload_bytes, round(config.max_ahead * 1000))
+        self._readers = {name.encode(): PayloadReader(each, limits) for name, each in device_types.items()}
         self._device_ids = DeviceIds()
-        self._enrich = Enrich(devices, quarantine=self._config.unregistered == "quarantine", metrics=metrics)
+        self._enrich = Enrich(devices, quarantine=config.unregistered == "quarantine", metrics=metrics)
         self.replicas: Sequence[Replica] = () if devices is None else (devices,)
-        self.seen = Seen(self._config.dedup_horizon)
+        self.seen = Seen(config.dedup_horizon)
         self.counters = Counters()
         self.tables = (self.seen, self.counters)
         self.strangers = Strangers(metrics)
-        if self._config.unknown_types == "keep":
-            self._types.setdefault(CATCH_ALL.name.encode(), CATCH_ALL)
 
     def process(self, batch: Batch) -> None:
         """See `headrace.engine.operator.Operator`."""
         reasons: Reasons = {}
-        documents = decode(batch.records.values, self._config.max_payload_bytes, reasons)
-        _refuse_cut(batch.records, reasons)
-        groups = self._groups(batch, documents, reasons)
+        groups = self.read(batch, reasons)
         for place in sorted(reasons):
             batch.dead_letter(place, reasons[place])
         readings: list[tuple[list[int], list[bytes]]] = []
@@ -111,32 +110,31 @@ class Ingest:
         _send(batch, topics.READINGS, *_in_order(readings), appended_types(groups))
         _send(batch, topics.CONFLICTS, *_in_order([(list(conflicts), list(conflicts.values()))]))
 
-    def _groups(self, batch: Batch, documents: list[Document], reasons: Reasons) -> list[Group]:
-        records = batch.records
-        device_ids = self._device_ids.read(records.keys, reasons)
+    def read(self, batch: Batch, reasons: Reasons) -> list[Group]:
+        """The messages that are right, as columns of normalised values, by device type.
+
+        Args:
+            batch: of raw messages.
+            reasons: gets an entry for each message that is refused.
+        """
+        _refuse_cut(batch.records, reasons)
+        device_ids = self._device_ids.read(batch.records.keys, reasons)
         message_ids = _message_ids(batch)
         registered = self._enrich.look_up(batch, device_ids, reasons)
-        header = registered.types if registered else records.headers.get(topics.DEVICE_TYPE)
-        if isinstance(header, list) and len(set(header)) == 1:
-            header = header[0]
-        if header is None or isinstance(header, bytes):
-            by_type: dict[bytes | None, list[int]] = {header: list(range(len(records)))}
-        else:
-            by_type = {}
-            for row, name in enumerate(header):
-                by_type.setdefault(name, []).append(row)
+        header = registered.types if registered else batch.records.headers.get(topics.DEVICE_TYPE)
         groups = []
-        for name, rows in self._known(batch, by_type).items():
-            device_type = self._types.get(name or b"")
-            if device_type is None:
-                known = ", ".join(sorted(known.decode() for known in self._types))
+        for name, rows in self._known(batch, _by_type(header, len(batch))).items():
+            reader = self._readers.get(name or b"")
+            if reader is None:
+                known = ", ".join(sorted(known.decode() for known in self._readers))
                 said = f"device type {name.decode(errors='replace')!r} is unknown" if name else "no device type"
                 for row in rows:
                     reasons.setdefault(row, f"{said}; known are {known}")
                 continue
-            group = self._group(batch, device_type, rows, documents, device_ids, message_ids, reasons)
+            readable = [row for row in rows if row not in reasons] if reasons else rows
+            group = self._group(batch, reader, readable, device_ids, message_ids, reasons)
             group.registered = registered
-            if self._config.unknown_types == "keep" and device_type.name == CATCH_ALL.name:
+            if self._keep_unknown and name == CATCH_ALL.name.encode():
                 label(group, batch.records)
             groups.append(group)
         return groups
@@ -146,12 +144,12 @@ class Ingest:
         known: dict[bytes | None, list[int]] = {}
         kept: list[int] = []
         for name, rows in by_type.items():
-            if name in self._types:
+            if (name or b"") in self._readers:
                 known[name] = rows
                 continue
             said = (name or b"").decode(errors="replace")
             batch.on_finish(partial(self.strangers.count_type, said, len(rows)))
-            if self._config.unknown_types == "keep":
+            if self._keep_unknown:
                 kept += rows
             else:
                 known[name] = rows
@@ -163,43 +161,29 @@ class Ingest:
     def _group(
         self,
         batch: Batch,
-        device_type: DeviceType,
+        reader: PayloadReader,
         rows: list[int],
-        documents: list[Document],
         device_ids: list[str],
         message_ids: list[str],
         reasons: Reasons,
     ) -> Group:
-        if len(rows) == len(documents):
-            mine = dict(reasons)
-        else:
-            mine = {place: reasons[row] for place, row in enumerate(rows) if row in reasons}
-            documents = [documents[row] for row in rows]
-            device_ids = [device_ids[row] for row in rows]
-            message_ids = [message_ids[row] for row in rows]
-        appended = np.array([batch.records.timestamps[row] for row in rows], dtype=np.int64)
-        if device_type.metric is not None:
-            documents = spread(device_type, documents, mine)
-        names: set[str] = set().union(*documents)
-        check_identity(documents, device_ids, device_type.identity, names, mine)
-        times = event_times(documents, device_type.time, names, appended, round(self._config.max_ahead * 1000), mine)
-        measures = validate(device_type, documents, names, mine)
-        others, unknown = extras(device_type, documents, names, mine)
-        _refuse_empty(measures, others, len(rows), mine)
+        payloads = batch.records.values
+        appended = np.array(batch.records.timestamps, dtype=np.int64)
+        if len(rows) < len(batch):
+            payloads, device_ids, message_ids = _each(rows, payloads), _each(rows, device_ids), _each(rows, message_ids)
+            appended = appended[rows]
+        wrong: Reasons = {}
+        found, unknown = reader.read(payloads, device_ids, appended, wrong)
+        for place, reason in wrong.items():
+            reasons[rows[place]] = reason
         if unknown:
-            batch.on_finish(lambda: self.strangers.count_fields(device_type.name, unknown))
-        if mine:
-            for place, reason in mine.items():
-                reasons.setdefault(rows[place], reason)
-            good = np.array([place for place in range(len(rows)) if place not in mine], dtype=np.int64)
-            chosen = good.tolist()
-            rows = [rows[place] for place in chosen]
-            device_ids = [device_ids[place] for place in chosen]
-            message_ids = [message_ids[place] for place in chosen]
-            times, appended = times[good], appended[good]
-            measures = {name: column[good] for name, column in measures.items()}
-            others = [others[place] for place in chosen] if others else None
-        return Group(device_type, rows, message_ids, Messages(device_ids, times, appended, measures, others))
+            batch.on_finish(lambda: self.strangers.count_fields(reader.device_type.name, unknown))
+        if len(found) < len(rows):
+            chosen = found.rows.tolist()
+            rows, device_ids, message_ids = _each(chosen, rows), _each(chosen, device_ids), _each(chosen, message_ids)
+            appended = appended[found.rows]
+        messages = Messages(device_ids, found.times, appended, found.measures, found.extras)
+        return Group(reader.device_type, rows, message_ids, messages)
 
     def _count(self, batch: Batch, group: Group, judged: Judged) -> None:
         counts: dict[Tally, dict[Outcome, int]] = {}
@@ -213,6 +197,22 @@ class Ingest:
                     counts.setdefault(key, {})[outcome] = count
         if counts:
             batch.on_finish(lambda: self.counters.add(batch.partition, counts))
+
+
+def _each(places: Sequence[int], column: Sequence[T]) -> list[T]:
+    return [column[place] for place in places]
+
+
+def _by_type(header: Header | None, total: int) -> dict[bytes | None, list[int]]:
+    """Places of the records, by the device type that their header names."""
+    if isinstance(header, list) and len(set(header)) == 1:
+        header = header[0]
+    if header is None or isinstance(header, bytes):
+        return {header: list(range(total))}
+    by_type: dict[bytes | None, list[int]] = {}
+    for row, name in enumerate(header):
+        by_type.setdefault(name, []).append(row)
+    return by_type
 
 
 def _message_ids(batch: Batch) -> list[str]:
@@ -236,15 +236,6 @@ def _refuse_cut(records: Records, reasons: Reasons) -> None:
             if size is not None:
                 said = size.decode(errors="replace")
                 reasons[place] = f"payload has {said} bytes, more than the log takes; the beginning is kept"
-
-
-def _refuse_empty(measures: Mapping[str, Floats], others: list[bytes | None] | None, total: int, mine: Reasons) -> None:
-    empty = np.ones(total, dtype=bool)
-    for column in measures.values():
-        empty &= np.isnan(column)
-    for place in empty.nonzero()[0].tolist():
-        if others is None or others[place] is None:
-            mine.setdefault(place, "no measure and no other field")
 
 
 def _in_order(parts: list[tuple[list[int], list[bytes]]]) -> tuple[list[int], list[bytes]]:

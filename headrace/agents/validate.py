@@ -13,7 +13,7 @@ from headrace.schemas.units import IDENTITY
 Mistakes = dict[int, list[str]]
 _TYPES: dict[str, set[type]] = {"number": {int, float}, "integer": {int, float}, "boolean": {bool}, "text": {str}}
 #: Whole numbers beyond this do not fit a float exactly.
-_EXACT = 2.0**53
+LARGEST_EXACT = 2.0**53
 
 
 def validate(
@@ -88,7 +88,7 @@ def _check_range(name: str, spec: FieldSpec, column: Floats, mistakes: Mistakes)
     if spec.type == "integer":
         for place in ((column != np.floor(column)) & ~np.isnan(column)).nonzero()[0].tolist():
             _note(mistakes, place, f"{name} is {column[place]:g}, not an integer")
-        for place in (np.abs(column) > _EXACT).nonzero()[0].tolist():
+        for place in (np.abs(column) > LARGEST_EXACT).nonzero()[0].tolist():
             _note(mistakes, place, f"{name} is {column[place]:g}, too large to be kept exactly")
     if spec.min is not None and (below := column < spec.min).any():
         for place in below.nonzero()[0].tolist():

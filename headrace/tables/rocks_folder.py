@@ -1,7 +1,5 @@
 """The folder that stores on disk are in: one process at a time, databases opened and thrown away."""
 
-import fcntl
-import os
 import shutil
 from pathlib import Path
 from typing import IO, Any
@@ -9,6 +7,7 @@ from typing import IO, Any
 import structlog
 
 from headrace.engine.errors import ConfigError
+from headrace.engine.file_lock import LockHeld, lock_file
 
 #: Bytes that are kept in memory per partition until they are sorted into files, and of blocks over all partitions.
 WRITE_BUFFER, BLOCK_CACHE = 8 << 20, 64 << 20
@@ -86,19 +85,10 @@ class RocksFolder:
     def _acquire(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            file = (self._folder / "lock").open("a+")
+            self._lock = lock_file(self._folder / "lock")
+        except LockHeld as held:
+            raise ConfigError(
+                f"another worker (process {held.owner}) has the table folder {self._folder}; give each worker its own"
+            ) from held
         except OSError as error:
             raise ConfigError(f"table folder {self._folder} cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            file.close()
-            raise ConfigError(
-                f"another worker (process {owner}) has the table folder {self._folder}; give each worker its own"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        self._lock = file

@@ -9,6 +9,7 @@ from headrace.agents.ingest import Ingest, IngestConfig
 from headrace.engine.records import Header, Records
 from headrace.engine.testkit import Driven, drive
 from headrace.schemas import topics
+from headrace.schemas.device_type import DeviceType
 from headrace.tables.device_types import load_device_types
 
 TYPES = load_device_types()
@@ -164,6 +165,18 @@ def test_values_that_are_wrong_for_a_tilt_sensor(fields: dict[str, Any], why: st
 def test_event_times_that_cannot_be(time: Any, why: str) -> None:
     """A time that is missing, unreadable, of an unset clock or of the future refuses the message and says which."""
     assert reason(between_neighbours(orjson.dumps({"timestamp": time, "co2": 400}))) == why
+
+
+@pytest.mark.parametrize("time", [b"1e308", b"-1e308"])
+def test_seconds_beyond_any_date(time: bytes) -> None:
+    """Seconds that are infinitely many milliseconds are refused like other dates that cannot be."""
+    seconds = DeviceType.model_validate({"name": "s", "time": {"formats": ["epoch_s"]}, "fields": {"co2": {}}})
+    records = Records([b"d"], [b'{"timestamp":%b,"co2":1}' % time], [T0], {topics.DEVICE_TYPE: b"s"})
+
+    driven = drive(Ingest({"s": seconds}), records)
+
+    assert len(driven.dead_letters) == 1
+    assert driven.dead_letters[0][1].startswith("event time ")
 
 
 def test_the_bounds_of_event_time_belong_to_the_good_side() -> None:

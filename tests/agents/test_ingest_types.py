@@ -207,7 +207,7 @@ def test_unknown_fields_are_dead_lettered_where_the_type_wants_it() -> None:
 def test_messages_of_unknown_types_may_be_kept() -> None:
     """As type unknown, in log order, with the name they came with and all they say in extra."""
     metrics = Metrics()
-    operator = Ingest({"meter": METER}, IngestConfig(unknown_types="keep"), metrics)
+    operator = Ingest({"meter": METER}, IngestConfig(unknown_types="keep"), metrics=metrics)
     parts = [labelled(name, {"timestamp": TIME + place, "power": place}) for place, name in enumerate(NAMES)]
 
     driven = drive(operator, Records.concat(parts))

@@ -1,6 +1,5 @@
 """The rollup agent, against a plain-Python oracle that works record by record."""
 
-import math
 from typing import Any
 
 import orjson
@@ -16,109 +15,41 @@ from headrace.engine.testkit import Changelog, Driven, drive, fetched, readings_
 from headrace.schemas import topics
 from headrace.schemas.rollup import LateReading
 from headrace.schemas.rollup import Rollup as RollupRecord
+from tests.agents.rollup_oracle import SECOND, Oracle, Row, fixed
 
 T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
-SECOND = 1000
-MINUTE = 60 * SECOND
 PARAMETERS: dict[str, Any] = {"windows": ("10s", "60s"), "grace": 30, "keep": 120, "cadences": {"slow": 30}}
-
-Row = tuple[str, str, int, dict[str, float]]
 
 
 def log_of(rows: list[Row]) -> Records:
     return readings_log(rows, first_append=T0)
 
 
-class Oracle:
-    """Rollups as DESIGN words them, one record at a time over dictionaries, everything looked at for every record."""
+SECONDS = {"10s": 10, "1m": 60}
 
-    def __init__(self, windows: tuple[str, ...], grace: int, keep: int, cadences: dict[str, int]) -> None:
-        self.sizes = [int(window.removesuffix("s")) for window in windows]
-        self.grace, self.keep, self.cadences = grace * SECOND, keep * SECOND, cadences
-        self.watermark = -math.inf
-        self.clocks: dict[tuple[str, str], float] = {}
-        self.seen: dict[tuple[str, str], float] = {}
-        self.windows: dict[tuple[str, str, int, int], dict[str, Any]] = {}
-        self.rollups: list[dict[str, Any]] = []
-        self.late: list[tuple[str, list[str]]] = []
 
-    def feed(self, place: int, row: Row) -> None:
-        device, device_type, time, measures = row
-        who = (device, device_type)
-        clock, watermark = self.clocks.get(who, -math.inf), self.watermark
-        self.clocks[who] = max(clock, time)
-        self.watermark = max(watermark, time)
-        out: list[tuple[int, int, str, str, dict[str, Any]]] = []
-        missed = []
-        # Windows of other devices that were silent too long, and of this one that it has moved out of.
-        for (name, kind, size, start), window in self.windows.items():
-            other = (name, kind)
-            due = start + size + self.grace if other != who else math.inf
-            due = max(due, min(self.seen[other], start + size + self.keep) + self.grace)
-            moved_on = self.clocks[other] >= start + size
-            if not window["closed"] and (moved_on or (other != who and self.watermark >= due)):
-                window["closed"] = True
-                out.append((size, start, name, kind, self.document(name, kind, size, start, window, 0)))
-        for seconds in self.sizes:
-            size = seconds * SECOND
-            if seconds < self.cadences.get(device_type, 0):
-                continue
-            start = time // size * size
-            if max(clock, watermark - self.keep) >= start + size + self.grace:
-                missed.append("1m" if seconds == 60 else f"{seconds}s")
-                continue
-            key = (device, device_type, size, start)
-            window = self.windows.setdefault(key, {"closed": False, "revision": -1, "rows": []})
-            old = self.measures(window)
-            window["rows"].append((time, place, measures))
-            if window["closed"]:
-                window["revision"] += 1
-                document = self.document(device, device_type, size, start, window, window["revision"])
-                out.append((size, start, device, device_type, {**document, "previous": old}))
-            elif self.clocks[who] >= start + size:
-                window["closed"] = True
-                document = self.document(device, device_type, size, start, window, 0)
-                out.append((size, start, device, device_type, document))
-        self.seen[who] = self.watermark
-        self.rollups += [{**document, "at": T0 + place} for *_, document in sorted(out, key=lambda o: o[:4])]
-        if missed:
-            self.late.append((f"message-{place}", missed))
+def oracle() -> Oracle:
+    """The oracle of `PARAMETERS`."""
+    grid = {name: fixed(seconds * SECOND) for name, seconds in SECONDS.items()}
+    return Oracle(grid, grace=30 * SECOND, keep=120 * SECOND, skipped=[("slow", "10s")])
 
-    def document(
-        self, name: str, kind: str, size: int, start: int, window: dict[str, Any], revision: int
-    ) -> dict[str, Any]:
-        window["revision"] = revision
-        return {
-            "device_id": name,
-            "device_type": kind,
-            "window": "1m" if size == MINUTE else f"{size // SECOND}s",
-            "window_seconds": size // SECOND,
-            "start": start,
-            "end": start + size,
-            "kind": "correction" if revision else "closed",
-            "revision": revision,
-            "measures": self.measures(window),
-        }
 
-    @staticmethod
-    def measures(window: dict[str, Any]) -> dict[str, Any]:
-        aggregates = {}
-        for name in sorted({name for _, _, measures in window["rows"] for name in measures}):
-            samples = [(time, place, m[name]) for time, place, m in window["rows"] if name in m]
-            total = 0.0
-            for _, _, value in samples:
-                total += value
-            values = [value for _, _, value in samples]
-            aggregates[name] = {
-                "count": len(samples),
-                "sum": total,
-                "avg": total / len(samples),
-                "min": min(values),
-                "max": max(values),
-                "first": min(samples)[2],
-                "last": max(samples)[2],
-            }
-        return aggregates
+def as_sent(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The oracle's records as they are without variance and percentiles; those of one reading in their order."""
+    found = []
+    for document in documents:
+        one = {**document, "window_seconds": SECONDS[document["window"]]}
+        for side in ("measures", "previous"):
+            if one[side] is None:
+                del one[side]
+            else:
+                one[side] = {
+                    name: {key: value for key, value in cell.items() if key not in ("variance", "values")}
+                    for name, cell in one[side].items()
+                }
+        found.append(one)
+    keys = ("at", "window_seconds", "start", "device_id", "device_type")
+    return sorted(found, key=lambda one: tuple(one[key] for key in keys))
 
 
 def rollups_of(driven: Driven) -> list[dict[str, Any]]:
@@ -161,15 +92,16 @@ def along(steps: list[Row]) -> list[Row]:
 @given(rows | drifting.map(along), st.lists(st.integers(1, 12), max_size=40))
 def test_equals_the_oracle(rows: list[Row], sizes: list[int]) -> None:
     """Every closed window, correction and late reading is what the plain definition says, in the same order."""
-    oracle = Oracle(**PARAMETERS)
+    expected = oracle()
     for place, row in enumerate(rows):
-        oracle.feed(place, row)
+        expected.feed(place, row, T0 + place)
 
     driven = drive(Rollup(**PARAMETERS), log_of(rows), batch_sizes=sizes)
 
-    assert rollups_of(driven) == oracle.rollups
+    assert rollups_of(driven) == as_sent(expected.sent)
     late = [orjson.loads(r.value or b"") for r in driven.sent.get(topics.LATE, [])]
-    assert [(one["message_id"], one["missed_windows"]) for one in late] == oracle.late
+    missed = [(message_id, [name for name in SECONDS if name in names]) for message_id, names in expected.late]
+    assert [(one["message_id"], one["missed_windows"]) for one in late] == missed
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,11 +1,10 @@
 """One worker per data folder: an advisory lock that ends with the process, however it ends."""
 
-import fcntl
-import os
 from pathlib import Path
 from typing import IO
 
 from headrace.engine.errors import ConfigError, LogInUse
+from headrace.engine.file_lock import LockHeld, lock_file
 
 
 class WorkerLock:
@@ -23,25 +22,16 @@ class WorkerLock:
             ConfigError: the folder cannot be written.
         """
         try:
-            file = self._path.open("a+")
+            self._file = lock_file(self._path)
+        except LockHeld as held:
+            raise LogInUse(
+                f"another headrace (process {held.owner}) works on {self._path.parent}; stop it, or give this one "
+                "a folder of its own with --data"
+            ) from held
         except OSError as error:
             raise ConfigError(
                 f"data folder {self._path.parent} cannot be written: {error.strerror}; name another with --data"
             ) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            file.close()
-            raise LogInUse(
-                f"another headrace (process {owner}) works on {self._path.parent}; stop it, or give this one "
-                "a folder of its own with --data"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        self._file = file
 
     def release(self) -> None:
         """Let go; harmless when not held."""
