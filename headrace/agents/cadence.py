@@ -41,7 +41,7 @@ class Cadence:
     Args:
         times: intervals that a device may be silent; >= 2.
         least: silence that is never an anomaly, seconds; >= 0.
-        warm_up: gaps before a device is judged, count; >= 3.
+        warm_up: arrivals, not counting what comes together, before a device is judged, count; >= 3.
         idle_timeout: time moves on after so long without a record, seconds; None for never.
     Raises:
         ConfigError: a bound above is broken.
@@ -63,8 +63,12 @@ class Cadence:
 
     def is_waiting(self, partition: int) -> bool:
         """See `headrace.engine.operator.Idling`: whether a device may still turn out to be late."""
-        states = [_states(columns) for columns in self._table.types(partition).values()]
-        return any(bool(self._rule.awaited(state).any()) for state in states)
+        for columns in self._table.types(partition).values():
+            awaited = self._rule.awaited(_states(columns))
+            awaited[columns.devices.number(EVERYONE)] = False
+            if awaited.any():
+                return True
+        return False
 
     def process(self, batch: Batch) -> None:
         """Learn from the batch, and stage an anomaly for every device that was late during it."""
@@ -160,7 +164,6 @@ class _Fold:
             if gap > self._rule.limit(state)[0] and self._rule.awaited(state)[0]:
                 found.append((place, True))
             _hear(state, np.array([arrivals[place]]), state[TIME])
-            state[GAPS] += 1
         self._state[:, everyone : everyone + 1] = state
         self._changed[everyone] = True
         return [*found, (len(rows), False)]
@@ -225,11 +228,11 @@ class _Fold:
 def _hear(state: Floats, arrived: Floats, times: Floats) -> None:
     """Learn from a reading of each of some devices, in place: (fields, k), and (k,) append and event times, ms."""
     known, later = state[ARRIVED] > 0, times > state[TIME]
+    _learn(state, INTERVAL, times - state[TIME], known & later)
     apart = arrived - state[ARRIVED]
     spaced = known & (apart >= TOGETHER * np.maximum(state[INTERVAL], state[ARRIVAL]))
-    _learn(state, INTERVAL, times - state[TIME], known & later)
     _learn(state, ARRIVAL, apart, spaced)
-    state[GAPS] += known & later
+    state[GAPS] += spaced
     state[ARRIVED], state[REPORTED] = arrived, 0.0
     state[TIME] = np.where(later, times, state[TIME])
 

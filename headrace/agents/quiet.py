@@ -4,35 +4,39 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headrace.agents.detector import Moment
-from headrace.schemas.readings import Floats
+from headrace.schemas.readings import Floats, Ints
 
-#: Numbers per series and detector: the score that was passed on, how many readings ago, and at what event time (ms).
-QUIET_FIELDS = ("passed_on", "readings_since", "passed_at")
+#: Numbers per series and detector: score of the last anomaly, how many readings ago, and at what event time (ms).
+QUIET_FIELDS = ("said", "readings_since", "said_at")
 
 
 class Quiet(NamedTuple):
-    """After a score of a series was passed on, the next must be `stronger` times as high until it is forgotten.
+    """After an anomaly of a series, the next must score `stronger` times as high until the first is forgotten.
 
     Args:
-        readings: readings after which it is forgotten, count;
+        readings: readings after which it is forgotten, count,
         seconds: if as much event time has passed as well.
         stronger: factor.
     """
 
-    readings: int = 150
+    readings: int = 200
     seconds: float = 3600.0
-    stronger: float = 1.3
+    stronger: float = 1.6
 
-    def pass_on(self, state: Floats, score: Floats, now: Moment) -> Floats:
-        """The scores that are passed on, else 0, (k, m); `state`, (3, k, m), is changed in place."""
-        passed_on, since, at = state
-        stamps = now.times[:, np.newaxis].astype(np.float64)
-        passes = score > passed_on * self.stronger
-        # What is forgotten makes room for the score of today, said or not: it was there while nothing was to be said.
-        forgotten = ~passes & (since >= self.readings) & (stamps - at >= self.seconds * 1000)
-        anew = passes | forgotten
-        passed_on[...] = np.where(anew, np.maximum(score, 0.0), passed_on)
-        since[...] = np.where(anew, 0.0, since + 1)
-        at[...] = np.where(anew, stamps, at)
-        return np.where(passes, score, 0.0)
+    def pass_on(self, state: Floats, score: Floats, threshold: float, times: Ints) -> Floats:
+        """The scores, 0 where one makes no anomaly although it reaches the threshold, (k, m).
+
+        Args:
+            state: (3, k, m), `QUIET_FIELDS`; changed in place.
+            score: (k, m).
+            threshold: score from which a reading is an anomaly.
+            times: (k,) event time, ms.
+        """
+        said, since, at = state
+        stamps = times[:, np.newaxis].astype(np.float64)
+        said[...] = np.where((since >= self.readings) & (stamps - at >= self.seconds * 1000), 0.0, said)
+        anomaly = (score >= threshold) & (score > said * self.stronger)
+        said[...] = np.where(anomaly, score, said)
+        since[...] = np.where(anomaly, 0.0, since + 1)
+        at[...] = np.where(anomaly, stamps, at)
+        return np.where(anomaly | (score < threshold), score, 0.0)

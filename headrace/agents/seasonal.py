@@ -32,7 +32,7 @@ class Seasonal:
     version = 1
     fields = tail.FIELDS
 
-    def __init__(self, threshold: float = 4.0, warm_up: int = 100) -> None:
+    def __init__(self, threshold: float = 3.5, warm_up: int = 100) -> None:
         check(self.name, threshold=(threshold, 1.3, False), warm_up=(warm_up, 50, True))
         self.threshold = threshold
         self._warm_up = warm_up

@@ -115,20 +115,20 @@ class SeriesFold:
 
     def _run(self, every: Sequence[SeriesColumns], names: Sequence[str]) -> None:
         hour, week_hour = hours(self._times)
-        usual, _ = self._rows_of(every[0], names, np.zeros_like(hour))
+        usual, device = self._rows_of(every[0], names, np.zeros_like(hour))
         day, day_cell = self._rows_of(every[1], names, hour)
         week, week_cell = self._rows_of(every[2], names, week_hour)
         noted = [self._rows_of(columns, names, np.zeros_like(hour))[0] for columns in every[3:]]
         with np.errstate(all="ignore"):
             for at in rounds(self._rank):
-                rank = self._rank[at]
-                mine, mine_day, mine_week = usual[:, rank], day[:, day_cell[at]], week[:, week_cell[at]]
+                who = device[at]
+                mine, mine_day, mine_week = usual[:, who], day[:, day_cell[at]], week[:, week_cell[at]]
                 moment = expect(mine, mine_day, mine_week, self._times[at], self._values[at], self._counters)
-                usual[:, rank], day[:, day_cell[at]], week[:, week_cell[at]] = mine, mine_day, mine_week
+                usual[:, who], day[:, day_cell[at]], week[:, week_cell[at]] = mine, mine_day, mine_week
                 for number, (detector, notes) in enumerate(zip(self._detectors, noted, strict=True)):
-                    mine = notes[:, rank]
+                    mine = notes[:, who]
                     self._judge(number, detector, mine, moment, at)
-                    notes[:, rank] = mine
+                    notes[:, who] = mine
 
     def _rows_of(self, columns: SeriesColumns, names: Sequence[str], places: Ints) -> tuple[Floats, Ints]:
         """The rows that the readings touch, (width, c, m), and which of them each reading touches, (r,)."""
@@ -146,7 +146,7 @@ class SeriesFold:
         kept = None if complete else state.copy()
         own, muted = state[: len(detector.fields)], state[len(detector.fields) :]
         verdict = detector.step(own, moment)
-        score = self._quiet.pass_on(muted, verdict.score, moment)
+        score = self._quiet.pass_on(muted, verdict.score, detector.threshold, moment.times)
         if kept is not None:
             np.copyto(state, kept, where=~moment.present)
             score = np.where(moment.present, score, 0.0)

@@ -115,7 +115,7 @@ class DetectSettings(_Section):
     quiet: float = Field(
         3600.0,
         ge=0,
-        description="seconds that a detector says no more about a series, unless it is 1.3 times as unusual",
+        description="seconds that a detector says no more about a series, unless it is 1.6 times as unusual",
     )
     pane: int = Field(3600, ge=1, description="three-sigma: seconds of event time per pane of the baseline")
     panes: int = Field(168, ge=1, description="three-sigma: panes in the baseline; 168 hours are 7 days")

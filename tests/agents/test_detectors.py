@@ -229,15 +229,10 @@ def test_the_sentence_is_for_people() -> None:
 
 
 def test_no_event_twice_until_it_is_forgotten_or_much_stronger() -> None:
-    """After an event a detector is quiet about the series, unless the score is 1.3 times as high."""
-    state, quiet = np.zeros((3, 1, 1)), Quiet(readings=3, seconds=0.0)
+    """After an event a detector is quiet about the series, unless the score is much higher."""
+    state, quiet = np.zeros((3, 1, 1)), Quiet(readings=3, seconds=0.0, stronger=1.3)
     passed = []
-    for number, score in enumerate([5.0, 5.0, 6.4, 6.6, 5.0, 5.0, 5.0, 5.0, 6.6, 0.0]):
-        moment = _Now(np.array([number * 1000]))
-        passed.append(float(quiet.pass_on(state, np.array([[score]]), moment)[0, 0]))  # type: ignore[arg-type]
-    assert passed == [5.0, 0, 0, 6.6, 0, 0, 0, 0, 6.6, 0]
-
-
-class _Now:
-    def __init__(self, times: np.ndarray) -> None:
-        self.times = times
+    for number, score in enumerate([3.0, 5.0, 5.0, 6.4, 6.6, 5.0, 3.0, 8.0, 9.0, 5.0]):
+        times = np.array([number * 1000])
+        passed.append(float(quiet.pass_on(state, np.array([[score]]), 4.0, times)[0, 0]))
+    assert passed == [3.0, 5.0, 0, 0, 6.6, 0, 3.0, 0, 9.0, 0]

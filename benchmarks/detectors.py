@@ -1,0 +1,202 @@
+"""Scores every detector on the Numenta Anomaly Benchmark, beside two simple references.
+
+    python benchmarks/detectors.py --nab FOLDER [--detectors ensemble robust] [--json]
+
+FOLDER has `combined_windows.json` and the files it names, as in NAB's `data` and `labels`; what is not there is left
+out. For each detector: the score at its own threshold, as it ships, by NAB's three profiles; the best score of one
+threshold for all files; and by category, shipped, and with the threshold that is best for all other categories.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import nab
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from headrace.agents.detect import SERIES
+from headrace.agents.detector import Detector
+from headrace.agents.quiet import Quiet
+from headrace.agents.series_fold import SeriesFold, SeriesTables
+from headrace.agents.three_sigma import ThreeSigma
+from headrace.engine.testkit import drive, reading_records
+from headrace.schemas import topics
+from headrace.schemas.anomaly import Anomaly
+from headrace.schemas.readings import Readings
+
+#: Readings in a batch; scores do not depend on it.
+CHUNK = 2_000
+#: A threshold below every score, for all there are.
+ANY = 1e-9
+#: NAB's windowed Gaussian: window and step, readings.
+WINDOW, STEP = 6_400, 100
+SEED = 7
+STANDARD = nab.PROFILES["standard"]
+
+Scores = dict[str, nab.Floats]
+
+
+def main() -> None:
+    """Parse arguments, score, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nab", type=Path, required=True, help="folder with NAB's files and combined_windows.json")
+    parser.add_argument(
+        "--detectors", nargs="+", choices=[*SERIES, ThreeSigma.name], default=[*SERIES, ThreeSigma.name]
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    files = nab.load(arguments.nab)
+    results = {}
+    for name in arguments.detectors:
+        Console(stderr=True).print(f"{name} …")
+        if name == ThreeSigma.name:
+            results[name] = rated(files, shipped=three_sigma(files))
+        else:
+            every = SERIES[name]()
+            vars(every)["threshold"] = ANY
+            results[name] = rated(files, shipped=detections(files, SERIES[name]()), free=scores(files, every))
+    results["windowed Gaussian"] = rated(files, free=windowed_gaussian(files))
+    results["random"] = rated(files, free=randomly(files))
+    if arguments.json:
+        print(json.dumps({"files": len(files), "detectors": results}))
+    else:
+        show(results, len(files))
+
+
+def scores(files: Mapping[str, nab.File], detector: Detector) -> Scores:
+    """The score of every reading by file; 0 where the detector keeps silent about the series."""
+    tables, names = SeriesTables([detector]), list(files)
+    which = np.concatenate([np.full(len(file.times), number) for number, file in enumerate(files.values())])
+    rows = np.concatenate([np.arange(len(file.times)) for file in files.values()])
+    times = np.concatenate([file.times for file in files.values()])
+    values = np.concatenate([file.values for file in files.values()])
+    found = np.zeros(len(values))
+    order = np.argsort(rows, kind="stable")
+    for start in range(0, len(order), CHUNK):
+        at = order[start : start + CHUNK]
+        readings = _readings([names[number] for number in which[at].tolist()], times[at], values[at])
+        fold = SeriesFold(tables, 0, readings, [detector], frozenset(), Quiet())
+        fold.apply()
+        found[at[fold.places()]] = fold.scores[0, :, 0]
+    return {name: found[which == number] for number, name in enumerate(names)}
+
+
+def detections(files: Mapping[str, nab.File], detector: Detector) -> Scores:
+    """1 where the detector as it ships says that there is an anomaly."""
+    return {name: (found >= detector.threshold) * 1.0 for name, found in scores(files, detector).items()}
+
+
+def three_sigma(files: Mapping[str, nab.File]) -> Scores:
+    """As `detections`, of the detector that has tables of its own."""
+    found = {name: np.zeros(len(file.times)) for name, file in files.items()}
+    for name, file in files.items():
+        readings = _readings([name] * len(file.times), file.times, file.values)
+        sent = drive(ThreeSigma(), reading_records(readings)).sent.get(topics.ANOMALIES, [])
+        anomalies = [Anomaly.model_validate_json(record.value or b"") for record in sent]
+        found[name][[int(anomaly.message_id or "") for anomaly in anomalies]] = 1.0
+    return found
+
+
+def windowed_gaussian(files: Mapping[str, nab.File]) -> Scores:
+    """NAB's reference: distance from the mean of a long window in its standard deviations."""
+    found = {}
+    for name, file in files.items():
+        score, mean, deviation = np.zeros(len(file.times)), 0.0, 1.0
+        total, squares = 0.0, 0.0
+        for row, value in enumerate(file.values.tolist()):
+            score[row] = abs(value - mean) / deviation if row else 0.0
+            total, squares = total + value, squares + value * value
+            if row >= WINDOW:
+                gone = float(file.values[row - WINDOW])
+                total, squares = total - gone, squares - gone * gone
+            count = min(row + 1, WINDOW)
+            if row < WINDOW or row % STEP == 0:
+                mean = total / count
+                deviation = sqrt(max(squares / count - mean * mean, 0.0)) or 1e-6
+        found[name] = score
+    return found
+
+
+def randomly(files: Mapping[str, nab.File]) -> Scores:
+    """NAB's reference: any score at all."""
+    random = np.random.default_rng(SEED)
+    return {name: random.random(len(file.times)) for name, file in files.items()}
+
+
+def rated(
+    files: Mapping[str, nab.File], *, shipped: Scores | None = None, free: Scores | None = None
+) -> dict[str, Any]:
+    """What a detector is worth.
+
+    Args:
+        files: all.
+        shipped: 1 where it says that there is an anomaly, by file.
+        free: scores for any threshold, by file.
+    """
+    by_category: dict[str, dict[str, float | None]] = {}
+    for category in nab.categories(files):
+        mine = {name: file for name, file in files.items() if name.startswith(category + "/")}
+        others = {name: file for name, file in files.items() if name not in mine}
+        has_windows = any(file.windows for file in mine.values())
+        threshold = nab.curve(others, free, STANDARD).best()[1] if free and others else None
+        by_category[category] = {
+            "shipped": nab.curve(mine, shipped, STANDARD).at(1.0) if shipped and has_windows else None,
+            "threshold_of_others": (
+                nab.curve(mine, free, STANDARD).at(threshold)
+                if free and has_windows and threshold is not None
+                else None
+            ),
+        }
+    best = {name: nab.curve(files, free, profile).best() for name, profile in nab.PROFILES.items()} if free else {}
+    return {
+        "shipped": {
+            name: nab.curve(files, shipped, profile).at(1.0) if shipped else None
+            for name, profile in nab.PROFILES.items()
+        },
+        "anomalies": int(sum(each.sum() for each in shipped.values())) if shipped else None,
+        "best": {name: score for name, (score, _) in best.items()},
+        "best_threshold": {name: threshold for name, (_, threshold) in best.items()},
+        "categories": by_category,
+    }
+
+
+def show(results: Mapping[str, Mapping[str, Any]], files: int) -> None:
+    """Print tables."""
+    whole = Table(title=f"NAB, {files} files: one threshold for all", title_justify="left")
+    whole.add_column("detector")
+    for name in nab.PROFILES:
+        whole.add_column(f"{name}, shipped", justify="right")
+    whole.add_column("anomalies", justify="right")
+    for name in nab.PROFILES:
+        whole.add_column(f"{name}, best", justify="right")
+    parts = Table(title="standard profile: shipped / with the threshold best for the others", title_justify="left")
+    parts.add_column("detector")
+    for category in next(iter(results.values()))["categories"]:
+        parts.add_column(category, justify="right")
+    for detector, result in results.items():
+        shipped = [_shown(result["shipped"][name]) for name in nab.PROFILES]
+        best = [_shown(result["best"].get(name)) for name in nab.PROFILES]
+        whole.add_row(detector, *shipped, str(result["anomalies"] or ""), *best)
+        cells = result["categories"].values()
+        parts.add_row(detector, *(f"{_shown(c['shipped'])} / {_shown(c['threshold_of_others'])}" for c in cells))
+    console = Console()
+    console.print(whole)
+    console.print(parts)
+
+
+def _readings(devices: list[str], times: nab.Ints, values: nab.Floats) -> Readings:
+    ids = [str(row) for row in range(len(devices))]
+    return Readings("nab", np.arange(len(devices)), devices, times, ids, {"value": values})
+
+
+def _shown(score: float | None) -> str:
+    return "" if score is None else f"{score:.1f}"
+
+
+if __name__ == "__main__":
+    main()
