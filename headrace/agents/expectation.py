@@ -59,15 +59,17 @@ def expect(state: Floats, day: Floats, week: Floats, times: Ints, raw: Floats, c
         day, week: (fields, k, m), `DAY_FIELDS` and `WEEK_FIELDS` of the hours the readings are in; changed in place.
         times: (k,) event time, ms.
         raw: (k, m) values as sent, NaN where a measure is absent.
-        counters: (m,) which measures only rise: their rise per second is looked at. A fall is a restart at zero.
+        counters: (m,) which measures only rise: their rise per second is looked at. A fall is a restart, which says
+            nothing about the rate.
     """
     stamps = times.astype(np.float64)[:, np.newaxis]
     elapsed = np.where(state[TIME] > 0, stamps - state[TIME], 0.0)
     sent = ~np.isnan(raw)
     values, present = raw, sent
     if counters.any():
-        values = np.where(counters, _rates(state[RAW], raw, elapsed), raw)
-        present = sent & ~(counters & (elapsed <= 0))
+        rate = (raw - state[RAW]) / np.maximum(elapsed, 1.0) * 1000.0
+        values = np.where(counters, rate, raw)
+        present = sent & ~(counters & ((elapsed <= 0) | (rate < 0)))
     complete = bool(present.all())
     if not complete:
         values = np.where(present, values, state[VALUE])
@@ -81,18 +83,13 @@ def expect(state: Floats, day: Floats, week: Floats, times: Ints, raw: Floats, c
     return moment
 
 
-def _rates(before: Floats, now: Floats, elapsed: Floats) -> Floats:
-    risen = np.where(now >= before, now - before, now)
-    return risen / np.maximum(elapsed, 1.0) * 1000.0
-
-
 def _look(
     state: Floats, day: Floats, week: Floats, values: Floats, elapsed: Floats, present: Flags, times: Ints
 ) -> Moment:
     interval = np.maximum(state[INTERVAL], SHORTEST_MS)
     known = day[DAY_COUNT] > LEARNED
     seen_weeks = week[WEEK_COUNT] * interval / HOUR_MS
-    expected = day[DAY_MEAN] + np.maximum(seen_weeks - 1, 0) / (seen_weeks + 2) * week[CORRECTION]
+    expected = day[DAY_MEAN] + np.maximum(seen_weeks - 1, 0) / (seen_weeks + 1e-9) * week[CORRECTION]
     residual = np.where(known, values - expected, 0.0)
     carried = np.clip(state[PRODUCT] / (state[SQUARE] + 1e-300), 0.0, MOST_CARRIED)
     noise = NOISE_RELATIVE * np.abs(values) + NOISE_ABSOLUTE

@@ -71,6 +71,7 @@ def learn(tail: Floats, size: Floats, counts: Flags) -> None:
     tail[EXCESSES] = np.where(beyond, number, tail[EXCESSES])
     tail[EXCESS] += np.where(beyond, (excess - tail[EXCESS]) / number, 0.0)
     tail[SQUARE] += np.where(beyond, (excess * excess - tail[SQUARE]) / number, 0.0)
-    step = tail[MEAN] * np.maximum(2.0 / np.maximum(count, 1.0), LEAST_STEP)
+    # A beginning that was far out once must come back.
+    step = np.maximum(tail[MEAN], tail[BEGIN] / 4) * np.maximum(2.0 / np.maximum(count, 1.0), LEAST_STEP)
     moved = np.maximum(tail[BEGIN] + step * np.where(size > tail[BEGIN], 1 - SHARE, -SHARE), 0.0)
     tail[BEGIN] = np.where(follows, moved, tail[BEGIN])

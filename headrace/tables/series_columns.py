@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from headrace.schemas.readings import Ints
 from headrace.tables.grouping import Flags, Numbering
 
-Numbers = NDArray[np.floating[Any]]
+#: float64, or what a table says.
+Numbers = NDArray[Any]
 
 
 class SeriesColumns:
@@ -47,11 +48,14 @@ class SeriesColumns:
         self._dirty = _longer(self._dirty, devices)
         self._dirty_devices = _longer(self._dirty_devices, devices)
 
-    def read(self, devices: Ints, places: Ints) -> NDArray[np.float64]:
-        """A copy of these rows with the series last, (width, r, m) float64."""
-        return np.ascontiguousarray(self._rows[devices, places].transpose(2, 0, 1), dtype=np.float64)
+    def read(self, devices: Ints, places: Ints) -> Numbers:
+        """A copy of these rows with the series last, (width, r, m).
 
-    def write(self, devices: Ints, places: Ints, rows: NDArray[np.float64]) -> None:
+        Of the table's own type: were it wider, results would depend on how often rows are written, and so on batches.
+        """
+        return np.ascontiguousarray(self._rows[devices, places].transpose(2, 0, 1))
+
+    def write(self, devices: Ints, places: Ints, rows: Numbers) -> None:
         """Set rows, as `read` gives them, and have them written to the changelog with the next commit."""
         self._rows[devices, places] = rows.transpose(1, 2, 0)
         self._used[devices, places] = True
