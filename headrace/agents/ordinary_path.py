@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 
 from headrace.agents.event_time import EARLIEST_MS, LATEST_MS, milliseconds
 from headrace.agents.exact_path import Limits
-from headrace.agents.extras import Extras
+from headrace.agents.extras import Extras, encode_extra
 from headrace.agents.normalised import Normalised
 from headrace.agents.validate import LARGEST_EXACT
 from headrace.schemas.device_type import DeviceType, FieldSpec, Source
@@ -233,5 +233,5 @@ def _extras(texts: dict[str, list[str | None]]) -> Extras:
     found: Extras = []
     for values in zip(*texts.values(), strict=True):
         extra = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        found.append(orjson.dumps(extra, option=orjson.OPT_SORT_KEYS) if extra else None)
+        found.append(encode_extra(extra) if extra else None)
     return found

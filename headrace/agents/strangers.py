@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import orjson
 
+from headrace.agents.extras import encode_extra
 from headrace.agents.ingest_outputs import Group
 from headrace.engine.metrics import Metrics
 from headrace.engine.records import Records
@@ -56,4 +57,4 @@ def label(group: Group, records: Records) -> None:
 
 
 def _labelled(extra: bytes | None, name: str) -> bytes:
-    return orjson.dumps({REPORTED_TYPE: name} | orjson.loads(extra or b"{}"), option=orjson.OPT_SORT_KEYS)
+    return encode_extra({REPORTED_TYPE: name} | orjson.loads(extra or b"{}"))
