@@ -76,7 +76,7 @@ class SeriesDetect:
 
 
 def _document(found: Found, readings: Readings, unit: str, counter: bool) -> dict[str, Any]:
-    numbers = dict(found.numbers)
+    numbers = {name: number for name, number in found.numbers.items() if name != "score"}
     unit = _SHOWN.get(unit, unit) + ("/s" if counter else "")
     device_id = readings.device_ids[found.place]
     said = found.detector.says(found.value, found.numbers, unit)

@@ -36,13 +36,20 @@ CONFIG = """
 [rollup]
 windows = [60, 600]
 [detect]
+detectors = ["ensemble", "three-sigma"]
+parameters = { ensemble = { warm_up = 50 } }
 pane = 60
 warm_up = 10
 """
-SETTINGS = Settings(rollup=RollupSettings(windows=(60, 600)), detect=DetectSettings(pane=60, warm_up=10))
+SETTINGS = Settings(
+    rollup=RollupSettings(windows=(60, 600)),
+    detect=DetectSettings(
+        detectors=("ensemble", "three-sigma"), parameters={"ensemble": {"warm_up": 50}}, pane=60, warm_up=10
+    ),
+)
 TABLES = {
     "rollups": "SELECT device_id, window_seconds, start, revision, measures::text FROM rollups ORDER BY 1, 2, 3",
-    "anomalies": "SELECT device_id, metric, time, document::text FROM anomalies ORDER BY 1, 2, 3",
+    "anomalies": "SELECT device_id, metric, time, detector, document::text FROM anomalies ORDER BY 1, 2, 3, 4",
     "alerts": "SELECT alert_id, status, document::text FROM alerts ORDER BY 1",
 }
 

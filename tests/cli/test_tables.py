@@ -97,12 +97,13 @@ def test_what_ingest_remembers(headrace: Headrace, folder: Path) -> None:
     assert [each["duplicate"] for each in outcomes] == [1]
 
 
-def test_panes_and_clocks(headrace: Headrace, folder: Path) -> None:
-    """Means of the detector; times as people write them."""
-    panes = rows(headrace("tables", "show", "detect.panes", "--device", "roof", "--data", folder, "--json"))
+def test_detectors_and_clocks(headrace: Headrace, folder: Path) -> None:
+    """What detectors learned, of every series; times as people write them."""
+    usual = rows(headrace("tables", "show", "detect.usual", "--device", "roof", "--data", folder, "--json"))
     clocks = headrace("tables", "alert.clocks", "--device", "roof", "--data", folder).stdout.decode()
 
-    assert panes[0]["measures"]["temperature"]["mean"] == pytest.approx((20 + 21 + 27) / 3)
+    assert usual[0]["measures"]["temperature"]["count"] == 3
+    assert usual[0]["measures"]["temperature"]["value"] == 27
     assert "2025-06-15T16:01:10.000Z" in clocks
 
 
