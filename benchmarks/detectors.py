@@ -10,6 +10,7 @@ threshold for all files; and by category, shipped, and with the threshold that i
 import argparse
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ ANY = 1e-9
 #: NAB's windowed Gaussian: window and step, readings.
 WINDOW, STEP = 6_400, 100
 SEED = 7
+#: Scores that the probability is fitted on, from here on, and the bins that are shown.
+LEAST_FITTED = 1.5
+BINS = (1.5, 2, 3, 3.5, 4, 5, 6, 8, 1e9)
 STANDARD = nab.PROFILES["standard"]
 
 Scores = dict[str, nab.Floats]
@@ -49,8 +53,12 @@ def main() -> None:
         "--detectors", nargs="+", choices=[*SERIES, ThreeSigma.name], default=[*SERIES, ThreeSigma.name]
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--calibrate", action="store_true", help="fit the probability of the ensemble and stop")
     arguments = parser.parse_args()
     files = nab.load(arguments.nab)
+    if arguments.calibrate:
+        calibrate(files)
+        return
     results = {}
     for name in arguments.detectors:
         Console(stderr=True).print(f"{name} …")
@@ -163,6 +171,30 @@ def rated(
         "best_threshold": {name: threshold for name, (_, threshold) in best.items()},
         "categories": by_category,
     }
+
+
+def calibrate(files: Mapping[str, nab.File]) -> None:
+    """Print how many of the ensemble's anomalies lie in a window, by score, and the fit that its constants are."""
+    detector = SERIES["ensemble"]()
+    vars(detector)["threshold"] = LEAST_FITTED
+    score, hit = np.zeros(0), np.zeros(0)
+    for name, found in scores(files, detector).items():
+        file, inside = files[name], np.zeros(len(found))
+        for first, last in file.windows:
+            inside[first : last + 1] = 1.0
+        scored = found[file.probation :]
+        score = np.append(score, scored[scored >= LEAST_FITTED])
+        hit = np.append(hit, inside[file.probation :][scored >= LEAST_FITTED])
+    for low, high in pairwise(BINS):
+        chosen = (score >= low) & (score < high)
+        print(f"score {low:g} to {high:g}: {hit[chosen].mean():.0%} of {chosen.sum()} in a window")
+    # Logistic regression on log(score), by Newton's method.
+    inputs, weights = np.stack([np.ones_like(score), np.log(score)], axis=1), np.zeros(2)
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-inputs @ weights))
+        curvature = (inputs * (chance * (1 - chance))[:, np.newaxis]).T @ inputs
+        weights += np.linalg.solve(curvature, inputs.T @ (hit - chance))
+    print(f"MIDDLE = {np.exp(-weights[0] / weights[1]):.2f}, STEEPNESS = {weights[1]:.2f}")
 
 
 def show(results: Mapping[str, Mapping[str, Any]], files: int) -> None:
