@@ -1,0 +1,81 @@
+"""The agent that runs detectors by name."""
+
+import pytest
+
+from headrace.agents.cadence import Cadence
+from headrace.agents.detect import DEFAULT, OPERATORS, SERIES, Detect, build_detect
+from headrace.engine.errors import ConfigError
+from headrace.engine.testkit import Driven, drive, pass_time, readings_log
+from headrace.schemas import topics
+from headrace.schemas.anomaly import Anomaly
+from headrace.tables.device_types import load_device_types
+
+T0 = 1_700_000_000_000
+MINUTE = 60_000
+TYPES = load_device_types()
+
+
+def detect(*names: str, **parameters: dict[str, float]) -> Detect:
+    return build_detect(names, {name.replace("_", "-"): each for name, each in parameters.items()}, TYPES)
+
+
+def anomalies(driven: Driven) -> list[Anomaly]:
+    return [Anomaly.model_validate_json(record.value or b"") for record in driven.sent.get(topics.ANOMALIES, [])]
+
+
+def test_every_detector_runs_beside_the_others() -> None:
+    """All of them on one log, in any batches and over restarts, say what they say."""
+    rows = [
+        ("a", "environmental", T0 + place * MINUTE, {"temperature": 20 + place % 7 / 10 + (30 if place == 500 else 0)})
+        for place in range(520)
+    ]
+    log = readings_log(rows, first_append=T0)
+    every = tuple(SERIES) + tuple(OPERATORS)
+
+    whole = drive(detect(*every), log)
+    parts = drive(detect(*every), log, batch_sizes=(100, 399, 2), restart=lambda: detect(*every))
+
+    assert {each.detector for each in anomalies(whole)} >= {"ensemble", "robust", "holt", "rate-of-change", "seasonal"}
+    key = {each.model_dump_json() for each in anomalies(whole)}
+    assert {each.model_dump_json() for each in anomalies(parts)} == key
+
+
+def test_what_ships_has_no_table_it_does_not_need() -> None:
+    """A detector that is not asked for keeps nothing."""
+    names = {table.name for table in detect(*DEFAULT).tables}
+    assert names == {"detect.usual", "detect.day", "detect.week", "detect.ensemble", "detect.stuck", "cadence"}
+    assert {table.name for table in detect("three-sigma").tables} == {"detect.panes"}
+
+
+def test_idle_time_goes_to_those_who_want_it() -> None:
+    """Only cadence hears of it; without cadence nobody waits."""
+    agent, driven = detect(*DEFAULT), Driven({}, [])
+    log = readings_log([("a", "tilt", T0 + place * MINUTE, {"tilt_angle": 1.0}) for place in range(20)])
+    log.timestamps = [T0 + place * MINUTE for place in range(20)]
+    drive(agent, log)
+    assert agent.is_waiting(0)
+    assert agent.idle_timeout == Cadence().idle_timeout
+
+    pass_time(agent, driven, 600, T0 + 30 * MINUTE)
+
+    assert [each.detector for each in anomalies(driven)] == ["cadence"]
+    assert detect("ensemble").idle_timeout is None
+    assert not detect("ensemble").is_waiting(0)
+
+
+@pytest.mark.parametrize(
+    ("names", "parameters", "said"),
+    [
+        (["ensembel"], {}, "there is no detector 'ensembel'; did you mean 'ensemble'?"),
+        (["holt"], {"holt": {"alpha": 0}}, "detect.holt: alpha must be greater than 0, not 0"),
+        (["holt"], {"holt": {"gamma": 1}}, "detect.holt: got an unexpected keyword argument 'gamma'"),
+        (["stuck"], {"cadence": {"times": 1}}, "detect.cadence: times must be at least 2, not 1"),
+        (["ensemble"], {"ensemble": {"threshold": float("nan")}}, "threshold must be greater than 0, not nan"),
+    ],
+)
+def test_mistakes_are_said_by_name(names: list[str], parameters: dict[str, dict[str, float]], said: str) -> None:
+    """Of unknown detectors, unknown arguments and arguments out of bounds, in one error."""
+    with pytest.raises(ConfigError) as raised:
+        build_detect([*names, "nobody"], parameters, TYPES)
+    assert any(said in mistake for mistake in raised.value.mistakes)
+    assert len(raised.value.mistakes) == 2
