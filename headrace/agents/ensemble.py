@@ -88,7 +88,7 @@ class Ensemble:
         """See `headrace.agents.detector.Detector`."""
         side = "above" if numbers["distance"] > 0 else "below"
         return (
-            f"{abs(numbers['distance']):.4g} {unit} {side} what it should be at this hour "
-            f"({numbers['expected']:.4g} ± {numbers['usual_distance']:.2g}); in the last readings it was "
-            f"{numbers['score']:.1f} σ more surprising than it usually is"
+            f"{abs(numbers['distance']):.4g} {unit} {side} what this sensor shows at this hour "
+            f"({numbers['expected']:.4g} ± {numbers['usual_distance']:.2g}); its last readings are "
+            f"{numbers['score']:.1f} σ more surprising than usual"
         )

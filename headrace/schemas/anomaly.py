@@ -16,7 +16,7 @@ class Anomaly(BaseModel):
         probability: that somebody would call it an anomaly, 0 to 1; None from detectors that are not calibrated.
         detector: which detector.
         numbers: what else made the score, by name.
-        message_id: of the reading; of the record that showed it for "cadence", None if time did.
+        message_id: of the reading; of the record that showed it for "cadence", None if time did or another device type's.
         text: all that in a sentence.
     """
 
