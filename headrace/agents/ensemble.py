@@ -17,9 +17,11 @@ MOST_RARITY = 6.0
 HORIZONS, LEAST_MEMORY = 3.0, 3_000.0
 #: Added to the standard deviation of bursts, so that a series which never surprised is not judged by rounding.
 LEAST_DEVIATION = 0.05
+#: Sum of squared distances of bursts that is believed at first: a young series has not had its surprises yet.
+PRIOR_SQUARES = 3.0
 #: Probability of a real anomaly by score s: 1 / (1 + (MIDDLE / s) ** STEEPNESS), fitted by
 #: `benchmarks/detectors.py --calibrate` on four categories of NAB: the share of anomalies that somebody had marked.
-MIDDLE, STEEPNESS = 3.8, 2.6
+MIDDLE, STEEPNESS = 3.5, 3.1
 
 
 class Ensemble:
@@ -67,7 +69,8 @@ class Ensemble:
         counted = now.count + 1
         burst += (np.minimum(rare, MOST_RARITY) - burst) / np.minimum(counted, BURST)
         above = burst - mean
-        score = np.where(counted > self._warm_up, above / (np.sqrt(variance) + LEAST_DEVIATION), 0.0)
+        deviation = np.sqrt(variance + PRIOR_SQUARES / counted) + LEAST_DEVIATION
+        score = np.where(counted > self._warm_up, above / deviation, 0.0)
         share = 1 / np.minimum(counted, np.maximum(HORIZONS * now.horizon, LEAST_MEMORY))
         variance += (above * above - variance) * share
         mean += above * share

@@ -16,7 +16,8 @@ class Anomaly(BaseModel):
         probability: that somebody would call it an anomaly, 0 to 1; None from detectors that are not calibrated.
         detector: which detector.
         numbers: what else made the score, by name.
-        message_id: of the reading; of the record that showed it for "cadence", None if time did or another device type's.
+        message_id: of the reading; for "cadence" of the record that showed it, None if that was of another device type,
+            or if time showed it.
         text: all that in a sentence.
     """
 
