@@ -102,7 +102,7 @@ def _usual(spec: "FieldSpec") -> tuple[float, float, float, float]:
     least = -math.inf if spec.min is None else spec.min
     most = math.inf if spec.max is None else spec.max
     usual = _USUAL.get(spec.unit, (10.0, 20.0, 1.0, 0.25))
-    low, high, daily, noise = usual
+    low, high, daily, _ = usual
     fits = least <= low - daily and high + daily <= most
     if fits and (spec.unit in _USUAL or most - least > _WIDEST):
         return usual
