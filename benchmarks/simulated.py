@@ -82,7 +82,7 @@ def simulated_fleet(
 
     >>> readings, truth = simulated_fleet(devices=10, days=2)
     >>> len(readings), sorted(readings.measures)[:3], {episode.kind.value for episode in truth} >= {"burst", "drift"}
-    (5673, ['battery', 'co2', 'humidity'], True)
+    (5627, ['battery', 'co2', 'humidity'], True)
     """
     device_type = device_type or load_device_types()["environmental"]
     quiet = QUIET * days * DAY
