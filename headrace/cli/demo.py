@@ -1,14 +1,16 @@
 """`headrace demo`: a simulated fleet through the whole path, over real MQTT into a real database, with a live view."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import orjson
 from pydantic import ValidationError
 from rich.console import Console
 
+from headrace.cli.fault_options import TruthFile, fault_shares
 from headrace.cli.latency import LatencyProbe
 from headrace.cli.live import LiveView
 from headrace.cli.mqtt_path import MqttPath, mqtt_path
@@ -27,11 +29,14 @@ from headrace.cli.running import (
     stop_on_signals,
 )
 from headrace.connectors.fleet import Fleet
-from headrace.connectors.fleet_config import SimulatedFleetConfig
+from headrace.connectors.fleet_config import MESSAGE_FAULTS, SimulatedFleetConfig
+from headrace.connectors.fleet_episodes import Episode
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock, VirtualClock
 from headrace.engine.config import mistakes
 from headrace.engine.errors import ConfigError
+from headrace.schemas.device_type import DeviceType
+from headrace.schemas.text import near
 
 #: Twenty seconds at the default speed are twenty minutes, in which the detectors have to learn.
 DEMO_DEFAULTS: dict[str, Any] = {
@@ -56,8 +61,21 @@ MOST_SKIPPED = 0.05
 )
 @click.option("--seed", type=int, default=7, show_default=True, help="The same seed gives the same fleet.")
 @click.option("--speed", type=float, default=60.0, show_default=True, help="Virtual seconds per real second.")
+@click.option("--type", "type_name", default="environmental", show_default=True, help="Device type of all devices.")
 @click.option(
     "--faults/--no-faults", default=True, help="Duplicate, late, malformed, conflicting and spoofed messages."
+)
+@click.option(
+    "--fault",
+    "shares",
+    multiple=True,
+    metavar="KIND=SHARE",
+    help="How often something goes wrong, 0 to 1; see docs/guides/simulator.md. Again for another kind.",
+)
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what was wrong with which device, and when, to this file, one JSON object on a line.",
 )
 @data_option
 @config_option
@@ -68,7 +86,10 @@ def demo(
     seconds: float | None,
     seed: int,
     speed: float,
+    type_name: str,
     faults: bool,
+    shares: tuple[str, ...],
+    truth: Path | None,
     data: Path | None,
     config: Path | None,
     as_json: bool,
@@ -83,38 +104,64 @@ def demo(
         for name, value, most in [("speed", speed, MAX_SPEED), ("seconds", seconds, MAX_SECONDS)]
         if value is not None and not 0 < value <= most
     ]
-    no_faults = {} if faults else dict.fromkeys(("duplicates", "late", "malformed", "conflicting", "spoofed"), 0.0)
-    fleet = None
-    try:
-        fleet = SimulatedFleetConfig(seed=seed, devices=devices, rate=rate, **no_faults)
-    except ValidationError as error:
-        found += mistakes(error, "fleet")
+    asked = {} if faults else dict.fromkeys(MESSAGE_FAULTS, 0.0)
+    asked |= fault_shares(shares, found)
     wrong = Mistakes(found)
+    fleet = wrong.take(lambda: _fleet(seed=seed, devices=devices, rate=rate, **asked))
     setup = wrong.take(lambda: set_up(config, DEMO_DEFAULTS))
+    device_type = setup and wrong.take(lambda: _device_type(setup.device_types, type_name))
     wrong.check()
     assert fleet is not None
     assert setup is not None
-    asyncio.run(Demo(setup, fleet, data or DEFAULT_FOLDER / "demo", speed, seconds, as_json).run())
+    assert device_type is not None
+    with TruthFile(truth) as episodes:
+        simulation = Simulation(fleet, device_type, speed, seconds, episodes.write)
+        asyncio.run(Demo(setup, simulation, data or DEFAULT_FOLDER / "demo", as_json).run())
+
+
+def _fleet(**settings: Any) -> SimulatedFleetConfig:
+    try:
+        return SimulatedFleetConfig(**settings)
+    except ValidationError as error:
+        raise ConfigError(*mistakes(error, "fleet")) from error
+
+
+def _device_type(known: Mapping[str, DeviceType], name: str) -> DeviceType:
+    if name not in known:
+        hint = near(name, known) or f"; there are {', '.join(known)}"
+        raise ConfigError(f"--type: there is no device type {name!r}{hint}")
+    if not known[name].measures:
+        raise ConfigError(f"--type: device type {name} has no field that is a number: nothing to simulate")
+    return known[name]
+
+
+class Simulation(NamedTuple):
+    """What a demo simulates.
+
+    Args:
+        fleet: how many devices, how fast, what goes wrong.
+        device_type: of all devices.
+        speed: virtual seconds per real second.
+        seconds: real seconds until it stops; None for never.
+        on_episode: told of every episode of the fault script.
+    """
+
+    fleet: SimulatedFleetConfig
+    device_type: DeviceType
+    speed: float
+    seconds: float | None
+    on_episode: Callable[[Episode], None]
 
 
 class Demo:
     """One run of the demo."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        fleet: SimulatedFleetConfig,
-        folder: Path,
-        speed: float,
-        seconds: float | None,
-        as_json: bool,
-    ) -> None:
+    def __init__(self, setup: Setup, simulation: Simulation, folder: Path, as_json: bool) -> None:
         self._setup = setup
-        self._fleet_config = fleet
+        self._simulation = simulation
         self._folder = folder
-        self._seconds = seconds
         self._as_json = as_json
-        self._clock = VirtualClock(0, speed)
+        self._clock = VirtualClock(0, simulation.speed)
         self._probe = LatencyProbe(self._clock)
         self._fleet: Fleet | None = None
 
@@ -143,7 +190,7 @@ class Demo:
 
     async def _feed(self, pipeline: Pipeline, stop: asyncio.Event) -> None:
         """Fleet → broker → source, until `stop` or the time is up; then wait for what is still in the broker."""
-        async with mqtt_path(self._folder, self._clock, pipeline.intake, self._fleet_config.device_type) as path:
+        async with mqtt_path(self._folder, self._clock, pipeline.intake, self._simulation.device_type.name) as path:
             await self._publish(path, stop)
             if not stop.is_set():
                 await path.drain()
@@ -151,19 +198,21 @@ class Demo:
     async def _publish(self, path: MqttPath, stop: asyncio.Event) -> None:
         state = _FleetState(self._folder / "fleet.json")
         fleet = self._fleet = Fleet(
-            self._fleet_config,
+            self._simulation.fleet,
+            self._simulation.device_type,
             self._clock,
             path.publish,
             start_sequence=state.load(),
+            on_episode=self._simulation.on_episode,
             on_published=self._probe.published,
         )
         fleet_stop = asyncio.Event()
         running = asyncio.create_task(fleet.run(fleet_stop))
         stopping = asyncio.create_task(stop.wait())
-        began = self._clock.monotonic()
+        began, seconds = self._clock.monotonic(), self._simulation.seconds
         try:
             while not stop.is_set() and not running.done():
-                left = 1.0 if self._seconds is None else self._seconds - (self._clock.monotonic() - began)
+                left = 1.0 if seconds is None else seconds - (self._clock.monotonic() - began)
                 if left <= 0:
                     break
                 await asyncio.wait([running, stopping], timeout=min(1.0, left), return_when=asyncio.FIRST_COMPLETED)

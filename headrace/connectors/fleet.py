@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from headrace.connectors.fleet_config import SimulatedFleetConfig
+from headrace.connectors.fleet_episodes import Episode, Episodes
 from headrace.connectors.fleet_faults import Fault, FleetTruth
 from headrace.connectors.fleet_messages import FleetMessages, Message
 from headrace.engine.clock import Clock
 from headrace.engine.errors import ConfigError
+from headrace.schemas.device_type import DeviceType
 
 #: Shortest and longest wait between two looks at what is due, seconds.
 SHORTEST_WAIT, LONGEST_WAIT = 0.005, 0.1
@@ -28,7 +30,8 @@ class FleetStatistics:
         published: messages handed over, faults included, count.
         skipped: messages left out because the broker did not take them in time, count.
         asked_rate: messages per second of real time that it should send.
-        achieved_rate: what it sent per second of real time on average, extra messages of faults not counted.
+        achieved_rate: what it sent per second of real time on average, without extra messages of faults, and with those
+            that silent devices did not send.
         held: late messages held back now, count.
     """
 
@@ -42,27 +45,33 @@ class FleetStatistics:
 class Fleet:
     """Sends the messages of simulated devices, one after the other, device by device.
 
-    A device's event times strictly increase, in whole ms, and keep up with the clock: a fleet whose broker is too slow
-    leaves messages out instead of falling behind. Event times start at the clock's time at `run`, so after a restart
-    the clock has to start later than it stopped. Late messages still held at the end are never sent.
+    A device's event times, unless its clock is wrong, strictly increase, in whole ms, and keep up with the clock: a
+    fleet whose broker is too slow leaves messages out instead of falling behind. Event times start at the clock's time
+    at `run`, so after a restart the clock has to start later than it stopped. Late messages still held at the end are
+    never sent.
 
     Args:
         config: the fleet.
+        device_type: of all devices.
         clock: gives event times and the pace.
         publish: sends one message, (topic, payload); may wait.
         start_sequence: `next_sequence` of the run before, from 0.
+        on_episode: called with each episode of the fault script when it is over, or the run is.
         on_published: called with (device id, event time in ms) just before every `mark_every`-th sound message is sent.
     Raises:
-        ConfigError: the devices would have to send more often than every 1.5 ms of the clock's time.
+        ConfigError: the devices would have to send more often than every 1.5 ms of the clock's time; or they have
+            nothing to measure.
     """
 
     def __init__(
         self,
         config: SimulatedFleetConfig,
+        device_type: DeviceType,
         clock: Clock,
         publish: Callable[[str, bytes], Awaitable[None]],
         *,
         start_sequence: int = 0,
+        on_episode: Callable[[Episode], None] | None = None,
         on_published: Callable[[str, int], None] | None = None,
     ) -> None:
         self._config = config
@@ -77,7 +86,8 @@ class Fleet:
                 f"{interval_ms:.2g} ms of the clock's time; the least is {LEAST_INTERVAL_MS} ms: "
                 "use more devices or a lower rate"
             )
-        self._messages = FleetMessages(config, interval_ms)
+        self._messages = FleetMessages(config, device_type, interval_ms)
+        self._episodes = Episodes(on_episode)
         # Messages are numbered through the fleet: number // devices is the sequence, number % devices the device.
         self._first = self._next = start_sequence * config.devices
         self._start_ms = 0
@@ -119,6 +129,7 @@ class Fleet:
                 await self._clock.sleep(self._wait())
         finally:
             self._running, self._ended = False, self._clock.monotonic()
+            self._episodes.finish()
 
     async def _send_due(self, stop: asyncio.Event) -> None:
         """Send until nothing is due any more; looks at the clock before every message, as each may wait."""
@@ -137,11 +148,16 @@ class Fleet:
             event_time = self._start_ms + int((self._next - self._first) * self._spacing_ms)
             sequence, device = divmod(self._next, self._config.devices)
             self._next += 1
-            await self._send(self._messages.message(device, sequence, event_time), event_time)
+            message = self._messages.message(device, sequence, event_time)
+            if message.fault not in (Fault.MALFORMED, Fault.SPOOFED):
+                self._episodes.note(message.device_id, message.time_ms, message.wrong, message.touched)
+            await self._send(message, event_time)
 
     async def _send(self, message: Message, event_time: int) -> None:
         device_id = message.device_id
         match message.fault:
+            case Fault.SILENT:
+                return
             case Fault.LATE:
                 heapq.heappush(self._held, (event_time + message.held_ms, self._next, message))
             case Fault.MALFORMED:
@@ -150,7 +166,7 @@ class Fleet:
                 await self._send_one(device_id, message.payload, "spoofed")
             case _:
                 if message.fault is Fault.NONE:
-                    self._mark(device_id, event_time)
+                    self._mark(device_id, message.time_ms)
                 await self._send_one(device_id, message.payload, "normal")
                 if message.second is not None:
                     kind = "duplicate" if message.fault is Fault.DUPLICATE else "conflicting"

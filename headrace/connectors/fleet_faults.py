@@ -1,4 +1,4 @@
-"""What goes wrong on the way from a simulated device: malformed, conflicting and spoofed messages."""
+"""What goes wrong with single messages of a simulated device: malformed, conflicting and spoofed ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-YEAR_MS = 366 * 24 * 60 * 60 * 1000
+from headrace.connectors.fleet_payload import FleetPayload, Written
 
-Document = dict[str, Any]
+YEAR_MS = 366 * 24 * 60 * 60 * 1000
 
 
 class Fault(Enum):
@@ -27,6 +27,8 @@ class Fault(Enum):
     CONFLICTING = auto()
     #: Names another device in its payload.
     SPOOFED = auto()
+    #: Is never sent: its device is silent.
+    SILENT = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +57,35 @@ def encode(document: Any) -> bytes:
     return orjson.dumps(document)
 
 
-def conflicting(document: Document) -> bytes:
-    """The same device and time, but warmer."""
-    return encode({**document, "temp": round(document["temp"] + 1.5, 2)})
+def _with(written: Written, name: str, value: Any) -> bytes:
+    return encode({**written.document, name: value})
 
 
-def spoofed(document: Document, other_device: str) -> bytes:
-    """A payload that claims to be another device's."""
-    return encode({**document, "device_id": other_device})
+def _cut(written: Written, *added: bytes) -> bytes:
+    return b"".join([encode(written.document)[:-1], *added])
 
 
-#: Each makes a payload that `agents.ingest` must dead-letter.
-MALFORMATIONS: tuple[Callable[[Document], bytes], ...] = (
-    lambda document: b"",
-    lambda document: b"temp=25.5;humidity=60",
-    lambda document: encode(document)[:-9],
-    lambda document: encode(document).replace(b'"temp":', b'"temp":NaN,"was":', 1),
-    lambda document: encode({**document, "temp": "warm"}),
-    lambda document: encode({**document, "temp": [document["temp"]]}),
-    lambda document: encode([document["temp"], document["timestamp"]]),
-    lambda document: encode({**document, "timestamp": document["timestamp"] % 1000}),
-    lambda document: encode({**document, "timestamp": document["timestamp"] + YEAR_MS}),
-    lambda document: encode(document)[:-1] + b',"note":"\xff\xfe"}',
-    lambda document: encode(document)[:-1] + rb',"note":"\ud800"}',
+def _not_a_number(written: Written) -> bytes:
+    marked = _with(written, written.number, "*")
+    return marked.replace(b'"*"', b"NaN", 1)
+
+
+#: Each makes, of a message and its event time, a payload that `agents.ingest` must dead-letter.
+MALFORMATIONS: tuple[Callable[[Written, FleetPayload, int], bytes], ...] = (
+    lambda written, payload, time: b"",
+    lambda written, payload, time: b"temp=25.5;humidity=60",
+    lambda written, payload, time: encode(written.document)[:-9],
+    lambda written, payload, time: _not_a_number(written),
+    lambda written, payload, time: _with(written, written.number, "warm"),
+    lambda written, payload, time: _with(written, written.number, [written.document[written.number]]),
+    lambda written, payload, time: encode(list(written.document.values())),
+    lambda written, payload, time: _with(written, written.time, payload.time(time % 1000)),
+    lambda written, payload, time: _with(written, written.time, payload.time(time + YEAR_MS)),
+    lambda written, payload, time: _cut(written, b',"note":"\xff\xfe"}'),
+    lambda written, payload, time: _cut(written, rb',"note":"\ud800"}'),
 )
 
 
-def malformed(document: Document, random: Random) -> bytes:
+def malformed(written: Written, payload: FleetPayload, time_ms: int, random: Random) -> bytes:
     """One of `MALFORMATIONS`, drawn."""
-    return random.choice(MALFORMATIONS)(document)
+    return random.choice(MALFORMATIONS)(written, payload, time_ms)

@@ -1,25 +1,38 @@
 """What simulated devices send: a pure function of seed, device number, sequence and event time."""
 
-import math
+from collections.abc import Mapping
 from random import Random
 from typing import NamedTuple
 
 from headrace.connectors import fleet_faults as faults
-from headrace.connectors.fleet_config import SimulatedFleetConfig
-from headrace.connectors.fleet_faults import Document, Fault
+from headrace.connectors.fleet_config import Kind, SimulatedFleetConfig
+from headrace.connectors.fleet_faults import Fault
+from headrace.connectors.fleet_payload import FleetPayload, Written
+from headrace.connectors.fleet_script import Disturbance, FaultScript
+from headrace.connectors.fleet_values import FleetValues
+from headrace.engine.errors import ConfigError
+from headrace.schemas.device_type import DeviceType
 
-MINUTE_MS = 60_000
-DAY_MS = 24 * 60 * MINUTE_MS
 
-#: Devices that overheat, and devices with single odd values; fewer in a tiny fleet.
-ODD_DEVICES = 3
-#: Some device overheats every so often, for so long, the first time after so long; ms of the clock's time.
-OVERHEAT_EVERY_MS = 10 * MINUTE_MS
-OVERHEAT_FOR_MS = 5 * MINUTE_MS
-OVERHEAT_FIRST_MS = 3 * MINUTE_MS
-#: Each such device sends an odd value every so often, but never among its first messages, which detectors learn from.
-SPIKE_EVERY_MS = 6 * MINUTE_MS
-SPIKE_LEAST_MESSAGES = 45
+class Sample(NamedTuple):
+    """What one device measures at one time.
+
+    Args:
+        time_ms: event time as the device's clock has it.
+        measures: by field, in the units of the device type.
+        wrong: what is wrong with the device.
+        touched: whether this message shows it, or is missing because of it.
+    """
+
+    time_ms: int
+    measures: Mapping[str, float]
+    wrong: Disturbance | None
+    touched: bool
+
+    @property
+    def silent(self) -> bool:
+        """Whether it says nothing."""
+        return self.wrong is not None and self.wrong.kind in (Kind.GAP, Kind.REBOOT)
 
 
 class Message(NamedTuple):
@@ -27,17 +40,23 @@ class Message(NamedTuple):
 
     Args:
         device_id: of the device.
+        time_ms: event time as the device's clock has it.
         fault: what happens to it.
-        payload: the bytes.
+        payload: the bytes; none of what is never sent.
         second: what follows at once: a duplicate or conflicting message.
         held_ms: how long a late message is held back, ms of the clock's time.
+        wrong: what is wrong with the device.
+        touched: see `Sample`.
     """
 
     device_id: str
+    time_ms: int
     fault: Fault
-    payload: bytes
+    payload: bytes = b""
     second: bytes | None = None
     held_ms: int = 0
+    wrong: Disturbance | None = None
+    touched: bool = False
 
 
 class FleetMessages:
@@ -45,51 +64,86 @@ class FleetMessages:
 
     Args:
         config: the fleet.
+        device_type: of all devices.
         interval_ms: between two messages of a device, ms of the clock's time.
+    Raises:
+        ConfigError: the device type has nothing to measure.
     """
 
-    def __init__(self, config: SimulatedFleetConfig, interval_ms: float) -> None:
+    def __init__(self, config: SimulatedFleetConfig, device_type: DeviceType, interval_ms: float) -> None:
+        if not device_type.measures:
+            raise ConfigError(f"device type {device_type.name} has no field that is a number: nothing to simulate")
         self._config = config
         self._interval_ms = interval_ms
-        order = list(range(config.devices))
-        Random(f"{config.seed}/order").shuffle(order)
-        self.overheating = order[:ODD_DEVICES]
-        #: Others than those if there are enough, so that neither hides the other from a detector.
-        self.spiking = order[ODD_DEVICES : 2 * ODD_DEVICES] or order[:1]
-        self._spike_every = max(SPIKE_LEAST_MESSAGES, round(SPIKE_EVERY_MS / interval_ms))
-        self._offsets = [Random(f"{config.seed}/{device}").uniform(-2.0, 2.0) for device in range(config.devices)]
+        self._identity = device_type.identity[0] if device_type.identity else None
+        self._script = FaultScript(config, device_type, interval_ms)
+        self._values = FleetValues(device_type, config.seed, config.devices, self._script)
+        self._payload = FleetPayload(device_type, config.seed, config.devices)
         self._thresholds = [
             (Fault.DUPLICATE, config.duplicates),
             (Fault.LATE, config.late),
             (Fault.MALFORMED, config.malformed),
             (Fault.CONFLICTING, config.conflicting),
-            (Fault.SPOOFED, config.spoofed),
+            # Nobody can tell where payloads do not say whose they are.
+            (Fault.SPOOFED, config.spoofed if self._identity else 0.0),
         ]
         self._random = Random()
 
-    def message(self, device: int, sequence: int, event_time_ms: int) -> Message:
-        """The message of `device` (0 to devices - 1) with this sequence number (from 0)."""
+    def sample(self, device: int, sequence: int, time_ms: int) -> Sample:
+        """What `device` (0 to devices - 1) measures for this sequence number (from 0), if nothing happens to it."""
+        self._random.seed(f"{self._config.seed}/{device}/{sequence}")
+        self._draw_fault(self._random)
+        return self._sample(device, sequence, time_ms)
+
+    def message(self, device: int, sequence: int, time_ms: int) -> Message:
+        """The message of `device` with this sequence number.
+
+        Args:
+            device: 0 to devices - 1.
+            sequence: from 0.
+            time_ms: true event time; a skewed clock has another.
+        """
         random = self._random
         random.seed(f"{self._config.seed}/{device}/{sequence}")
         fault = self._draw_fault(random)
-        document = self._document(random, device, sequence, event_time_ms)
         device_id = device_name(device)
-        if device % 2:
-            document["device_id"] = device_id
-        payload = faults.encode(document)
+        sample = self._sample(device, sequence, time_ms)
+        if sample.silent:
+            return Message(device_id, sample.time_ms, Fault.SILENT, wrong=sample.wrong, touched=sample.touched)
+        written = self._write(device, sequence, sample)
+        if self._identity and device % 2:
+            written.document[self._identity] = device_id
+        payload, second, held_ms = faults.encode(written.document), None, 0
         match fault:
             case Fault.DUPLICATE:
-                return Message(device_id, fault, payload, second=payload)
+                second = payload
             case Fault.CONFLICTING:
-                return Message(device_id, fault, payload, second=faults.conflicting(document))
+                second = self._conflicting(device, sequence, sample, written)
             case Fault.LATE:
-                return Message(device_id, fault, payload, held_ms=random.randint(*self._config.late_by_ms))
+                held_ms = random.randint(*self._config.late_by_ms)
             case Fault.MALFORMED:
-                return Message(device_id, fault, faults.malformed(document, random))
+                payload = faults.malformed(written, self._payload, sample.time_ms, random)
             case Fault.SPOOFED:
-                return Message(device_id, fault, faults.spoofed(document, device_name(device + 1)))
-            case _:
-                return Message(device_id, fault, payload)
+                payload = faults.encode({**written.document, self._identity: device_name(device + 1)})
+        return Message(device_id, sample.time_ms, fault, payload, second, held_ms, sample.wrong, sample.touched)
+
+    def _sample(self, device: int, sequence: int, time_ms: int) -> Sample:
+        age_ms = sequence * self._interval_ms
+        wrong = self._script.at(device, age_ms)
+        measures = self._values.measures(device, age_ms, time_ms, self._random, wrong)
+        touched = wrong is not None and (wrong.metric is None or wrong.metric in self._payload.metrics(sequence))
+        if wrong is not None and wrong.kind is Kind.SKEW:
+            time_ms += int(wrong.size * 1000)
+        return Sample(time_ms, measures, wrong, touched)
+
+    def _write(self, device: int, sequence: int, sample: Sample) -> Written:
+        return self._payload.write(device, sequence, sample.measures, self._values.texts(device), sample.time_ms)
+
+    def _conflicting(self, device: int, sequence: int, sample: Sample, written: Written) -> bytes:
+        """The same device and time, and another value."""
+        changed = self._payload.another(sequence, sample.measures)
+        other = self._write(device, sequence, sample._replace(measures=changed))
+        return faults.encode({**written.document, written.number: other.document[other.number]})
 
     def _draw_fault(self, random: Random) -> Fault:
         drawn = random.random()
@@ -99,41 +153,7 @@ class FleetMessages:
                 return fault
         return Fault.NONE
 
-    def _document(self, random: Random, device: int, sequence: int, event_time_ms: int) -> Document:
-        """Four measures: a daily sine, the device's own offset, and noise that stays within 2.5 standard deviations."""
-        day = math.sin(2 * math.pi * event_time_ms / DAY_MS)
-        offset = self._offsets[device]
-        document = {
-            "temp": 22.0 + 4.0 * day + offset + _noise(random, 0.6),
-            "humidity": 55.0 - 8.0 * day - 2.0 * offset + _noise(random, 2.0),
-            "co2": 500.0 + 60.0 * day + 20.0 * offset + _noise(random, 25.0),
-            "pm25": 14.0 + 3.0 * day + offset + _noise(random, 2.0),
-        }
-        if self._overheats(device, sequence):
-            document["temp"] = 44.0 + _noise(random, 1.5)
-        if self._spikes(device, sequence):
-            document["temp"] -= 15.0
-            document["co2"] += 1500.0
-        return {**{name: round(value, 2) for name, value in document.items()}, "timestamp": event_time_ms}
-
-    def _overheats(self, device: int, sequence: int) -> bool:
-        if device not in self.overheating:
-            return False
-        since = sequence * self._interval_ms - OVERHEAT_FIRST_MS - self.overheating.index(device) * OVERHEAT_EVERY_MS
-        return since >= 0 and since % (len(self.overheating) * OVERHEAT_EVERY_MS) < OVERHEAT_FOR_MS
-
-    def _spikes(self, device: int, sequence: int) -> bool:
-        if device not in self.spiking or sequence < SPIKE_LEAST_MESSAGES:
-            return False
-        shift = self.spiking.index(device) * self._spike_every // len(self.spiking)
-        return (sequence - SPIKE_LEAST_MESSAGES - shift) % self._spike_every == 0
-
 
 def device_name(number: int) -> str:
     """Device id of simulated device `number`, from 0."""
     return f"sim-{number:04d}"
-
-
-def _noise(random: Random, reach: float) -> float:
-    """Triangular noise within ±`reach`."""
-    return (random.random() + random.random() - 1.0) * reach

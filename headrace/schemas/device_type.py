@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from headrace.schemas.expression import Expression
 from headrace.schemas.expression_units import unit_of
+from headrace.schemas.simulate import Simulate
 from headrace.schemas.type_mistakes import mistakes_of
 from headrace.schemas.units import IDENTITY, Linear, Unit, conversion, convertible, own_unit, parse_unit
 from headrace.schemas.window import known_zone
@@ -84,6 +85,7 @@ class FieldSpec(Model):
         nullable: null means that it is absent; where false, messages with null are refused.
         cadence: seconds between two values of a device, when it is regular; that of the device type if left out.
         aliases: other names it comes under, each with the unit used there.
+        simulate: how the simulator makes it up; see `Simulate`. No message depends on it.
     """
 
     type: Literal["number", "integer", "boolean", "text"] = "number"
@@ -96,6 +98,7 @@ class FieldSpec(Model):
     nullable: bool = True
     cadence: float | None = Field(None, gt=0)
     aliases: Mapping[str, str] = {}
+    simulate: Simulate | None = Field(None, exclude=True)
 
 
 class Example(Model):

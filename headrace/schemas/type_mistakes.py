@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headrace.schemas.simulate import simulate_mistakes
+
 if TYPE_CHECKING:
     from headrace.schemas.device_type import DerivedSpec, DeviceType
     from headrace.schemas.expression import Expression
@@ -50,6 +52,7 @@ def _ranges(device_type: "DeviceType") -> Iterator[str]:
             yield f"fields.{name}: min {spec.min:g} is greater than max {spec.max:g}"
         if spec.kind == "counter" and spec.type in ("boolean", "text"):
             yield f"fields.{name}: a {spec.type} cannot be a counter"
+        yield from (f"fields.{name}.simulate.{mistake}" for mistake in simulate_mistakes(spec))
 
 
 def _units(device_type: "DeviceType") -> Iterator[str]:

@@ -18,6 +18,7 @@ from headrace.schemas.device_type import (
     MetricSpec,
     TimeSpec,
 )
+from headrace.schemas.simulate import Simulate
 from headrace.schemas.units import IDENTITY, Linear
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -34,7 +35,7 @@ _TIMES: dict[str, Schema] = {
 def file_schema() -> Schema:
     """The schema of a device type file, for editors."""
     schema = DeviceType.model_json_schema()
-    for model in (DerivedSpec, DeviceType, Example, FieldSpec, MetricSpec, TimeSpec):
+    for model in (DerivedSpec, DeviceType, Example, FieldSpec, MetricSpec, Simulate, TimeSpec):
         described = schema if model is DeviceType else schema["$defs"][model.__name__]
         summary, meanings = _documented(model)
         described["description"] = summary

@@ -10,6 +10,7 @@ from headrace.connectors.fleet_faults import FleetTruth
 from headrace.engine.clock import VirtualClock
 from headrace.engine.intake import Intake
 from headrace.engine.kafka.log import KafkaLog
+from headrace.tables.device_types import load_device_types
 
 RATE = 2_000.0
 DEVICES = 200
@@ -44,7 +45,7 @@ class Load:
             spoofed=0.01,
             late_by_ms=(30_000, 150_000),
         )
-        self._fleet = Fleet(config, self._clock, self._publish)
+        self._fleet = Fleet(config, load_device_types()["environmental"], self._clock, self._publish)
         self._waiting: list[tuple[str, bytes]] = []
         self._room = asyncio.Event()
         self._room.set()

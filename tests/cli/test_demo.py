@@ -63,6 +63,42 @@ def test_demo_stops_within_five_seconds_and_keeps_the_rest(tmp_path: Path, how: 
         assert report["stored"] > 0
 
 
+def test_demo_of_another_device_type_writes_the_truth(tmp_path: Path) -> None:
+    """Tilt sensors come through the whole path, and what was wrong with them is in the file."""
+    truth = tmp_path / "truth.ndjson"
+    what = ("--type", "tilt", "--seconds", "6", "--speed", "3600", "--fault", "spoofed=0", "--fault", "gap=0.5")
+    done = subprocess.run(
+        command(*what, "--truth", str(truth), "--data", str(tmp_path / "data"), "--json"),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+
+    report = json.loads(done.stdout)
+    episodes = [json.loads(line) for line in truth.read_text().splitlines()]
+    assert report["balanced"]
+    assert report["stored"] > 500
+    assert report["dead_lettered"] > 0
+    assert sum(episode["kind"] == "gap" for episode in episodes) >= 25
+    assert {"device", "metric", "kind", "first_ms", "last_ms", "size"} == episodes[0].keys()
+
+
+def test_mistakes_in_options_are_all_said() -> None:
+    """A type and a fault that do not exist, a share that is none, a share that is too large."""
+    done = subprocess.run(
+        command("--type", "tlit", "--fault", "stuk=1", "--fault", "late=much", "--fault", "gap=2"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    for said in ("did you mean 'tilt'", "did you mean 'stuck'", "'much' is no number", "fleet: gap"):
+        assert said in done.stderr
+
+
 def test_mistakes_at_run_time_are_errors_not_tracebacks(tmp_path: Path) -> None:
     """A data folder that cannot be made is said plainly."""
     (tmp_path / "file").write_text("")
