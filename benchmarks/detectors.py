@@ -1,15 +1,20 @@
-"""Scores every detector on the Numenta Anomaly Benchmark, beside two simple references.
+"""Scores every detector: on the Numenta Anomaly Benchmark, beside two simple references, or on a simulated fleet.
 
     python benchmarks/detectors.py --nab FOLDER [--detectors ensemble robust] [--json]
+    python benchmarks/detectors.py --simulated [--detectors ensemble stuck cadence] [--json]
 
 FOLDER has `combined_windows.json` and the files it names, as in NAB's `data` and `labels`; what is not there is left
 out. For each detector: the score at its own threshold, as it ships, by NAB's three profiles; the best score of one
 threshold for all files; and by category, shipped, and with the threshold that is best for all other categories.
+
+The simulated fleet (`benchmarks/simulated.py`) has 40 devices for three weeks, a reading every five minutes, and
+episodes of seven kinds. For each detector as it ships: how many of each kind it found, and how many anomalies it said
+where nothing was wrong.
 """
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import sqrt
 from pathlib import Path
@@ -19,16 +24,20 @@ import nab
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from simulated import simulated_fleet
 
-from headrace.agents.detect import SERIES
+from headrace.agents.cadence import Cadence
+from headrace.agents.detect import OPERATORS, SERIES, build_detect
 from headrace.agents.detector import Detector
 from headrace.agents.quiet import Quiet
 from headrace.agents.series_fold import SeriesFold, SeriesTables
 from headrace.agents.three_sigma import ThreeSigma
+from headrace.connectors.fleet_episodes import Episode
 from headrace.engine.testkit import drive, reading_records
 from headrace.schemas import topics
 from headrace.schemas.anomaly import Anomaly
 from headrace.schemas.readings import Readings
+from headrace.tables.device_types import load_device_types
 
 #: Readings in a batch; scores do not depend on it.
 CHUNK = 2_000
@@ -37,6 +46,8 @@ ANY = 1e-9
 #: NAB's windowed Gaussian: window and step, readings.
 WINDOW, STEP = 6_400, 100
 SEED = 7
+#: Simulated fleet: devices, days, seconds between readings; and how long after an episode it may still be found, ms.
+DEVICES, DAYS, INTERVAL, SLACK_MS = 40, 21.0, 300.0, 3_600_000
 #: Scores that the probability is fitted on, from here on, and the bins that are shown.
 LEAST_FITTED = 1.5
 BINS = (1.5, 2, 3, 3.5, 4, 5, 6, 8, 1e9)
@@ -48,19 +59,29 @@ Scores = dict[str, nab.Floats]
 def main() -> None:
     """Parse arguments, score, print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--nab", type=Path, required=True, help="folder with NAB's files and combined_windows.json")
-    parser.add_argument(
-        "--detectors", nargs="+", choices=[*SERIES, ThreeSigma.name], default=[*SERIES, ThreeSigma.name]
-    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--nab", type=Path, help="folder with NAB's files and combined_windows.json")
+    where.add_argument("--simulated", action="store_true", help="a simulated fleet with known trouble")
+    every = [*SERIES, *OPERATORS]
+    parser.add_argument("--detectors", nargs="+", choices=every, default=every)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--calibrate", action="store_true", help="fit the probability of the ensemble and stop")
     arguments = parser.parse_args()
+    if arguments.simulated:
+        on_fleet = simulated(arguments.detectors)
+        if arguments.json:
+            print(json.dumps(on_fleet))
+        else:
+            show_fleet(on_fleet)
+        return
     files = nab.load(arguments.nab)
     if arguments.calibrate:
         calibrate(files)
         return
     results = {}
     for name in arguments.detectors:
+        if name == Cadence.name:
+            continue  # a file of NAB is one device, and its gaps are not marked
         Console(stderr=True).print(f"{name} …")
         if name == ThreeSigma.name:
             results[name] = rated(files, shipped=three_sigma(files))
@@ -171,6 +192,62 @@ def rated(
         "best_threshold": {name: threshold for name, (_, threshold) in best.items()},
         "categories": by_category,
     }
+
+
+def simulated(names: Sequence[str]) -> dict[str, Any]:
+    """By detector: episodes found of each kind, and anomalies where nothing was wrong per 1,000 days of a series."""
+    readings, truth = simulated_fleet(SEED, DEVICES, DAYS, INTERVAL)
+    # Append times are not known; they never go back, and a clock that is wrong moves nobody else's.
+    step = round(INTERVAL * 1000)
+    least = np.minimum.accumulate(readings.times[::-1])[::-1]
+    appended = np.minimum(np.maximum.accumulate(readings.times), least + step)
+    log = reading_records(readings, np.maximum.accumulate(appended).tolist())
+    agent = build_detect(names, {}, load_device_types())
+    sent = drive(agent, log, batch_sizes=[CHUNK] * (len(log) // CHUNK)).sent.get(topics.ANOMALIES, [])
+    anomalies = [Anomaly.model_validate_json(record.value or b"") for record in sent]
+    days = DEVICES * len(readings.measures) * DAYS
+    return {name: _on_fleet([each for each in anomalies if each.detector == name], truth, days) for name in names}
+
+
+def _on_fleet(anomalies: Sequence[Anomaly], truth: Sequence[Episode], days: float) -> dict[str, Any]:
+    found: dict[str, list[int]] = {}
+    meant: set[int] = set()
+    for episode in truth:
+        hits = {place for place, anomaly in enumerate(anomalies) if _about(anomaly, episode)}
+        meant |= hits
+        counts = found.setdefault(episode.kind.value, [0, 0])
+        counts[0] += bool(hits)
+        counts[1] += 1
+    false = len(anomalies) - len(meant)
+    return {"found": found, "anomalies": len(anomalies), "false": false, "false_per_1000_days": 1000 * false / days}
+
+
+def _about(anomaly: Anomaly, episode: Episode) -> bool:
+    """Whether an anomaly is about an episode: of its device and metric, while it lasted or soon after."""
+    silent = anomaly.detector == Cadence.name
+    # The time of a silence is that of the last reading before it.
+    first = episode.first_ms - (2 * round(INTERVAL * 1000) if silent else 0)
+    return (
+        anomaly.device_id == episode.device
+        and (silent or episode.metric in (None, anomaly.metric))
+        and first <= anomaly.time <= episode.last_ms + SLACK_MS
+    )
+
+
+def show_fleet(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print a table."""
+    kinds = sorted({kind for result in results.values() for kind in result["found"]})
+    table = Table(
+        title=f"simulated fleet, {DEVICES} devices, {DAYS:g} days: episodes found, and anomalies said",
+        title_justify="left",
+    )
+    for column in ("detector", *kinds, "all", "false", "per 1,000 days"):
+        table.add_column(column, justify="left" if column == "detector" else "right")
+    for detector, result in results.items():
+        found = ["/".join(map(str, result["found"][kind])) for kind in kinds]
+        false = f"{result['false_per_1000_days']:.1f}"
+        table.add_row(detector, *found, str(result["anomalies"]), str(result["false"]), false)
+    Console().print(table)
 
 
 def calibrate(files: Mapping[str, nab.File]) -> None:
