@@ -1,22 +1,29 @@
-"""How detectors stage what they found."""
+"""What detectors find, and how it is staged."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from headrace.engine.batch import Batch
+from headrace.engine.operator import Operator
 from headrace.engine.records import Records
 from headrace.schemas import topics
 
+#: Row of the batch that showed an anomaly, and the document, as `headrace.schemas.anomaly` says.
+Found = tuple[int, dict[str, Any]]
 
-def send_anomalies(batch: Batch, found: Sequence[tuple[int, dict[str, Any]]]) -> None:
-    """Stage anomalies for `telemetry.anomalies`, in this order.
 
-    Args:
-        batch: that showed them.
-        found: row of the batch, and document as `headrace.schemas.anomaly` says.
-    """
+class Finder(Operator, Protocol):
+    """An operator on `telemetry.readings` that does nothing but find anomalies."""
+
+    def find(self, batch: Batch) -> list[Found]:
+        """The anomalies, in the order of their rows; stages what it learned, and sends nothing."""
+        ...
+
+
+def send_anomalies(batch: Batch, found: Sequence[Found]) -> None:
+    """Stage anomalies for `telemetry.anomalies`, in this order."""
     if not found:
         return
     stamps = [batch.idle.now_ms] if batch.idle is not None else batch.records.timestamps

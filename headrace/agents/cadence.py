@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headrace.agents.anomalies import send_anomalies
+from headrace.agents.anomalies import Found, send_anomalies
 from headrace.agents.detector import check
 from headrace.engine.batch import Batch
 from headrace.schemas import topics
@@ -71,7 +71,11 @@ class Cadence:
         return False
 
     def process(self, batch: Batch) -> None:
-        """Learn from the batch, and stage an anomaly for every device that was late during it."""
+        """Stage what `find` finds."""
+        send_anomalies(batch, self.find(batch))
+
+    def find(self, batch: Batch) -> list[Found]:
+        """Learn from the batch; an anomaly for every device that was late during it."""
         types, before = self._table.types(batch.partition), self._idle.get(batch.partition, 0.0)
         newest = max((float(_states(each)[ARRIVED].max(initial=0.0)) for each in types.values()), default=0.0)
         clock = max(newest, before)
@@ -81,18 +85,18 @@ class Cadence:
             stamps = [float(stamp) for stamp in batch.records.timestamps]
         running = np.maximum.accumulate(np.maximum(np.array(stamps), clock))
         if not len(running):
-            return
+            return []
         by_type = {readings.device_type: readings for readings in batch.columns()}
-        found: list[tuple[int, dict[str, Any]]] = []
+        found: list[Found] = []
         for device_type in dict.fromkeys([*by_type, *types]):
             columns = self._table.of_type(batch.partition, device_type)
             fold = _Fold(self._rule, columns, device_type, by_type.get(device_type), running)
             batch.on_finish(fold.apply)
             found += fold.found
         found.sort(key=lambda each: (each[0], each[1]["device_type"], each[1]["device_id"]))
-        send_anomalies(batch, found)
         if batch.idle is not None:
             batch.on_finish(lambda: self._idle.__setitem__(batch.partition, float(running[-1])))
+        return found
 
 
 class _Rule(NamedTuple):
@@ -131,7 +135,7 @@ class _Fold:
     ) -> None:
         self._rule, self._columns, self._device_type = rule, columns, device_type
         self._readings, self._running = readings, running
-        self.found: list[tuple[int, dict[str, Any]]] = []
+        self.found: list[Found] = []
         columns.measures.add(["cadence"])
         everyone = columns.devices.numbers([EVERYONE])
         numbers = columns.devices.numbers(readings.device_ids if readings is not None else [])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from headrace.agents.anomalies import Finder, send_anomalies
 from headrace.agents.cadence import Cadence
 from headrace.agents.detector import Detector
 from headrace.agents.ensemble import Ensemble
@@ -17,7 +18,7 @@ from headrace.agents.stuck import Stuck
 from headrace.agents.three_sigma import ThreeSigma
 from headrace.engine.batch import Batch
 from headrace.engine.errors import ConfigError
-from headrace.engine.operator import Idling, Operator
+from headrace.engine.operator import Idling
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.text import near
@@ -27,22 +28,22 @@ SERIES: dict[str, Callable[..., Detector]] = {
     each.name: each for each in (Ensemble, Robust, Holt, RateOfChange, Stuck, Seasonal, PageHinkley)
 }
 #: Detectors that are operators, by name.
-OPERATORS: dict[str, Callable[..., Operator]] = {each.name: each for each in (ThreeSigma, Cadence)}
+OPERATORS: dict[str, Callable[..., Finder]] = {each.name: each for each in (ThreeSigma, Cadence)}
 #: What is detected with if nothing else is said.
 DEFAULT = (Ensemble.name, Stuck.name, Cadence.name)
 
 
 class Detect:
-    """Give every batch to some detectors; each sends its anomalies and keeps its tables.
+    """Give every batch to some detectors, and send what they find in log order, then in theirs.
 
     Args:
-        parts: the detectors, as operators on `telemetry.readings`.
+        parts: the detectors.
     """
 
     name = "detect"
     topic = topics.READINGS
 
-    def __init__(self, parts: Sequence[Operator]) -> None:
+    def __init__(self, parts: Sequence[Finder]) -> None:
         self.parts = tuple(parts)
         self.tables = tuple(table for part in parts for table in part.tables)
         self._idling = [part for part in parts if isinstance(part, Idling)]
@@ -55,8 +56,9 @@ class Detect:
 
     def process(self, batch: Batch) -> None:
         """Let each detector look at the batch."""
-        for part in self.parts if batch.idle is None else self._idling:
-            part.process(batch)
+        parts = self.parts if batch.idle is None else [part for part in self.parts if isinstance(part, Idling)]
+        found = [each for part in parts for each in part.find(batch)]
+        send_anomalies(batch, sorted(found, key=lambda each: each[0]))
 
 
 def build_detect(
@@ -91,5 +93,5 @@ def build_detect(
         raise ConfigError(*mistakes)
     chosen = list(dict.fromkeys(names))
     series = [built[name] for name in chosen if name in SERIES]
-    operators: list[Operator] = [built[name] for name in chosen if name in OPERATORS]
+    operators: list[Finder] = [built[name] for name in chosen if name in OPERATORS]
     return Detect([*([SeriesDetect(series, device_types, quiet)] if series else []), *operators])

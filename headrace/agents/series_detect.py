@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from headrace.agents.anomalies import Found as Anomalous
 from headrace.agents.anomalies import send_anomalies
 from headrace.agents.detector import Detector
 from headrace.agents.quiet import Quiet
@@ -51,7 +52,11 @@ class SeriesDetect:
         self.tables = self._series.all
 
     def process(self, batch: Batch) -> None:
-        """Judge every reading of the batch and stage the anomalies."""
+        """Stage what `find` finds."""
+        send_anomalies(batch, self.find(batch))
+
+    def find(self, batch: Batch) -> list[Anomalous]:
+        """Judge every reading of the batch, and learn from it."""
         found: list[tuple[tuple[int, str, int], dict[str, Any]]] = []
         applies: list[Callable[[], None]] = []
         for readings in batch.columns():
@@ -65,14 +70,14 @@ class SeriesDetect:
             for each in fold.found:
                 place = (int(readings.rows[each.place]), each.metric, self._detectors.index(each.detector))
                 found.append((place, _document(each, readings, units.get(each.metric, ""), each.metric in counters)))
-        found.sort(key=lambda anomaly: anomaly[0])
-        send_anomalies(batch, [(place[0], document) for place, document in found])
 
         def apply() -> None:
             for each in applies:
                 each()
 
         batch.on_finish(apply)
+        found.sort(key=lambda anomaly: anomaly[0])
+        return [(place[0], document) for place, document in found]
 
 
 def _document(found: Found, readings: Readings, unit: str, counter: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.agents.anomalies import send_anomalies
+from headrace.agents.anomalies import Found, send_anomalies
 from headrace.engine.batch import Batch
 from headrace.engine.errors import ConfigError
 from headrace.schemas import topics
@@ -74,7 +74,11 @@ class ThreeSigma:
         self.tables = (self._table,)
 
     def process(self, batch: Batch) -> None:
-        """Judge every reading of the batch and stage the anomalies."""
+        """Stage what `find` finds."""
+        send_anomalies(batch, self.find(batch))
+
+    def find(self, batch: Batch) -> list[Found]:
+        """Judge every reading of the batch, and learn from it."""
         state = self._table.partition(batch.partition)
         folds: list[BaselineFold] = []
         found: list[tuple[int, str, dict[str, Any]]] = []
@@ -84,14 +88,13 @@ class ThreeSigma:
             folds.append(fold)
             found += self._judge(fold, readings, panes.measures.names)
 
-        found.sort(key=lambda anomaly: anomaly[:2])
-        send_anomalies(batch, [(row, document) for row, _, document in found])
-
         def apply() -> None:
             for fold in folds:
                 fold.apply()
 
         batch.on_finish(apply)
+        found.sort(key=lambda anomaly: anomaly[:2])
+        return [(row, document) for row, _, document in found]
 
     def _judge(self, fold: BaselineFold, readings: Readings, names: list[str]) -> list[tuple[int, str, dict[str, Any]]]:
         """Row of the batch, metric and document of every anomaly."""
