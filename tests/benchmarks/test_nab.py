@@ -1,27 +1,20 @@
 """NAB's scoring rule, by hand."""
 
-import importlib.util
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-FILE = Path(__file__).parent.parent.parent / "benchmarks" / "nab.py"
 ROWS = 1000
 
 
 @pytest.fixture(scope="module")
-def nab() -> Any:
-    """The benchmark, by its file: the folder is not installed."""
-    spec = importlib.util.spec_from_file_location("nab", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def nab(load_benchmark: Callable[[str], Any]) -> Any:
+    return load_benchmark("nab")
 
 
 def score(nab: Any, detections: list[int], windows: list[tuple[int, int]], profile: str = "standard") -> float:

@@ -1,7 +1,6 @@
 """Labelled series of the simulated fleet."""
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,18 +8,10 @@ import pytest
 
 from headrace.connectors.fleet_config import Kind
 
-FILE = Path(__file__).parent.parent.parent / "benchmarks" / "simulated.py"
-
 
 @pytest.fixture(scope="module")
-def simulated() -> Any:
-    """The benchmark, by its file: the folder is not installed."""
-    spec = importlib.util.spec_from_file_location("simulated", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def simulated(load_benchmark: Callable[[str], Any]) -> Any:
+    return load_benchmark("simulated")
 
 
 def test_readings_are_in_the_order_sent_and_the_same_for_a_seed(simulated: Any) -> None:
