@@ -35,3 +35,15 @@ def send_anomalies(batch: Batch, found: Sequence[Found]) -> None:
         {topics.MESSAGE_ID: [(document["message_id"] or "").encode() for document in documents]},
     )
     batch.send_records(topics.ANOMALIES, records, partition=batch.partition)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(41.3), duration(18_060), duration(604_800)
+    ('41.3 seconds', '5.02 hours', '7 days')
+    """
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} seconds"

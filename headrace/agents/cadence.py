@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headrace.agents.anomalies import Found, send_anomalies
+from headrace.agents.anomalies import Found, duration, send_anomalies
 from headrace.agents.detector import check
 from headrace.engine.batch import Batch
 from headrace.schemas import topics
@@ -218,7 +218,7 @@ class _Fold:
             "detector": Cadence.name,
             "numbers": {"limit": limit / 1000, "gaps": float(state[GAPS])},
             "message_id": self._message_id(row),
-            "text": f"{device_id} is silent for {silent / 1000:.4g} s; usually it sends every {usual / 1000:.3g} s",
+            "text": f"{device_id} is silent for {duration(silent / 1000)}; usual are {duration(usual / 1000)}",
         }
 
     def _message_id(self, row: int) -> str | None:

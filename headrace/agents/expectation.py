@@ -17,9 +17,12 @@ HOURS_OF_DAY, HOURS_OF_WEEK = 24, 168
 #: Numbers per series.
 FIELDS = (
     "time", "raw", "count", "value", "interval", "level", "spread", "known",
-    "residual", "product", "square", "innovation",
+    "residual", "product", "square", "innovation", "distance",
 )  # fmt: skip
-TIME, RAW, COUNT, VALUE, INTERVAL, LEVEL, SPREAD, KNOWN, RESIDUAL, PRODUCT, SQUARE, INNOVATION = range(len(FIELDS))
+(
+    TIME, RAW, COUNT, VALUE, INTERVAL, LEVEL, SPREAD, KNOWN,
+    RESIDUAL, PRODUCT, SQUARE, INNOVATION, DISTANCE,
+) = range(len(FIELDS))  # fmt: skip
 #: Numbers per series and hour of the day, and per series and hour of the week.
 DAY_FIELDS = ("count", "mean", "residual", "innovation")
 DAY_COUNT, DAY_MEAN, DAY_RESIDUAL, DAY_INNOVATION = range(len(DAY_FIELDS))
@@ -32,6 +35,8 @@ HORIZON_MS, LEAST_HORIZON, MOST_HORIZON = 7 * 24 * HOUR_MS, 1_000.0, 1e6
 DAYS, LEAST_PER_HOUR, WEEKS = 14, 50.0, 8
 #: Readings of an hour of the day before anything is expected at it.
 LEARNED = 3
+#: So many readings of an hour of the day are believed to be as far off as those of all hours.
+BORROWED = 10.0
 #: Readings that the cadence and the autoregression are learned over; the most of a residual that is carried on.
 CADENCE, AUTOREGRESSION, MOST_CARRIED = 100.0, 500.0, 0.98
 #: A gap counts as so many usual intervals at most when the interval is learned.
@@ -94,6 +99,13 @@ def _look(
     carried = np.clip(state[PRODUCT] / (state[SQUARE] + 1e-300), 0.0, MOST_CARRIED)
     noise = NOISE_RELATIVE * np.abs(values) + NOISE_ABSOLUTE
     spread = state[SPREAD]
+    seen = np.maximum(day[DAY_COUNT] - LEARNED, 0.0)
+
+    def borrowed(of_hour: Floats, of_all: Floats) -> Floats:
+        """What is usual at an hour that was hardly seen is what is usual at all."""
+        size: Floats = (seen * of_hour + BORROWED * of_all) / (seen + BORROWED)
+        return size
+
     return Moment(
         times=times,
         values=values,
@@ -107,10 +119,13 @@ def _look(
         spread=spread + noise,
         known=known,
         expected=expected,
-        usual=day[DAY_RESIDUAL] + noise,
+        usual=borrowed(day[DAY_RESIDUAL], state[DISTANCE]) + noise,
         residual=residual,
         innovation=np.where(known, residual - carried * state[RESIDUAL], 0.0),
-        usual_innovation=day[DAY_INNOVATION] + state[INNOVATION] + SPREAD_IN_INNOVATION * spread + noise,
+        usual_innovation=borrowed(day[DAY_INNOVATION], state[INNOVATION])
+        + state[INNOVATION]
+        + SPREAD_IN_INNOVATION * spread
+        + noise,
     )
 
 
@@ -129,7 +144,9 @@ def _learn(state: Floats, day: Floats, week: Floats, now: Moment) -> None:
     learning = np.where(now.known, 1.0, 0.0)
     known = state[KNOWN] = state[KNOWN] + learning
     size = np.abs(now.innovation)
-    state[INNOVATION] += learning * (size - state[INNOVATION]) / np.clip(known, 1.0, horizon)
+    share = learning / np.clip(known, 1.0, horizon)
+    state[INNOVATION] += (size - state[INNOVATION]) * share
+    state[DISTANCE] += (np.abs(now.residual) - state[DISTANCE]) * share
     lately = learning / np.clip(known, 1.0, AUTOREGRESSION)
     state[PRODUCT] += lately * (now.residual * state[RESIDUAL] - state[PRODUCT])
     state[SQUARE] += lately * (state[RESIDUAL] * state[RESIDUAL] - state[SQUARE])

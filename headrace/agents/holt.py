@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from headrace.agents.detector import Moment, Verdict, check
+from headrace.engine.errors import ConfigError
 from headrace.schemas.readings import Floats
 
 #: Part of the spread of the series that an error is measured by, at least.
@@ -42,8 +43,10 @@ class Holt:
             threshold=(threshold, 0.0, False),
             warm_up=(warm_up, 10, True),
         )
+        if max(alpha, beta) > 1:
+            raise ConfigError("detect.holt: alpha and beta must be 1 or less")
         self.threshold = threshold
-        self._alpha, self._beta, self._warm_up = min(alpha, 1.0), min(beta, 1.0), warm_up
+        self._alpha, self._beta, self._warm_up = alpha, beta, warm_up
 
     def step(self, state: Floats, now: Moment) -> Verdict:
         """See `headrace.agents.detector.Detector`."""

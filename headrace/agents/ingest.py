@@ -8,7 +8,7 @@ from uuid import NAMESPACE_OID, uuid5
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from headrace.agents.decode import Reasons
+from headrace.agents.decode import Reasons, decode
 from headrace.agents.enrich import Enrich, EnrichField, Entry
 from headrace.agents.exact_path import Limits
 from headrace.agents.identify import DeviceIds
@@ -83,7 +83,7 @@ class Ingest:
         self._keep_unknown = config.unknown_types == "keep"
         if self._keep_unknown:
             device_types = {CATCH_ALL.name: CATCH_ALL} | dict(device_types)
-        limits = Limits(config.max_payload_bytes, round(config.max_ahead * 1000))
+        self._limits = limits = Limits(config.max_payload_bytes, round(config.max_ahead * 1000))
         self._readers = {name.encode(): PayloadReader(each, limits) for name, each in device_types.items()}
         self._device_ids = DeviceIds()
         self._enrich = Enrich(devices, quarantine=config.unregistered == "quarantine", metrics=metrics)
@@ -118,7 +118,13 @@ class Ingest:
             reasons: gets an entry for each message that is refused.
         """
         _refuse_cut(batch.records, reasons)
-        device_ids = self._device_ids.read(batch.records.keys, reasons)
+        nameless: Reasons = {}
+        device_ids = self._device_ids.read(batch.records.keys, nameless)
+        for place, reason in nameless.items():
+            # Whatever finds the device in a payload cannot, if nobody can read it.
+            unreadable: Reasons = {}
+            decode([batch.records.values[place]], self._limits.payload_bytes, unreadable)
+            reasons.setdefault(place, unreadable.get(0, reason))
         message_ids = _message_ids(batch)
         registered = self._enrich.look_up(batch, device_ids, reasons)
         header = registered.types if registered else batch.records.headers.get(topics.DEVICE_TYPE)

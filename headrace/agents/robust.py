@@ -12,6 +12,9 @@ from headrace.schemas.readings import Floats
 SIGMA = 1.4826
 #: Steps of both medians, in mean distances: 2 / count, but at least this.
 LEAST_STEP = 0.02
+#: Part of the spread of the series that a standard deviation is, at least: after a stretch of equal values it would
+#: be nothing.
+SPREAD_IN_SIGMA = 0.1
 COUNT, MEDIAN, DISTANCE = range(3)
 
 
@@ -45,7 +48,7 @@ class Robust:
         median = np.where(first, now.values, state[MEDIAN])
         distance = now.values - median
         noise = NOISE_RELATIVE * np.abs(now.values) + NOISE_ABSOLUTE
-        sigma = SIGMA * state[DISTANCE] + noise
+        sigma = np.maximum(SIGMA * state[DISTANCE], SPREAD_IN_SIGMA * now.spread) + noise
         score = np.where(state[COUNT] >= self._warm_up, np.abs(distance) / sigma, 0.0)
         count = state[COUNT] = state[COUNT] + 1
         step = now.spread * np.maximum(2.0 / count, LEAST_STEP)

@@ -48,6 +48,4 @@ class Seasonal:
     def says(self, value: float, numbers: Mapping[str, float], unit: str) -> str:
         """See `headrace.agents.detector.Detector`."""
         side = "above" if numbers["distance"] > 0 else "below"
-        return (
-            f"{numbers['sigma']:.1f} σ {side} this sensor's last weeks at this hour ({numbers['expected']:.4g} {unit})"
-        )
+        return f"{numbers['sigma']:.1f} σ {side} what this sensor shows at this hour ({numbers['expected']:.4g} {unit})"

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.agents.anomalies import Found, send_anomalies
+from headrace.agents.anomalies import Found, duration, send_anomalies
 from headrace.engine.batch import Batch
 from headrace.engine.errors import ConfigError
 from headrace.schemas import topics
@@ -15,6 +15,8 @@ from headrace.tables.panes import PaneTable
 HOUR = 3600
 #: 168 hours are 7 days.
 WEEK_OF_HOURS = 168
+#: More than a year of hours; each takes memory for every device and measure.
+MOST_PANES = 10_000
 #: Distances from the mean that are rounding and no change: relative to the mean, and absolute.
 NOISE_RELATIVE, NOISE_ABSOLUTE = 1e-9, 1e-12
 
@@ -34,7 +36,7 @@ class ThreeSigma:
 
     Args:
         pane: length of a pane, seconds, a whole number of milliseconds; > 0.
-        panes: panes in the past, count; >= 1.
+        panes: panes in the past, count; 1 to 10,000.
         warm_up: readings of the measure in the past before it is judged, count; >= 2.
         sigmas: standard deviations from the mean that make an anomaly; > 0.
         recent: how far behind the device's own clock a reading is judged, seconds; > 0.
@@ -57,7 +59,7 @@ class ThreeSigma:
     ) -> None:
         bounds = {
             "pane must be at least 0.001 s": pane * 1000 >= 1,
-            "panes must be 1 or more": panes >= 1,
+            f"panes must be a whole number, 1 to {MOST_PANES:,}": 1 <= panes <= MOST_PANES and panes == int(panes),
             "warm_up must be 2 or more": warm_up >= 2,
             "sigmas must be positive": sigmas > 0,
             "recent must be positive": recent > 0,
@@ -69,8 +71,8 @@ class ThreeSigma:
         self._warm_up = warm_up
         self._sigmas = sigmas
         self._recent = round(recent * 1000)
-        self._past = _duration(pane * panes)
-        self._table = PaneTable("detect.panes", panes)
+        self._past = duration(pane * panes)
+        self._table = PaneTable("detect.panes", int(panes))
         self.tables = (self._table,)
 
     def process(self, batch: Batch) -> None:
@@ -133,10 +135,3 @@ class ThreeSigma:
             f"{metric} of {device_id} is {value:.6g}, {abs(value - mean) / stddev:.1f} σ {side} its mean over the last "
             f"{self._past} ({mean:.4g} ± {stddev:.2g})"
         )
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.3g} seconds"

@@ -47,16 +47,14 @@ def build_agents(
             emit=rollup.emit,
             idle_timeout=rollup.idle_timeout or None,
         ),
-        build_detect(detect.detectors, _parameters(detect), device_types, Quiet(seconds=detect.quiet)),
+        build_detect(detect.detectors, detector_parameters(detect), device_types, Quiet(seconds=detect.quiet)),
         ThresholdAlert(rules, rule_table(device_types)),
     )
 
 
-def _parameters(detect: DetectSettings) -> dict[str, dict[str, float]]:
+def detector_parameters(detect: DetectSettings) -> dict[str, dict[str, float]]:
     """Arguments of the detectors by name; those of three-sigma have settings of their own."""
-    return {
-        "three-sigma": {
-            "pane": detect.pane, "panes": detect.panes, "warm_up": detect.warm_up, "sigmas": detect.sigmas,
-        },
-        **detect.parameters,
+    own: dict[str, float] = {
+        "pane": detect.pane, "panes": detect.panes, "warm_up": detect.warm_up, "sigmas": detect.sigmas,
     }  # fmt: skip
+    return {**detect.parameters, "three-sigma": own | detect.parameters.get("three-sigma", {})}

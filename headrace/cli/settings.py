@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, field_validator
 
 from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
+from headrace.agents.three_sigma import MOST_PANES
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.monitor import MonitorSettings
@@ -109,7 +110,7 @@ class DetectSettings(_Section):
         DEFAULT,
         description="of ensemble, stuck, cadence, seasonal, robust, holt, rate-of-change, page-hinkley, three-sigma",
     )
-    parameters: dict[str, dict[str, float]] = Field(
+    parameters: dict[str, dict[str, Annotated[float, Strict()]]] = Field(
         {}, description="arguments of detectors, as in `ensemble = { threshold = 4 }`"
     )
     quiet: float = Field(
@@ -118,7 +119,7 @@ class DetectSettings(_Section):
         description="seconds that a detector says no more about a series, unless it is 1.6 times as unusual",
     )
     pane: int = Field(3600, ge=1, description="three-sigma: seconds of event time per pane of the baseline")
-    panes: int = Field(168, ge=1, description="three-sigma: panes in the baseline; 168 hours are 7 days")
+    panes: int = Field(168, ge=1, le=MOST_PANES, description="three-sigma: panes in the baseline; 168 hours are 7 days")
     warm_up: int = Field(50, ge=2, description="three-sigma: readings in the baseline before the first anomaly, count")
     sigmas: float = Field(3.0, gt=0, description="three-sigma: standard deviations from the mean that make an anomaly")
 

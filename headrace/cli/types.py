@@ -144,4 +144,9 @@ def _named(name: str, config: Path | None) -> DeviceType:
 
 
 def _within(file: Path) -> list[Path]:
-    return sorted(each for each in file.iterdir() if each.suffix in SUFFIXES) if file.is_dir() else [file]
+    if not file.is_dir():
+        return [file]
+    found = sorted(each for each in file.iterdir() if each.suffix in SUFFIXES)
+    if not found:
+        raise ConfigError(f"{file}: no device type files in it ({', '.join(sorted(SUFFIXES))})")
+    return found

@@ -65,7 +65,7 @@ def device_rows(path: Path) -> Iterator[Row]:
     except (OSError, EOFError) as error:
         raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 ({error.reason} at byte {error.start:,} of a part)") from error
+        raise ConfigError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def document_of(fields: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,12 @@ def _csv_rows(path: Path, text: TextIO) -> Iterator[Row]:
     first = text.readline()
     separator = max(",;\t", key=first.count)
     header = next(csv.reader([first], delimiter=separator), [])
+    if not any(header):
+        raise ConfigError(f"{path}: no header: the first line names the columns, such as id,name,type")
     known = {field.alias or name for name, field in Device.model_fields.items()}
+    twice = sorted({name for name in header if path_of(name) and list(map(path_of, header)).count(path_of(name)) > 1})
+    if twice:
+        raise ConfigError(f"{path}: line 1: {', '.join(map(repr, twice))} say the same; leave one")
     wrong = [name for name in header if path_of(name) and path_of(name)[0] not in known]
     if wrong:
         raise ConfigError(*(f"{path}: line 1: no device has {name!r}{near(name, [*known, *_NAMES])}" for name in wrong))

@@ -57,7 +57,7 @@ def test_a_device_is_late_after_five_of_its_own_intervals() -> None:
     assert anomaly.time == T0 + 20 * MINUTE - 10 * SECOND
     assert anomaly.expected == 10.0
     assert 60.0 < anomaly.value <= 70.0  # `least` is a minute
-    assert anomaly.text == f"fast is silent for {anomaly.value:.4g} s; usually it sends every 10 s"
+    assert anomaly.text == f"fast is silent for {anomaly.value:.3g} seconds; usual are 10 seconds"
     assert [each.device_id for each in others] == ["other"]
 
 

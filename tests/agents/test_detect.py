@@ -1,9 +1,12 @@
 """The agent that runs detectors by name."""
 
 import pytest
+from pydantic import ValidationError
 
 from headrace.agents.cadence import Cadence
 from headrace.agents.detect import DEFAULT, OPERATORS, SERIES, Detect, build_detect
+from headrace.cli.agents import detector_parameters
+from headrace.cli.settings import Settings
 from headrace.engine.errors import ConfigError
 from headrace.engine.testkit import Driven, drive, pass_time, readings_log
 from headrace.schemas import topics
@@ -69,6 +72,8 @@ def test_idle_time_goes_to_those_who_want_it() -> None:
     [
         (["ensembel"], {}, "there is no detector 'ensembel'; did you mean 'ensemble'?"),
         (["holt"], {"holt": {"alpha": 0}}, "detect.holt: alpha must be greater than 0, not 0"),
+        (["holt"], {"holt": {"alpha": 2}}, "detect.holt: alpha and beta must be 1 or less"),
+        (["three-sigma"], {"three-sigma": {"panes": 1e9}}, "panes must be a whole number, 1 to 10,000"),
         (["holt"], {"holt": {"gamma": 1}}, "detect.holt: got an unexpected keyword argument 'gamma'"),
         (["stuck"], {"cadence": {"times": 1}}, "detect.cadence: times must be at least 2, not 1"),
         (["ensemble"], {"ensemble": {"threshold": float("nan")}}, "threshold must be greater than 0, not nan"),
@@ -80,3 +85,11 @@ def test_mistakes_are_said_by_name(names: list[str], parameters: dict[str, dict[
         build_detect([*names, "nobody"], parameters, TYPES)
     assert any(said in mistake for mistake in raised.value.mistakes)
     assert len(raised.value.mistakes) == 2
+
+
+def test_settings_of_three_sigma_and_its_parameters_go_together() -> None:
+    """A parameter replaces that setting alone, and is a number."""
+    settings = Settings.model_validate({"detect": {"pane": 60, "parameters": {"three-sigma": {"sigmas": 4}}}})
+    assert detector_parameters(settings.detect)["three-sigma"] == {"pane": 60, "panes": 168, "warm_up": 50, "sigmas": 4}
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"detect": {"parameters": {"ensemble": {"threshold": "4"}}}})

@@ -222,7 +222,7 @@ def test_the_sentence_is_for_people() -> None:
     """Value with unit, what was expected, and how unusual it is."""
     (anomaly, *_) = found(series(TROUBLE["seasonal"](noise(1300))), SERIES["seasonal"]())
     assert anomaly.text.startswith(f"temperature of a is {anomaly.value:.6g} °C, ")
-    assert "σ above this sensor's last weeks at this hour" in anomaly.text
+    assert "σ above what this sensor shows at this hour" in anomaly.text
     assert anomaly.expected is not None
     assert abs(anomaly.expected - anomaly.value) > 3
 
@@ -235,3 +235,18 @@ def test_no_event_twice_until_it_is_forgotten_or_much_stronger() -> None:
         times = np.array([number * 1000])
         passed.append(float(quiet.pass_on(state, np.array([[score]]), 4.0, times)[0, 0]))
     assert passed == [3.0, 5.0, 0, 0, 6.6, 0, 3.0, 0, 9.0, 0]
+
+
+@pytest.mark.parametrize("name", ["ensemble", "seasonal"])
+def test_a_new_hour_is_not_judged_by_its_first_readings(name: str) -> None:
+    """A day's course with noise, a reading a minute: each hour of the first day is new, and none of it an anomaly."""
+    rng = random.Random(11)
+    values = [20 + 5 * math.sin(place / 1440 * 2 * math.pi) + rng.gauss(0, 0.5) for place in range(1440)]
+    assert not found(series(values, step=MINUTE), SERIES[name]())
+
+
+def test_a_stretch_of_equal_values_does_not_make_the_next_ones_wild() -> None:
+    """The median distance is nothing then; what the series does otherwise still counts."""
+    values = noise(600)
+    stuck = values[:400] + [values[400]] * 120 + values[520:]
+    assert all(anomaly.score is not None and anomaly.score < 30 for anomaly in found(series(stuck), SERIES["robust"]()))

@@ -229,6 +229,14 @@ def test_device_ids_that_are_none(key: bytes | None, why: str) -> None:
     assert reason(between_neighbours(message(co2=400), key=key)) == why
 
 
+def test_what_cannot_be_read_says_so_though_it_names_no_device() -> None:
+    """A file source finds no device in a payload that is no JSON: that is why there is none."""
+    nameless = topics.NO_DEVICE.encode()
+    assert reason(between_neighbours(b'{"device_id": "d1", ', key=nameless)).startswith("payload is not JSON")
+    assert reason(between_neighbours(b"[1, 2]", key=nameless)) == "payload is an array, not an object"
+    assert reason(between_neighbours(message(co2=400), key=nameless)) == "the message names no device"
+
+
 @pytest.mark.parametrize(
     ("device_type", "why"),
     [

@@ -96,3 +96,9 @@ def test_a_file_with_mistakes_is_not_compared(headrace: Headrace, boiler: Path) 
     boiler.write_text("name = 1")
 
     assert "boiler.toml: name: Input should be a valid string" in headrace("types", "show", boiler, code=2).stderr
+
+
+def test_a_folder_without_files_is_a_mistake(headrace: Headrace, tmp_path: Path) -> None:
+    """A mistyped folder in CI must not be green for ever."""
+    done = headrace("types", "check", tmp_path, code=2)
+    assert "no device type files in it" in done.stderr

@@ -73,3 +73,18 @@ def test_what_cannot_be_read_says_so(tmp_path: Path, name: str, data: bytes, rea
 
     with pytest.raises(ConfigError, match=reason.replace("?", r"\?")):
         list(device_rows(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no header"),
+        ("\n", "no header"),
+        ("id,name,id\nx,yyy,z\n", "line 1: 'id' say the same"),
+        ("id,organisation,organizationId\nx,a,b\n", "'organisation', 'organizationId' say the same"),
+    ],
+)
+def test_headers_that_say_nothing_or_the_same_twice(tmp_path: Path, text: str, said: str) -> None:
+    """Are mistakes of the file: a column would be lost."""
+    with pytest.raises(ConfigError, match=said):
+        rows(tmp_path / "f.csv", text)
