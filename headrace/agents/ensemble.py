@@ -21,7 +21,7 @@ LEAST_DEVIATION = 0.05
 PRIOR_SQUARES = 3.0
 #: Probability of a real anomaly by score s: 1 / (1 + (MIDDLE / s) ** STEEPNESS), fitted by
 #: `benchmarks/detectors.py --calibrate` on four categories of NAB: the share of anomalies that somebody had marked.
-MIDDLE, STEEPNESS = 3.5, 3.1
+MIDDLE, STEEPNESS = 3.6, 2.9
 
 
 class Ensemble:
