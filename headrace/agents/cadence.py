@@ -77,8 +77,7 @@ class Cadence:
     def find(self, batch: Batch) -> list[Found]:
         """Learn from the batch; an anomaly for every device that was late during it."""
         types, before = self._table.types(batch.partition), self._idle.get(batch.partition, 0.0)
-        newest = max((float(_states(each)[ARRIVED].max(initial=0.0)) for each in types.values()), default=0.0)
-        clock = max(newest, before)
+        clock = max([before, *map(_newest, types.values())])
         if batch.idle is not None:
             stamps = [clock + batch.idle.elapsed_ms]
         else:
@@ -246,6 +245,14 @@ def _learn(state: Floats, field: int, gap: Floats, counts: Flags) -> None:
     bounded = np.where(before > 0, np.minimum(gap, LONG_GAP * before), gap)
     weight = np.where(before > 0, np.clip(state[GAPS] + 1, 1.0, MEMORY), 1.0)
     state[field] = np.where(counts, before + (bounded - before) / weight, before)
+
+
+def _newest(columns: SeriesColumns) -> float:
+    """Append time of the newest reading, ms."""
+    everyone = columns.devices.number(EVERYONE)
+    if everyone is None:
+        return 0.0
+    return float(columns.read(np.array([everyone]), np.zeros(1, dtype=np.int64))[ARRIVED, 0, 0])
 
 
 def _states(columns: SeriesColumns) -> Floats:

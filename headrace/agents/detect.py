@@ -56,7 +56,7 @@ class Detect:
 
     def process(self, batch: Batch) -> None:
         """Let each detector look at the batch."""
-        parts = self.parts if batch.idle is None else [part for part in self.parts if isinstance(part, Idling)]
+        parts = self.parts if batch.idle is None else self._idling
         found = [each for part in parts for each in part.find(batch)]
         send_anomalies(batch, sorted(found, key=lambda each: each[0]))
 

@@ -89,8 +89,7 @@ class SeriesFold:
             columns = table.of_type(partition, device_type)
             columns.measures.add(self._metrics)
             every.append(columns)
-        for columns in every:
-            columns.reserve()
+        usual.reserve()
 
         groups = group(numbers, readings.times, _clocks(usual, numbers))
         rows = np.flatnonzero(groups.times >= groups.before)

@@ -162,11 +162,10 @@ def _json_rows(text: TextIO) -> Iterator[Row]:
 def _array_rows(whole: str) -> Iterator[Row]:
     """Item by item, so that each has its line."""
     decode = json.JSONDecoder().raw_decode
-    gap = re.compile(r"\s*")
     at, line, counted = whole.index("[") + 1, 1, 0
     ends_here = True
     while True:
-        at = gap.match(whole, at).end()  # type: ignore[union-attr]
+        at = _behind_space(whole, at)
         line, counted = line + whole.count("\n", counted, at), at
         if ends_here and whole[at : at + 1] == "]":
             if whole[at + 1 :].strip():
@@ -178,13 +177,19 @@ def _array_rows(whole: str) -> Iterator[Row]:
             yield Row(line, None, f"not JSON: {getattr(error, 'msg', error)}; nothing after it can be read")
             return
         yield _row(line, value)
-        at = gap.match(whole, at).end()  # type: ignore[union-attr]
+        at = _behind_space(whole, at)
         ends_here = whole[at : at + 1] == "]"
         if whole[at : at + 1] == ",":
             at += 1
         elif not ends_here:
             yield Row(line, None, "not JSON: no comma after it; nothing after it can be read")
             return
+
+
+def _behind_space(text: str, at: int) -> int:
+    while text[at : at + 1].isspace():
+        at += 1
+    return at
 
 
 def _row(line: int, value: object) -> Row:

@@ -1,8 +1,9 @@
 """What simulated devices measure: levels, days, noise, counters; and what a disturbance makes of it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from random import Random
 from typing import NamedTuple
 
@@ -54,10 +55,10 @@ class FleetValues:
         for name, spec in device_type.fields.items():
             how = simulated(name, spec)
             if spec.type == "text":
-                draws[name] = lambda random, how=how: random.choice(how.values)  # type: ignore[misc]
+                draws[name] = partial(_chosen, how.values)
                 continue
             span = how.rate if name in device_type.counters else how.base
-            draws[name] = lambda random, span=span: random.uniform(*span)  # type: ignore[misc]
+            draws[name] = partial(_drawn, *span)
             if spec.type == "boolean":
                 continue
             least = -math.inf if spec.min is None else spec.min
@@ -146,3 +147,11 @@ def _disturbed(
             return value + wrong.size * (1 + (drawn - 0.5) * BURST_VARIES)
         case _:
             return value + wrong.size
+
+
+def _chosen(values: Sequence[str], random: Random) -> str:
+    return random.choice(values)
+
+
+def _drawn(low: float, high: float, random: Random) -> float:
+    return random.uniform(low, high)
