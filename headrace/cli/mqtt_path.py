@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from headrace.connectors.broker import EmbeddedBroker
-from headrace.connectors.mqtt import MqttSource, MqttSourceConfig
-from headrace.connectors.mqtt_connection import BrokerAddress
-from headrace.connectors.mqtt_publisher import MqttPublisher
+from headrace.connectors.mqtt.connection import BrokerAddress
+from headrace.connectors.mqtt.publisher import MqttPublisher
+from headrace.connectors.mqtt.source import MqttSource, MqttSourceConfig
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from headrace.connectors.mqtt_connection import BrokerAddress, MqttConnection
+from headrace.connectors.mqtt.connection import BrokerAddress, MqttConnection
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.errors import ConfigError, Disconnected
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from headrace.connectors.broker import BrokerKind, EmbeddedBroker, find_mosquitto
-from headrace.connectors.mqtt_connection import BrokerAddress, MqttConnection
+from headrace.connectors.mqtt.connection import BrokerAddress, MqttConnection
 from headrace.engine.errors import ConfigError, Disconnected
 from tests.conftest import Require
 

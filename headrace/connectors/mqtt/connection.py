@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from headrace.connectors import mqtt_packets as packets
-from headrace.connectors.mqtt_packets import Frame, Frames, Publish
+from headrace.connectors.mqtt import packets
+from headrace.connectors.mqtt.packets import Frame, Frames, Publish
 from headrace.engine.errors import ConfigError, Disconnected
 
 #: Seconds between pings; a broker closes after one and a half times this without a packet.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.connectors.mqtt_packets import Frame, Frames, pubacks, read_publish
+from headrace.connectors.mqtt.packets import Frame, Frames, pubacks, read_publish
 from headrace.engine.errors import Disconnected
 
 

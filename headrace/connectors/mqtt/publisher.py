@@ -9,7 +9,7 @@ from typing import Self
 
 import aiomqtt
 
-from headrace.connectors.mqtt_connection import BrokerAddress
+from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.engine.errors import Disconnected
 
 #: Messages without PUBACK at a time; 50 and 100 were slower on Mosquitto and amqtt.

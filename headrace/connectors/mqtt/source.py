@@ -10,8 +10,8 @@ from typing import Protocol, Self
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from headrace.connectors.mqtt_connection import BrokerAddress, MqttConnection
-from headrace.connectors.mqtt_packets import Publish
+from headrace.connectors.mqtt.connection import BrokerAddress, MqttConnection
+from headrace.connectors.mqtt.packets import Publish
 from headrace.connectors.topic_profile import Route, TopicProfile, TopicRoutes
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected

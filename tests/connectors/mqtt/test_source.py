@@ -10,9 +10,9 @@ import structlog
 from pydantic import ValidationError
 
 from headrace.connectors.broker import BrokerKind, EmbeddedBroker, find_mosquitto
-from headrace.connectors.mqtt import MqttSource, MqttSourceConfig
-from headrace.connectors.mqtt_connection import BrokerAddress
-from headrace.connectors.mqtt_publisher import MqttPublisher
+from headrace.connectors.mqtt.connection import BrokerAddress
+from headrace.connectors.mqtt.publisher import MqttPublisher
+from headrace.connectors.mqtt.source import MqttSource, MqttSourceConfig
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError, Disconnected, LogError

@@ -1,0 +1,1 @@
+"""MQTT: devices that publish to a broker, or straight to headrace."""
