@@ -2,6 +2,9 @@
 
 RAW = "telemetry.raw"
 READINGS = "telemetry.readings"
+#: Copies of what is an alarm, and of the readings made of them: nothing else stands before them there.
+RAW_PRIORITY = "telemetry.raw.priority"
+READINGS_PRIORITY = "telemetry.readings.priority"
 ROLLUPS = "telemetry.rollups"
 ANOMALIES = "telemetry.anomalies"
 LATE = "telemetry.late"

@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -15,6 +14,7 @@ from headrace.connectors.mqtt.packets import Publish
 from headrace.connectors.topic_profile import Route, TopicProfile, TopicRoutes
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected
+from headrace.engine.intake import MessageIntake
 
 log = structlog.get_logger(__name__)
 
@@ -65,22 +65,6 @@ class MqttSourceConfig(BaseModel):
         """Where to connect."""
         password = None if self.password is None else self.password.get_secret_value()
         return BrokerAddress(self.host, self.port, self.username, password)
-
-
-class MessageIntake(Protocol):
-    """The part of `headrace.engine.intake.Intake` that a source of messages needs."""
-
-    async def append(
-        self,
-        device_ids: Sequence[bytes],
-        payloads: Sequence[bytes],
-        *,
-        device_type: str,
-        profile: str,
-        sources: Sequence[bytes] | bytes = b"",
-    ) -> None:
-        """Append messages in order; when this returns they are in the log for good."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

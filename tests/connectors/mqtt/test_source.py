@@ -37,9 +37,10 @@ class RecordingIntake:
         device_ids: Sequence[bytes],
         payloads: Sequence[bytes],
         *,
-        device_type: str,
-        profile: str,
+        device_type: str | Sequence[str],
+        profile: str | Sequence[str],
         sources: Sequence[bytes] | bytes = b"",
+        alarms: Sequence[int] = (),
     ) -> None:
         """As `headrace.engine.intake.Intake.append`."""
         self.entered.set()
@@ -48,10 +49,9 @@ class RecordingIntake:
             raise LogError("the disk is full")
         assert not isinstance(sources, bytes)
         self.largest_batch = max(self.largest_batch, len(payloads))
-        self.messages += [
-            (device_id, payload, device_type, profile, source)
-            for device_id, payload, source in zip(device_ids, payloads, sources, strict=True)
-        ]
+        types = [device_type] * len(payloads) if isinstance(device_type, str) else device_type
+        profiles = [profile] * len(payloads) if isinstance(profile, str) else profile
+        self.messages += zip(device_ids, payloads, types, profiles, sources, strict=True)
 
     @property
     def payloads(self) -> list[bytes]:
