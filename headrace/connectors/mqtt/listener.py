@@ -132,6 +132,7 @@ class MqttListener:
         self._due: list[tuple[float, int, Session]] = []
         self._numbers = itertools.count()
         self._tokens = config.connect_rate
+        self._servers: list[asyncio.Server] = []
         self._group: asyncio.TaskGroup | None = None
         self._listening: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._stopping = False
@@ -174,10 +175,10 @@ class MqttListener:
                     group.create_task(self._commands.follow(positions, self._deliver)),
                     group.create_task(self._tick()),
                 ]
-                servers = await self._listen()
+                await self._listen()
                 await stop.wait()
                 self._stopping = True
-                for server in servers:
+                for server in self._servers:
                     server.close()
                 for connection in self._connections:
                     connection.pause()
@@ -191,11 +192,13 @@ class MqttListener:
         except ExceptionGroup as errors:
             raise first(errors) from None
         finally:
+            for server in self._servers:
+                server.close()
             for connection in list(self._connections):
                 connection.abort()
 
-    async def _listen(self) -> list[asyncio.Server]:
-        loop, config, servers = asyncio.get_running_loop(), self.config, []
+    async def _listen(self) -> None:
+        loop, config = asyncio.get_running_loop(), self.config
         for port, tls in ((config.port, None), (config.tls_port, self._tls)):
             if port is None:
                 continue
@@ -207,9 +210,8 @@ class MqttListener:
             except OSError as error:
                 what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error}"
                 raise ConfigError(f"listener: {config.host}:{port} {what}") from error
-            servers.append(server)
-        self._listening.set_result([server.sockets[0].getsockname()[1] for server in servers])
-        return servers
+            self._servers.append(server)
+        self._listening.set_result([server.sockets[0].getsockname()[1] for server in self._servers])
 
     def _say_goodbye(self) -> None:
         for connection in list(self._connections):
