@@ -7,7 +7,7 @@ from typing import Protocol
 import structlog
 
 from headrace.connectors.topic_profile import TopicProfile, TopicRoutes
-from headrace.engine.intake import Intake
+from headrace.engine.intake import MessageIntake
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class _Columns:
 class ProfileIntake:
     """Appends the messages of some profiles; drops and counts the others."""
 
-    def __init__(self, intake: Intake, profiles: Sequence[TopicProfile]) -> None:
+    def __init__(self, intake: MessageIntake, profiles: Sequence[TopicProfile]) -> None:
         self._intake = intake
         self._routes = TopicRoutes(profiles)
         self.unmatched = 0
