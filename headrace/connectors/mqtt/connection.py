@@ -98,8 +98,8 @@ class MqttConnection(asyncio.Protocol):
         self.paused = False
         #: What the broker said to our CONNECT.
         self.welcome = Connack(False)
-        #: When something came last, seconds of the event loop.
-        self.heard_at = self._loop.time()
+        #: When something came last, and when a message did, or reading was taken up; seconds of the event loop.
+        self.heard_at = self.message_at = self._loop.time()
 
     @classmethod
     async def open(
@@ -213,7 +213,7 @@ class MqttConnection(asyncio.Protocol):
         if self.paused and not self.closed:
             self.paused = False
             self._heard = True
-            self.heard_at = self._loop.time()
+            self.heard_at = self.message_at = self._loop.time()
             self._transport.resume_reading()
 
     async def disconnect(self) -> None:
@@ -262,6 +262,7 @@ class MqttConnection(asyncio.Protocol):
             self._release(released)
             self._transport.write(write_acks(Kind.PUBCOMP, released))
         if messages:
+            self.message_at = self.heard_at
             self._deliver(self, messages)
 
     def connection_lost(self, exc: Exception | None) -> None:

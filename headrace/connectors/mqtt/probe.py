@@ -118,4 +118,4 @@ class Probe:
 def _left(connection: MqttConnection, since: float, patience: float) -> float:
     if connection.paused:
         return patience
-    return max(since, connection.heard_at) + patience - asyncio.get_running_loop().time()
+    return max(since, connection.message_at) + patience - asyncio.get_running_loop().time()
