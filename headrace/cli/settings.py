@@ -10,6 +10,7 @@ from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
+from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.monitor import MonitorSettings
@@ -157,6 +158,7 @@ class Settings(LayeredSettings):
     agents: Path | None = Field(None, description="folder with agents of your own; `headrace_agents` if that is there")
     log: LogSettings = LogSettings()
     kafka: KafkaSettings = KafkaSettings()
+    mqtt: MqttSettings = MqttSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     ingest: IngestConfig = IngestConfig()
     rollup: RollupSettings = RollupSettings()

@@ -28,6 +28,10 @@ CounterName = Literal[
     "headrace_series_refused_total",
     "headrace_sink_records_total",
     "headrace_sink_retries_total",
+    "headrace_source_appended_total",
+    "headrace_source_probes_lost_total",
+    "headrace_source_reconnects_total",
+    "headrace_source_repeated_total",
     "headrace_unknown_fields_total",
     "headrace_unknown_types_total",
 ]
@@ -44,6 +48,8 @@ GaugeName = Literal[
     "headrace_replica_entries",
     "headrace_replica_lag_records",
     "headrace_sink_state",
+    "headrace_source_connected",
+    "headrace_source_waiting_bytes",
     "headrace_standby_entries",
     "headrace_standby_lag_records",
     "headrace_watermark_delay_seconds",
@@ -69,6 +75,7 @@ Label = Literal[
     "partition",
     "reason",
     "sink",
+    "source",
     "state",
     "term",
     "topic",
@@ -109,6 +116,7 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
         ("bad_record", "agent_error", "refused", "failed", "unregistered", "retired"),
     ),
     "sink": ("name of a sink", ()),
+    "source": ("name of a source", ()),
     "state": ("of a sink", ("connecting", "running", "retrying")),
     "term": ("of the ledger", ("accepted", "stored", "duplicate", "conflict", "dead_lettered", "in_flight")),
     "topic": ("name of a topic", ()),
@@ -119,6 +127,19 @@ METRICS: Mapping[MetricName, Metric] = {
     # What goes in
     "headrace_intake_records_total": Metric("counter", "Messages appended to `telemetry.raw` by sources here."),
     "headrace_intake_append_seconds": Metric("histogram", "Seconds until an append was durable."),
+    # Sources
+    "headrace_source_appended_total": Metric("counter", "Messages of a source that the log took.", ("source",)),
+    "headrace_source_repeated_total": Metric(
+        "counter", "Messages that the broker sent again though they were in the log; dropped.", ("source",)
+    ),
+    "headrace_source_waiting_bytes": Metric(
+        "gauge", "Payload bytes that waited for the log at the last append.", ("source",)
+    ),
+    "headrace_source_connected": Metric("gauge", "1 while the source is connected, else 0.", ("source",)),
+    "headrace_source_reconnects_total": Metric("counter", "Connections that the source lost.", ("source",)),
+    "headrace_source_probes_lost_total": Metric(
+        "counter", "Connections of these that it gave up: a message to itself did not come back.", ("source",)
+    ),
     # Agents
     "headrace_records_read_total": Metric(
         "counter", "Records given to agents, once however many agents read them.", ("topic", "partition")
