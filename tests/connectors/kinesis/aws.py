@@ -172,6 +172,11 @@ class FaultyWay:
         await self._runner.cleanup()
         await self._session.close()
 
+    async def wait_requests(self, count: int) -> None:
+        """Wait until so many PutRecords have come."""
+        while len(self.requests) < count:
+            await asyncio.sleep(0.002)
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         if not request.headers.get("X-Amz-Target", "").endswith(".PutRecords"):
