@@ -48,8 +48,8 @@ class KinesisIntake:
     `headrace.connectors.kinesis_record` says what becomes of ids and payloads too large for Kinesis.
 
     At least once, **in order per device**. PutRecords stores some records of a request and refuses others, and promises
-    no order. So a request holds one record of a device at most, and the next one is sent when that is confirmed: b
-    never comes before a. Repeating a refused record with all that followed it would show consumers b, a, b. A record may
+    no order. So a request holds one record of a device at most, and the next is sent when that is confirmed: b never
+    comes before a. Repeating a refused record with all that followed it would show consumers b, a, b. A record may
     come twice when its answer got lost (out of order only if Kinesis carries out a request after it timed out here).
     The price: a device gets one record per answer through; those of others go along.
 
