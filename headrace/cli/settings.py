@@ -11,6 +11,7 @@ from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.monitor import MonitorSettings
@@ -166,6 +167,7 @@ class Settings(LayeredSettings):
     kafka: KafkaSettings = KafkaSettings()
     bridge: BridgeSettings = BridgeSettings()
     kinesis: KinesisSettings = KinesisSettings()
+    mqtt: MqttSettings = MqttSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     ingest: IngestConfig = IngestConfig()
     rollup: RollupSettings = RollupSettings()

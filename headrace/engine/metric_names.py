@@ -32,6 +32,9 @@ CounterName = Literal[
     "headrace_series_refused_total",
     "headrace_sink_records_total",
     "headrace_sink_retries_total",
+    "headrace_source_appended_total",
+    "headrace_source_messages_total",
+    "headrace_source_reconnects_total",
     "headrace_unknown_fields_total",
     "headrace_unknown_types_total",
 ]
@@ -48,6 +51,8 @@ GaugeName = Literal[
     "headrace_replica_entries",
     "headrace_replica_lag_records",
     "headrace_sink_state",
+    "headrace_source_connected",
+    "headrace_source_waiting_bytes",
     "headrace_standby_entries",
     "headrace_standby_lag_records",
     "headrace_watermark_delay_seconds",
@@ -74,6 +79,7 @@ Label = Literal[
     "partition",
     "reason",
     "sink",
+    "source",
     "state",
     "term",
     "topic",
@@ -114,6 +120,7 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
         ("bad_record", "agent_error", "refused", "failed", "unregistered", "retired"),
     ),
     "sink": ("name of a sink", ()),
+    "source": ("name of a source", ()),
     "state": ("of a sink", ("connecting", "running", "retrying")),
     "term": ("of the ledger", ("accepted", "stored", "duplicate", "conflict", "dead_lettered", "in_flight")),
     "topic": ("name of a topic", ()),
@@ -135,6 +142,14 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_kinesis_oversized_total": Metric(
         "counter", "Payloads larger than a record may be; a notice with their beginning was put instead."
     ),
+    # Sources
+    "headrace_source_messages_total": Metric("counter", "Messages that a source took, repeats included.", ("source",)),
+    "headrace_source_appended_total": Metric("counter", "Messages of these that it appended.", ("source",)),
+    "headrace_source_waiting_bytes": Metric(
+        "gauge", "Payload bytes that waited for the log at the last append.", ("source",)
+    ),
+    "headrace_source_connected": Metric("gauge", "1 while the source is connected, else 0.", ("source",)),
+    "headrace_source_reconnects_total": Metric("counter", "Connections that the source lost.", ("source",)),
     # Agents
     "headrace_records_read_total": Metric(
         "counter", "Records given to agents, once however many agents read them.", ("topic", "partition")

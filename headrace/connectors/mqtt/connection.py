@@ -10,8 +10,6 @@ from headrace.connectors.mqtt import packets
 from headrace.connectors.mqtt.packets import Frame, Frames, Publish
 from headrace.engine.errors import ConfigError, Disconnected
 
-#: Seconds between pings; a broker closes after one and a half times this without a packet.
-KEEPALIVE = 30
 #: Seconds for the connection to open and the broker to let us in.
 OPEN_TIMEOUT = 10.0
 #: Seconds for the broker to close after we said goodbye.
@@ -22,6 +20,18 @@ REFUSALS = {
     2: "it does not accept the client id",
     4: "bad user name or password",
     5: "not authorised",
+}
+
+
+#: What OpenSSL says when another try cannot help.
+TLS_REFUSALS = {
+    "CERTIFICATE_VERIFY_FAILED": "check [mqtt] host, tls_ca and tls_check_hostname",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it asks for a client certificate: set [mqtt] tls_certificate and tls_key",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "it may ask for a client certificate: set [mqtt] tls_certificate and tls_key",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not take our certificate: check [mqtt] tls_certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired: renew [mqtt] tls_certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know who signed our certificate: check [mqtt] tls_certificate",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS on this port: check [mqtt] port and tls",
 }
 
 
@@ -42,7 +52,8 @@ class MqttConnection(asyncio.Protocol):
     `deliver` is called for every message, from the event loop, and must not block; nothing is acknowledged by itself.
     """
 
-    def __init__(self, deliver: "Callable[[MqttConnection, Publish], None]") -> None:
+    def __init__(self, keepalive: int, deliver: "Callable[[MqttConnection, Publish], None]") -> None:
+        self._keepalive = keepalive
         self._deliver = deliver
         loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = loop.create_future()
@@ -63,15 +74,19 @@ class MqttConnection(asyncio.Protocol):
         *,
         client_id: str,
         clean: bool = False,
+        keepalive: int = 30,
+        qos: int = 1,
         filters: Sequence[str] = (),
         deliver: "Callable[[MqttConnection, Publish], None]" = lambda connection, publish: None,
     ) -> Self:
-        """Connect, log in and subscribe with QoS 1. Messages of a kept session may be delivered before this returns.
+        """Connect, log in and subscribe. Messages of a kept session may be delivered before this returns.
 
         Args:
             address: the broker.
             client_id: names the session.
             clean: start without what the broker kept for the client id, and have it keep nothing.
+            keepalive: seconds; a broker closes after one and a half times this without a packet.
+            qos: quality of service to subscribe with.
             filters: topic filters to subscribe to.
             deliver: takes each message together with its connection.
         Raises:
@@ -83,12 +98,14 @@ class MqttConnection(asyncio.Protocol):
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
                 _, self = await loop.create_connection(
-                    lambda: cls(deliver), address.host, address.port, ssl=address.tls
+                    lambda: cls(keepalive, deliver), address.host, address.port, ssl=address.tls
                 )
+        except ssl.SSLError as error:
+            raise tls_error(where, error) from error
         except (OSError, TimeoutError) as error:
             raise Disconnected(f"{where} cannot be reached: {error}") from error
         try:
-            login = packets.connect(client_id, address.username, address.password, keepalive=KEEPALIVE, clean=clean)
+            login = packets.connect(client_id, address.username, address.password, keepalive=keepalive, clean=clean)
             async with asyncio.timeout(OPEN_TIMEOUT):
                 flags, code = (await self._ask(login, packets.CONNACK)).body
             if code in REFUSALS:
@@ -98,13 +115,18 @@ class MqttConnection(asyncio.Protocol):
             self.session_present = bool(flags & 1)
             self._keep_alive()
             if filters:
-                granted = (await self._ask(packets.subscribe(1, filters), packets.SUBACK)).body[2:]
+                granted = (await self._ask(packets.subscribe(1, filters, qos), packets.SUBACK)).body[2:]
                 refused = [name for name, code in zip(filters, granted, strict=True) if code == packets.REFUSED]
                 if refused:
                     raise ConfigError(f"{where} refuses to let us subscribe to {', '.join(refused)}")
         except TimeoutError as error:
             self.abort()
             raise Disconnected(f"{where} does not answer") from error
+        except Disconnected as error:
+            self.abort()
+            if isinstance(self._reason, ssl.SSLError):
+                raise tls_error(where, self._reason) from error
+            raise
         except (Exception, asyncio.CancelledError):
             self.abort()
             raise
@@ -212,9 +234,18 @@ class MqttConnection(asyncio.Protocol):
 
     def _keep_alive(self) -> None:
         if not self._ponged and not self.paused:
-            self._reason = TimeoutError(f"no answer to a ping for {KEEPALIVE // 2} s")
+            self._reason = TimeoutError(f"no answer to a ping for {self._keepalive / 2:g} s")
             self.abort()
             return
         self._ponged = False
         self._transport.write(packets.PINGREQ)
-        self._pinger = asyncio.get_running_loop().call_later(KEEPALIVE / 2, self._keep_alive)
+        self._pinger = asyncio.get_running_loop().call_later(self._keepalive / 2, self._keep_alive)
+
+
+def tls_error(where: str, error: ssl.SSLError) -> ConfigError | Disconnected:
+    """What to raise when TLS fails: only what another try cannot change is a mistake in the configuration."""
+    detail = getattr(error, "verify_message", "") or error.reason or str(error)
+    advice = TLS_REFUSALS.get(error.reason)
+    if advice is None:
+        return Disconnected(f"TLS with {where} failed: {detail}")
+    return ConfigError(f"TLS with {where} failed: {detail}; {advice}")

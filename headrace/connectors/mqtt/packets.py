@@ -38,9 +38,9 @@ def connect(client_id: str, username: str | None, password: str | None, *, keepa
     return _frame(0x10, body)
 
 
-def subscribe(packet_id: int, filters: Sequence[str]) -> bytes:
-    """SUBSCRIBE to `filters` with QoS 1."""
-    return _frame(0x82, packet_id.to_bytes(2) + b"".join(_text(name) + b"\x01" for name in filters))
+def subscribe(packet_id: int, filters: Sequence[str], qos: int) -> bytes:
+    """SUBSCRIBE to `filters`."""
+    return _frame(0x82, packet_id.to_bytes(2) + b"".join(_text(name) + bytes([qos]) for name in filters))
 
 
 def pubacks(packet_ids: Iterable[int]) -> bytes:

@@ -8,47 +8,30 @@ from random import Random
 from typing import Protocol, Self
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
-from headrace.connectors.mqtt.connection import BrokerAddress, MqttConnection
+from headrace.connectors.mqtt.connection import MqttConnection
 from headrace.connectors.mqtt.packets import Publish
+from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.topic_profile import Route, TopicProfile, TopicRoutes
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected
+from headrace.engine.health import Health, Progress
+from headrace.engine.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 #: Batches that may wait behind the one being appended; beyond it the connection is not read.
 MAX_WAITING_BATCHES = 4
-#: Payload bytes that may wait; one message more than that is always taken, whatever its size.
-MAX_WAITING_BYTES = 32 * 1024 * 1024
 #: First and longest wait before connecting again, seconds; the wait is drawn between 0 and a doubling limit.
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
 
 
-class MqttSourceConfig(BaseModel):
-    """Configuration of `MqttSource`.
+class MqttSourceConfig(MqttSettings):
+    """Configuration of `MqttSource`: the broker, and the topics to take from it; they must not overlap."""
 
-    Args:
-        host, port: the broker.
-        username, password: who we are there.
-        client_id: names the session that the broker keeps for us; one running source per id.
-        profiles: the topics to take; they must not overlap.
-        linger: longest wait for more messages before a batch is appended, seconds.
-        max_batch: messages appended at once.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=1883, ge=1, le=65535)
-    username: str | None = None
-    password: SecretStr | None = None
-    client_id: str = Field(default="headrace", min_length=1, max_length=128)
     profiles: tuple[TopicProfile, ...] = Field(min_length=1)
-    linger: float = Field(default=0.015, ge=0, le=1)
-    max_batch: int = Field(default=2000, ge=1, le=50_000)
 
     @model_validator(mode="after")
     def _check_profiles(self) -> Self:
@@ -61,10 +44,10 @@ class MqttSourceConfig(BaseModel):
         return self
 
     @property
-    def address(self) -> BrokerAddress:
-        """Where to connect."""
-        password = None if self.password is None else self.password.get_secret_value()
-        return BrokerAddress(self.host, self.port, self.username, password)
+    def filters(self) -> list[str]:
+        """What to subscribe to."""
+        start = "" if self.share is None else f"$share/{self.share}/"
+        return [start + profile.topic_filter for profile in self.profiles]
 
 
 class MessageIntake(Protocol):
@@ -112,7 +95,7 @@ class _Columns:
 
 
 class MqttSource:
-    """Subscribes with QoS 1 and a session that the broker keeps, and appends what comes, in order.
+    """Subscribes with a session that the broker keeps, and appends what comes, in order.
 
     A message is acknowledged only when it is in the log, so one that was not is sent again: at least once. What waits
     here is bounded; behind that TCP holds the broker back. A lost connection is made again, for ever.
@@ -122,15 +105,27 @@ class MqttSource:
         intake: appends; `headrace.engine.intake.Intake`.
         clock: for waiting.
         random: jitter of the backoff.
+        metrics, health: of the process; told how it goes.
     """
 
+    name = "mqtt"
+
     def __init__(
-        self, config: MqttSourceConfig, intake: MessageIntake, clock: Clock, random: Random | None = None
+        self,
+        config: MqttSourceConfig,
+        intake: MessageIntake,
+        clock: Clock,
+        random: Random | None = None,
+        *,
+        metrics: Metrics | None = None,
+        health: Health | None = None,
     ) -> None:
         self._config = config
         self._intake = intake
         self._clock = clock
         self._random = random or Random()
+        self._metrics = metrics or Metrics()
+        self._health = health or Health(clock, expects=[self.name])
         self._routes = TopicRoutes(config.profiles)
         self._connection: MqttConnection | None = None
         self._waiting: list[tuple[MqttConnection, Publish]] = []
@@ -145,6 +140,10 @@ class MqttSource:
     def statistics(self) -> MqttStatistics:
         """A snapshot of the counters."""
         return MqttStatistics(self._received, self._appended, self._unmatched, self._repeated, self._reconnects)
+
+    def progress(self) -> Progress:
+        """How far it has come, for health: what waits for the log is still to do."""
+        return Progress(self._appended + self._unmatched + self._repeated, len(self._waiting))
 
     async def wait_subscribed(self) -> None:
         """Wait until the broker has the subscriptions: what is published from now on is kept for us."""
@@ -186,7 +185,7 @@ class MqttSource:
             try:
                 await self._connect()
             except Disconnected as error:
-                self._reconnects += self._connection is not None
+                self._note_lost(str(error))
                 log.warning("mqtt_disconnected", host=self._config.host, port=self._config.port, reason=str(error))
             if self._clock.monotonic() - since > LONGEST_BACKOFF:
                 backoff = FIRST_BACKOFF
@@ -199,16 +198,28 @@ class MqttSource:
         self._connection = await MqttConnection.open(
             self._config.address,
             client_id=self._config.client_id,
-            filters=[profile.topic_filter for profile in self._config.profiles],
+            keepalive=self._config.keepalive,
+            filters=self._config.filters,
+            qos=self._config.qos,
             deliver=self._receive,
         )
         if not self._connection.session_present:
             self._in_doubt.clear()
         self._subscribed.set()
+        self._metrics.set("headrace_source_connected", 1, source=self.name)
+        self._health.ready(self.name)
         await self._connection.wait_closed()
+
+    def _note_lost(self, reason: str) -> None:
+        self._metrics.set("headrace_source_connected", 0, source=self.name)
+        self._health.not_ready(self.name, reason)
+        if self._connection is not None:
+            self._reconnects += 1
+            self._metrics.count("headrace_source_reconnects_total", source=self.name)
 
     def _receive(self, connection: MqttConnection, message: Publish) -> None:
         self._received += 1
+        self._connection = connection  # a kept session delivers before the subscription is answered
         self._waiting.append((connection, message))
         self._waiting_bytes += len(message.payload)
         self._arrived.set()
@@ -219,7 +230,7 @@ class MqttSource:
 
     def _too_much(self, share: float) -> bool:
         limit = MAX_WAITING_BATCHES * self._config.max_batch * share
-        return len(self._waiting) >= limit or self._waiting_bytes >= MAX_WAITING_BYTES * share
+        return len(self._waiting) >= limit or self._waiting_bytes >= self._config.max_waiting_bytes * share
 
     async def _append_batches(self) -> None:
         while True:
@@ -266,6 +277,7 @@ class MqttSource:
                 sources=columns.topics,
             )
             self._appended += len(columns.payloads)
+        self._count(len(batch), sum(len(columns.payloads) for columns in columns_of.values()))
         packet_ids: dict[MqttConnection, list[int]] = {}
         for connection, message in batch:
             if connection.closed and message.packet_id:
@@ -274,6 +286,11 @@ class MqttSource:
                 packet_ids.setdefault(connection, []).append(message.packet_id)
         for connection, ids in packet_ids.items():
             connection.acknowledge(ids)
+
+    def _count(self, taken: int, appended: int) -> None:
+        self._metrics.count("headrace_source_messages_total", taken, source=self.name)
+        self._metrics.count("headrace_source_appended_total", appended, source=self.name)
+        self._metrics.set("headrace_source_waiting_bytes", self._waiting_bytes, source=self.name)
 
     def _is_repeated(self, message: Publish) -> bool:
         """Whether the broker sent again what is in the log and could not be acknowledged.

@@ -377,7 +377,9 @@ def test_profiles_that_take_the_same_topics_are_refused() -> None:
 
 def test_the_password_is_not_shown() -> None:
     """Neither the configuration nor the address prints the password."""
-    config = MqttSourceConfig.model_validate({"username": "me", "password": "hush", "profiles": [STANDARD]})
+    config = MqttSourceConfig.model_validate(
+        {"host": "b", "username": "me", "password": "hush", "profiles": [STANDARD]}
+    )
 
     assert "hush" not in f"{config!r} {config.address!r}"
     assert config.address.password == "hush"
