@@ -16,6 +16,7 @@ CounterName = Literal[
     "headrace_dead_letters_total",
     "headrace_fetch_rebuilds_total",
     "headrace_intake_records_total",
+    "headrace_unknown_topics_total",
     "headrace_loop_blocked_seconds_total",
     "headrace_loop_blocked_total",
     "headrace_quarantined_total",
@@ -118,6 +119,9 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
 METRICS: Mapping[MetricName, Metric] = {
     # What goes in
     "headrace_intake_records_total": Metric("counter", "Messages appended to `telemetry.raw` by sources here."),
+    "headrace_unknown_topics_total": Metric(
+        "counter", "Of these, messages on topics that no topic profile takes; ingest dead-letters them."
+    ),
     "headrace_intake_append_seconds": Metric("histogram", "Seconds until an append was durable."),
     # Agents
     "headrace_records_read_total": Metric(

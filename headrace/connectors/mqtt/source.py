@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
-from typing import Self
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from headrace.connectors.mqtt.connection import BrokerAddress, MqttConnection
 from headrace.connectors.mqtt.packets import Publish
-from headrace.connectors.topic_profile import Route, TopicProfile, TopicRoutes
+from headrace.connectors.routed_intake import RoutedIntake
+from headrace.connectors.topic_profile import TopicProfiles
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected
 from headrace.engine.intake import MessageIntake
+from headrace.engine.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -46,19 +47,9 @@ class MqttSourceConfig(BaseModel):
     username: str | None = None
     password: SecretStr | None = None
     client_id: str = Field(default="headrace", min_length=1, max_length=128)
-    profiles: tuple[TopicProfile, ...] = Field(min_length=1)
+    profiles: TopicProfiles
     linger: float = Field(default=0.015, ge=0, le=1)
     max_batch: int = Field(default=2000, ge=1, le=50_000)
-
-    @model_validator(mode="after")
-    def _check_profiles(self) -> Self:
-        for place, profile in enumerate(self.profiles):
-            for other in self.profiles[place + 1 :]:
-                if profile.name == other.name:
-                    raise ValueError(f"two profiles are named {profile.name}")
-                if profile.overlaps(other):
-                    raise ValueError(f"profiles {profile.name} and {other.name} take the same topics")
-        return self
 
     @property
     def address(self) -> BrokerAddress:
@@ -74,7 +65,7 @@ class MqttStatistics:
     Args:
         received: messages that came, repeats included.
         appended: messages put into the log.
-        unmatched: messages on topics that no profile takes; acknowledged and dropped.
+        unmatched: of these, messages on topics that no profile takes.
         repeated: redeliveries of messages already appended; acknowledged and dropped.
         reconnects: connections lost.
     """
@@ -84,15 +75,6 @@ class MqttStatistics:
     unmatched: int
     repeated: int
     reconnects: int
-
-
-@dataclass(slots=True)
-class _Columns:
-    """Messages of one profile, as `append` takes them."""
-
-    device_ids: list[bytes] = field(default_factory=list)
-    payloads: list[bytes] = field(default_factory=list)
-    topics: list[bytes] = field(default_factory=list)
 
 
 class MqttSource:
@@ -105,17 +87,22 @@ class MqttSource:
         config: broker, topics, batches.
         intake: appends; `headrace.engine.intake.Intake`.
         clock: for waiting.
+        metrics: told of unknown topics.
         random: jitter of the backoff.
     """
 
     def __init__(
-        self, config: MqttSourceConfig, intake: MessageIntake, clock: Clock, random: Random | None = None
+        self,
+        config: MqttSourceConfig,
+        intake: MessageIntake,
+        clock: Clock,
+        random: Random | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._config = config
-        self._intake = intake
+        self._intake = RoutedIntake(intake, config.profiles, metrics)
         self._clock = clock
         self._random = random or Random()
-        self._routes = TopicRoutes(config.profiles)
         self._connection: MqttConnection | None = None
         self._waiting: list[tuple[MqttConnection, Publish]] = []
         self._waiting_bytes = 0
@@ -124,11 +111,11 @@ class MqttSource:
         self._stopping = False
         # Appended, but their connection was gone before the PUBACK; by packet id. The broker sends them again.
         self._in_doubt: dict[int, Publish] = {}
-        self._received = self._appended = self._unmatched = self._repeated = self._reconnects = 0
+        self._received = self._appended = self._repeated = self._reconnects = 0
 
     def statistics(self) -> MqttStatistics:
         """A snapshot of the counters."""
-        return MqttStatistics(self._received, self._appended, self._unmatched, self._repeated, self._reconnects)
+        return MqttStatistics(self._received, self._appended, self._intake.unknown, self._repeated, self._reconnects)
 
     async def wait_subscribed(self) -> None:
         """Wait until the broker has the subscriptions: what is published from now on is kept for us."""
@@ -230,26 +217,16 @@ class MqttSource:
 
     async def _append(self, batch: list[tuple[MqttConnection, Publish]]) -> None:
         """Append a batch, then acknowledge it in the order it came (MQTT 4.6)."""
-        columns_of: dict[TopicProfile, _Columns] = {}
+        fresh: list[Publish] = []
         for connection, message in batch:
-            route = self._routes.find(message.topic)
-            if route is None:
-                self._drop_unmatched(message)
-            elif self._is_repeated(message):
+            if self._is_repeated(message):
                 self._repeated += 1
             else:
-                self._sort_in(columns_of, route, message)
+                fresh.append(message)
                 if connection.closed and message.packet_id:
                     self._in_doubt[message.packet_id] = message
-        for profile, columns in columns_of.items():
-            await self._intake.append(
-                columns.device_ids,
-                columns.payloads,
-                device_type=profile.device_type,
-                profile=profile.name,
-                sources=columns.topics,
-            )
-            self._appended += len(columns.payloads)
+        await self._intake.append([message.topic for message in fresh], [message.payload for message in fresh])
+        self._appended += len(fresh)
         packet_ids: dict[MqttConnection, list[int]] = {}
         for connection, message in batch:
             if connection.closed and message.packet_id:
@@ -266,15 +243,3 @@ class MqttSource:
         """
         doubted = self._in_doubt.pop(message.packet_id, None) if message.packet_id else None
         return doubted is not None and message.duplicate and doubted[:2] == message[:2]
-
-    def _drop_unmatched(self, message: Publish) -> None:
-        if not self._unmatched:
-            log.warning("mqtt_unmatched_topic", topic=message.topic.decode(errors="replace"))
-        self._unmatched += 1
-
-    @staticmethod
-    def _sort_in(columns_of: dict[TopicProfile, _Columns], route: Route, message: Publish) -> None:
-        columns = columns_of.setdefault(route.profile, _Columns())
-        columns.device_ids.append(route.device_id)
-        columns.payloads.append(message.payload)
-        columns.topics.append(message.topic)

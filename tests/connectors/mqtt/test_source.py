@@ -18,7 +18,7 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError, Disconnected, LogError
 from tests.conftest import Require
 
-STANDARD = TopicProfile(name="standard", topic_filter="dt/devices/+/telemetry", device_type="environmental")
+STANDARD = TopicProfile(name="standard", topic="dt/devices/{device}/telemetry", device_type="environmental")
 
 
 class RecordingIntake:
@@ -254,21 +254,22 @@ async def test_a_broken_connection_loses_nothing(address: BrokerAddress, intake:
     assert running.source.statistics().reconnects >= 1
 
 
-async def test_messages_without_a_profile_are_counted_and_acknowledged(
+async def test_messages_without_a_profile_are_appended_and_counted(
     address: BrokerAddress, intake: RecordingIntake
 ) -> None:
-    """An empty device id reaches no log; it is logged once, and the broker does not send it again."""
+    """An empty device id is nobody's message; it is logged once, and the broker does not send it again."""
     with structlog.testing.capture_logs() as logs:
         async with Running(address, intake) as running:
             await publish(address, [b"1", b"2"], topic="dt/devices//telemetry")
             await publish(address, [b"3"])
-            await until(lambda: running.source.statistics().received == 3 and len(intake.messages) == 1)
+            await until(lambda: running.source.statistics().received == 3 and len(intake.messages) == 3)
     async with Running(address, intake) as again:
         await publish(address, [b"4"])
-        await until(lambda: len(intake.messages) == 2)
+        await until(lambda: len(intake.messages) == 4)
 
+    assert [message[0] for message in intake.messages] == [b"?", b"?", b"a", b"a"]
     assert running.source.statistics().unmatched == 2
-    assert [entry["event"] for entry in logs] == ["mqtt_unmatched_topic"]
+    assert [entry["event"] for entry in logs] == ["unknown_topic"]
     assert again.source.statistics().received == 1
 
 
@@ -369,7 +370,7 @@ async def test_publishing_to_a_dead_broker_raises(broker: EmbeddedBroker) -> Non
 
 def test_profiles_that_take_the_same_topics_are_refused() -> None:
     """Overlapping filters would deliver a message twice; the mistake is found in the configuration."""
-    other = TopicProfile(name="other", topic_filter="dt/+/roof/telemetry", device_type="environmental")
+    other = TopicProfile(name="other", topic="dt/{device}/roof/telemetry", device_type="environmental")
 
     with pytest.raises(ValidationError, match="standard and other take the same topics"):
         MqttSourceConfig(profiles=(STANDARD, other))
