@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from headrace.agents.decode import Reasons, decode
 from headrace.agents.enrich import Enrich, EnrichField, Entry
 from headrace.agents.exact_path import Limits
-from headrace.agents.identify import DeviceIds
+from headrace.agents.identify import DeviceIds, refuse_unknown_topics
 from headrace.agents.ingest_outputs import Group, appended_types, conflicts_of, readings_of
 from headrace.agents.read_payloads import PayloadReader
 from headrace.agents.strangers import Strangers, label
@@ -118,6 +118,7 @@ class Ingest:
             reasons: gets an entry for each message that is refused.
         """
         _refuse_cut(batch.records, reasons)
+        refuse_unknown_topics(batch.records, reasons)
         nameless: Reasons = {}
         device_ids = self._device_ids.read(batch.records.keys, nameless)
         for place, reason in nameless.items():

@@ -12,7 +12,7 @@ from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.connectors.mqtt.publisher import MqttPublisher
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.source import MqttSource
-from headrace.connectors.mqtt.topic_intake import ProfileIntake
+from headrace.connectors.routed_intake import RoutedIntake
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected
@@ -72,8 +72,8 @@ async def mqtt_path(folder: Path, clock: Clock, intake: Intake, device_type: str
     try:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(broker.wait_stopped())
-            profile = TopicProfile(name="devices", topic_filter="dt/devices/+/telemetry", device_type=device_type)
-            routed = ProfileIntake(intake, [profile])
+            profile = TopicProfile(name="devices", topic="dt/devices/{device}/telemetry", device_type=device_type)
+            routed = RoutedIntake(intake, [profile])
             source = MqttSource(_source_settings(address), [profile.topic_filter], routed, clock)
             stop = asyncio.Event()
             receiving = group.create_task(source.run(stop))

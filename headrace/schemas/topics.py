@@ -34,6 +34,10 @@ DEVICE_TYPE = "device-type"
 PAYLOAD_BYTES = "payload-bytes"
 #: Device id of a message that names none; ingest refuses it.
 NO_DEVICE = "?"
+#: Longest device id, characters.
+MAX_DEVICE_ID = 256
+#: Name of the topic profile of a message whose topic no profile takes.
+NO_PROFILE = ""
 
 #: Of a dead letter that was sent back: as of when replicated tables are asked about it, ms since 1970 UTC. Its append
 #: time is that of the first time.
