@@ -115,7 +115,11 @@ class Intake:
     @staticmethod
     def topic_specs(partitions: int) -> list[TopicSpec]:
         """The topics an intake needs."""
-        return [TopicSpec(topics.RAW, partitions), TopicSpec(SOURCE_POSITIONS, 1, compacted=True)]
+        return [
+            TopicSpec(topics.RAW, partitions),
+            TopicSpec(topics.RAW_PRIORITY, partitions),
+            TopicSpec(SOURCE_POSITIONS, 1, compacted=True),
+        ]
 
 
 def tally(timestamps: Sequence[int], device_type: str) -> dict[Tally, int]:

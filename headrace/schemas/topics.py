@@ -2,6 +2,9 @@
 
 RAW = "telemetry.raw"
 READINGS = "telemetry.readings"
+#: Copies of what is an alarm, and of the readings made of them: nothing else stands before them there.
+RAW_PRIORITY = "telemetry.raw.priority"
+READINGS_PRIORITY = "telemetry.readings.priority"
 ROLLUPS = "telemetry.rollups"
 ANOMALIES = "telemetry.anomalies"
 LATE = "telemetry.late"
@@ -14,7 +17,10 @@ RULES = "rules"
 DEVICES = "registry.devices"
 
 #: What the agents write; partitioned by device like `RAW`.
-OUTPUTS = (READINGS, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)
+OUTPUTS = (READINGS, READINGS_PRIORITY, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)
+
+#: The priority lane: what comes here overtakes everything else.
+PRIORITY = frozenset({RAW_PRIORITY, READINGS_PRIORITY})
 
 #: Id given to a message when it was accepted; carried from the source to the sink and into every log line.
 MESSAGE_ID = "message-id"
