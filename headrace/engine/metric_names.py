@@ -16,6 +16,10 @@ CounterName = Literal[
     "headrace_dead_letters_total",
     "headrace_fetch_rebuilds_total",
     "headrace_intake_records_total",
+    "headrace_kinesis_failures_total",
+    "headrace_kinesis_oversized_total",
+    "headrace_kinesis_records_total",
+    "headrace_kinesis_retries_total",
     "headrace_loop_blocked_seconds_total",
     "headrace_loop_blocked_total",
     "headrace_quarantined_total",
@@ -58,6 +62,7 @@ HistogramName = Literal[
     "headrace_agent_batch_seconds",
     "headrace_commit_seconds",
     "headrace_intake_append_seconds",
+    "headrace_kinesis_append_seconds",
     "headrace_restore_seconds",
     "headrace_sink_write_seconds",
 ]
@@ -127,6 +132,17 @@ METRICS: Mapping[MetricName, Metric] = {
     # What goes in
     "headrace_intake_records_total": Metric("counter", "Messages appended to `telemetry.raw` by sources here."),
     "headrace_intake_append_seconds": Metric("histogram", "Seconds until an append was durable."),
+    "headrace_kinesis_records_total": Metric(
+        "counter", "Messages that Kinesis confirmed, where the bridge leads there."
+    ),
+    "headrace_kinesis_append_seconds": Metric("histogram", "Seconds until all messages of an append were confirmed."),
+    "headrace_kinesis_retries_total": Metric(
+        "counter", "Records sent again; `refused`: Kinesis did not take them, `failed`: no answer.", ("reason",)
+    ),
+    "headrace_kinesis_failures_total": Metric("counter", "Requests to Kinesis without a usable answer."),
+    "headrace_kinesis_oversized_total": Metric(
+        "counter", "Payloads larger than a record may be; a notice with their beginning was put instead."
+    ),
     # Sources
     "headrace_source_appended_total": Metric("counter", "Messages of a source that the log took.", ("source",)),
     "headrace_source_repeated_total": Metric(

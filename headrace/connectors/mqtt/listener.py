@@ -244,11 +244,6 @@ class MqttListener:
             self._detach(session)
         self._connections.pop(connection, None)
 
-    def hold(self, connection: ServerConnection) -> None:
-        """Read nothing of it until there is room again."""
-        connection.pause()
-        self._held[connection] = None
-
     def count_refusal(self, error: BadPacket) -> None:
         """Something was refused."""
         self._refused += 1
@@ -446,6 +441,9 @@ class MqttListener:
     def put(self, connection: ServerConnection, message: Publish, is_command: bool) -> None:
         """A client has sent this; it is acknowledged when it is in the log."""
         self._put(_Message(connection, message, is_command))
+        if self._inflow.full:
+            connection.pause()
+            self._held[connection] = None
 
     def _put(self, message: _Message) -> None:
         self._received += 1
