@@ -125,7 +125,10 @@ class MqttConnection(asyncio.Protocol):
         except ssl.SSLError as error:
             raise tls_error(str(address), error) from error
         except (OSError, TimeoutError) as error:
-            raise Disconnected(f"{address} cannot be reached: {error}") from error
+            hint = (
+                "; does it speak TLS on this port?" if address.tls and isinstance(error, ConnectionResetError) else ""
+            )
+            raise Disconnected(f"{address} cannot be reached: {error}{hint}") from error
         password = None if address.password is None else address.password.encode()
         client_id, version, clean, keepalive, properties = login
         hello = Connect(client_id, version, clean, keepalive, address.username, password, None, properties)
