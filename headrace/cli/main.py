@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "headrace.cli.demo",
     "devices": "headrace.cli.devices",
     "dlq": "headrace.cli.dlq",
+    "explain": "headrace.cli.explain",
     "new": "headrace.cli.new",
     "replay": "headrace.cli.replay",
     "tables": "headrace.cli.tables",

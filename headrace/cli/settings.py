@@ -10,6 +10,7 @@ from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
+from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.monitor import MonitorSettings
@@ -155,6 +156,7 @@ class Settings(LayeredSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     device_types: Path | None = Field(None, description="folder with device type files of your own")
     agents: Path | None = Field(None, description="folder with agents of your own; `headrace_agents` if that is there")
+    profiles: TopicProfiles = Field(SHIPPED, description="MQTT topics that are taken; replace the shipped ones")
     log: LogSettings = LogSettings()
     kafka: KafkaSettings = KafkaSettings()
     runtime: RuntimeSettings = RuntimeSettings()
