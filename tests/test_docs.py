@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from headrace.cli.settings import Settings
+from headrace.connectors.topic_profile import SHIPPED, TopicProfile, TopicProfiles
 from headrace.engine import dead_letters
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.database import MEMORY
@@ -57,6 +58,8 @@ def shown(default: object) -> str:
     """A default as the page writes it."""
     if default is None:
         return "none"
+    if isinstance(default, tuple) and default and isinstance(default[0], TopicProfile):
+        return f"`{[profile.name for profile in default]}`"
     return f"`{list(default) if isinstance(default, tuple) else default}`"
 
 
@@ -65,7 +68,8 @@ def test_every_setting_is_on_the_page(key: str, default: object) -> None:
     """With its environment variable and its default, and in the example file."""
     variable = f"HEADRACE_{key.upper().replace('.', '__')}"
     assert f"| `{key}` | `{variable}` | {shown(default)} |" in PAGE
-    assert re.search(rf"^(# )?{key.rpartition('.')[2]} = ", DEFAULTS, re.MULTILINE)
+    name = key.rpartition(".")[2]
+    assert re.search(rf"^(# )?{name} = |^\[\[{name}\]\]$", DEFAULTS, re.MULTILINE)
 
 
 def test_page_has_no_setting_that_is_gone() -> None:
@@ -82,6 +86,15 @@ def test_example_rule_is_one(tmp_path: Path) -> None:
     """The rule on the page can be loaded."""
     (tmp_path / "rules.toml").write_text(RULE)
     assert [rule.rule_id for rule in load_rules(tmp_path / "rules.toml")] == ["freezing"]
+
+
+def test_profiles_of_the_guide_are_right() -> None:
+    """Those it calls shipped are, and its example goes together."""
+    page = (ROOT / "docs" / "guides" / "topic-profiles.md").read_text()
+    shipped, alarms = [tomllib.loads(block)["profiles"] for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+
+    assert TypeAdapter(TopicProfiles).validate_python(shipped) == SHIPPED
+    assert len(TypeAdapter(TopicProfiles).validate_python(alarms)) == 2
 
 
 def test_every_header_of_a_dead_letter_is_explained() -> None:

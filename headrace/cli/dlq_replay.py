@@ -18,6 +18,7 @@ from headrace.cli.moments import iso_ms
 from headrace.cli.opened_log import OpenedLog, opened_log
 from headrace.cli.running import consoles, stop_on_signals
 from headrace.cli.settings import Settings
+from headrace.connectors.reroute import Reroute
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
 from headrace.engine.dead_letter_reader import DeadLetter, LetterId, Selection, fetch, find, letter_of
@@ -113,7 +114,7 @@ class DlqReplay:
             before = await redriven(opened.log)
             await forget_dropped(turn, before)
             left = [letter for letter in found.letters if self._again or letter.id not in before]
-            redrive = Redrive(turn, self._clock, left, before)
+            redrive = Redrive(turn, self._clock, left, before, Reroute(self._settings.profiles))
             showing = asyncio.create_task(self._show_progress(redrive, len(left), screen))
             try:
                 await redrive.run(stop_on_signals())

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "headrace.cli.demo",
     "devices": "headrace.cli.devices",
     "dlq": "headrace.cli.dlq",
+    "explain": "headrace.cli.explain",
     "new": "headrace.cli.new",
     "passwd": "headrace.cli.passwd",
     "replay": "headrace.cli.replay",

@@ -13,6 +13,7 @@ from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.monitor import MonitorSettings
@@ -164,6 +165,7 @@ class Settings(LayeredSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     device_types: Path | None = Field(None, description="folder with device type files of your own")
     agents: Path | None = Field(None, description="folder with agents of your own; `headrace_agents` if that is there")
+    profiles: TopicProfiles = Field(SHIPPED, description="MQTT topics that are taken; replace the shipped ones")
     log: LogSettings = LogSettings()
     kafka: KafkaSettings = KafkaSettings()
     bridge: BridgeSettings = BridgeSettings()

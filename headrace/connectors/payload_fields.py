@@ -1,11 +1,14 @@
 """What a topic profile must know of a payload before the append: its device id, and whether it is an alarm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
 from headrace.connectors.topic_profile import Alarm
 from headrace.schemas.topics import MAX_DEVICE_ID
+
+_SCALARS = (str, bool, int, float)
 
 
 class PayloadFields:
@@ -33,7 +36,7 @@ class PayloadFields:
         self._device = [attributes[name] for name in device_fields]
         self._status = attributes[status] if status else None
         self._always = alarm is not None and status is None
-        self._values = {_exact(value) for value in alarm.values} if alarm else set()
+        self._values = {each for value in alarm.values for each in _exact(value)} if alarm else set()
 
     def read(self, payload: bytes) -> tuple[bytes, bool]:
         """The device id, empty if there is none in the payload or none was asked for, and whether it is an alarm."""
@@ -41,22 +44,26 @@ class PayloadFields:
             return b"", self._always
         try:
             document = self._decode(payload)
-            device_id = self._device_id(document).encode()
+            device_id = self._device_id(document)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return b"", self._always
         if self._always or not self._status:
             return device_id, self._always
         value = getattr(document, self._status)
-        return device_id, isinstance(value, str | bool | int | float) and _exact(value) in self._values
+        return device_id, isinstance(value, _SCALARS) and (type(value), value) in self._values
 
-    def _device_id(self, document: object) -> str:
+    def _device_id(self, document: object) -> bytes:
         for attribute in self._device:
             value = getattr(document, attribute)
             if value and isinstance(value, str):
-                return value[: MAX_DEVICE_ID + 1]  # ingest refuses it as too long all the same
-        return ""
+                return value[: MAX_DEVICE_ID + 1].encode()  # ingest refuses it as too long all the same
+        return b""
 
 
-def _exact(value: str | float) -> tuple[bool, str | float]:
-    """Python says that 1 is True; JSON does not."""
-    return isinstance(value, bool), value
+def _exact(value: Any) -> Iterator[tuple[type, Any]]:
+    """Python says that 1 is True, JSON does not; that 1 is 1.0 both say."""
+    yield type(value), value
+    if type(value) is int:
+        yield float, value
+    if type(value) is float:
+        yield int, value

@@ -6,7 +6,7 @@ import structlog
 
 from headrace.connectors.payload_fields import PayloadFields
 from headrace.connectors.topic_profile import TopicProfile
-from headrace.connectors.topic_routes import MAX_TOPIC_BYTES, TopicRoutes
+from headrace.connectors.topic_routes import MAX_TOPIC_BYTES, UNKNOWN, TopicRoutes
 from headrace.engine.intake import MessageIntake
 from headrace.engine.metrics import Metrics
 from headrace.schemas.topics import NO_DEVICE, NO_PROFILE
@@ -39,7 +39,7 @@ class RoutedIntake:
 
     def takes(self, topic: bytes) -> bool:
         """Whether some profile takes the topic."""
-        return self._routes.find([topic])[0].profile != NO_PROFILE
+        return self._routes.find([topic])[0] is not UNKNOWN
 
     async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
         """Append a message per topic; when this returns they are in the log for good.

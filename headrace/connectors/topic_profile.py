@@ -1,11 +1,14 @@
 """Topic profiles: which MQTT topics are taken, whose messages those carry, how they are read, and what is an alarm."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from headrace.engine.errors import ConfigError
+from headrace.schemas.text import near
 
 DEVICE, TYPE = "{device}", "{type}"
 #: Levels that take any text.
@@ -148,13 +151,11 @@ class TopicProfile(BaseModel):
         return Found(device_id, device_type)
 
     def resembling(self, topic: str) -> str:
-        """The topic of this profile that is most like `topic`."""
-        given = topic.split("/")
-        levels = self.topic.split("/")
-        return "/".join(
-            given[place] if level in _ANY and place < len(given) and given[place] else level
-            for place, level in enumerate(levels)
-        )
+        """The topic of this profile that is most like `topic`; a placeholder stays where `topic` has nothing for it."""
+        said = dict(zip(self.topic.split("/"), topic.split("/"), strict=False))
+        if said.get(TYPE) not in self.device_types:
+            said.pop(TYPE, None)
+        return "/".join((level in _ANY and said.get(level)) or level for level in self.topic.split("/"))
 
     def overlaps(self, other: "TopicProfile") -> bool:
         """Whether some topic is of both profiles."""
@@ -168,6 +169,8 @@ class TopicProfile(BaseModel):
 
 
 def _check_together(profiles: tuple[TopicProfile, ...]) -> tuple[TopicProfile, ...]:
+    if not profiles:
+        raise ValueError("at least one is needed")
     wrong = []
     for one, two in combinations(profiles, 2):
         if one.name == two.name:
@@ -180,10 +183,27 @@ def _check_together(profiles: tuple[TopicProfile, ...]) -> tuple[TopicProfile, .
 
 
 #: Profiles that may be used together.
-TopicProfiles = Annotated[tuple[TopicProfile, ...], Field(min_length=1), AfterValidator(_check_together)]
+TopicProfiles = Annotated[tuple[TopicProfile, ...], AfterValidator(_check_together)]
+
+
+def check_device_types(profiles: Sequence[TopicProfile], known: Collection[str]) -> None:
+    """Check that the device types that profiles name are among these.
+
+    Raises:
+        ConfigError: all that are not.
+    """
+    wrong = [
+        f"profile {profile.name}: device type {name!r} is unknown{near(name, known)}"
+        for profile in profiles
+        for name in profile.device_types or [profile.device_type]
+        if name not in known
+    ]
+    if wrong:
+        raise ConfigError(*wrong)
+
 
 #: Used where nobody says otherwise.
-SHIPPED: Sequence[TopicProfile] = (
+SHIPPED: tuple[TopicProfile, ...] = (
     TopicProfile(name="devices", topic="dt/devices/{device}/telemetry", device_type="environmental"),
     TopicProfile(name="collector", topic="iot/data", device_type="collector", device_field=("device_id",)),
 )

@@ -1,7 +1,7 @@
 """Sends dead letters back to where they came from: in the order in which they were first, each once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -139,11 +139,18 @@ class Redrive:
         clock: for the notes.
         letters: those of a `Plan`.
         before: `redriven`, as it was when the turn began.
+        repair: what a message goes back to `telemetry.raw` as; as it was if left out.
     """
 
     def __init__(
-        self, turn: Turn, clock: Clock, letters: Sequence[DeadLetter], before: Mapping[LetterId, Note]
+        self,
+        turn: Turn,
+        clock: Clock,
+        letters: Sequence[DeadLetter],
+        before: Mapping[LetterId, Note],
+        repair: Callable[[Record], Record] | None = None,
     ) -> None:
+        self._repair = repair
         self._turn = turn
         self._clock = clock
         self._letters = letters
@@ -172,21 +179,24 @@ class Redrive:
         notes: dict[bytes, bytes | None] = {}
         now = self._clock.now_ms()
         for letter in chunk:
-            target = self._target(letter)
-            by_target.setdefault(target, []).append(_restored(found[letter.id], letter.id, now + AHEAD_MS))
+            record = _restored(found[letter.id], letter.id, now + AHEAD_MS)
+            if self._repair is not None and letter.origin.topic == topics.RAW:
+                record = self._repair(record)
+            target = self._target(letter, record.key)
+            by_target.setdefault(target, []).append(record)
             before = self._before.get(letter.id)
             note = Note(1 + (before.times if before else 0), now, target.topic, target.partition)
             notes[str(letter.id).encode()] = _encode_note(note)
         await self._turn.commit([_append(target, records) for target, records in by_target.items()], notes)
 
-    def _target(self, letter: DeadLetter) -> TopicPartition:
+    def _target(self, letter: DeadLetter, key: bytes | None) -> TopicPartition:
         """The partition of its key; the topic may have other partitions now. Without a key, the one where it was."""
         topic, partition, _ = letter.origin
         partitioner = self._partitioners.get(topic)
         if partitioner is None:
             partitioner = self._partitioners[topic] = Partitioner(self._turn.log.partitions(topic))
-        if letter.key is not None:
-            return TopicPartition(topic, partitioner.partition(letter.key))
+        if key is not None:
+            return TopicPartition(topic, partitioner.partition(key))
         return TopicPartition(topic, partition if 0 <= partition < partitioner.partitions else 0)
 
 

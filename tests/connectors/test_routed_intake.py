@@ -149,6 +149,14 @@ async def test_what_was_not_appended_is_not_counted() -> None:
     assert logs == []
 
 
+def test_which_topics_are_taken() -> None:
+    """The intake says it, for whoever must know before there is a message."""
+    routed = RoutedIntake(FullIntake(), SHIPPED)
+
+    assert routed.takes(b"dt/devices/d/telemetry")
+    assert not routed.takes(b"dt/devices//telemetry")
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers and long topics are not remembered, and what is known starts over at the limit."""
     monkeypatch.setattr(topic_routes, "MAX_CACHED_TOPICS", 10)

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from headrace.connectors.topic_profile import SHIPPED, Found, TopicProfile, TopicProfiles
+from headrace.connectors.topic_profile import SHIPPED, Found, TopicProfile, TopicProfiles, check_device_types
 from headrace.engine.config import mistakes
+from headrace.engine.errors import ConfigError
 
 
 def profile(topic: str, **more: Any) -> TopicProfile:
@@ -116,6 +117,30 @@ def test_profiles_must_go_together() -> None:
     (told,) = mistakes(caught.value, "x.toml")
     assert told.count("two profiles are named standard") == 1
     assert told.count("take the same topics") == 3
+
+
+def test_no_profile_is_a_mistake() -> None:
+    """Somebody who lists none takes nothing, which nobody means; one bad table is told alone."""
+    with pytest.raises(ValidationError, match="at least one is needed"):
+        TypeAdapter(TopicProfiles).validate_python([])
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(TopicProfiles).validate_python([{"name": "x", "topic": "x", "device_type": "tilt", "qos": 1}])
+
+    assert mistakes(caught.value, "x.toml") == ["x.toml: 0.qos: Extra inputs are not permitted"]
+
+
+def test_device_types_must_be_known() -> None:
+    """Those that are not are all named, with what was probably meant."""
+    typed = profile("plant/{type}/{device}", device_type="", device_types=["tilt", "metre"])
+
+    with pytest.raises(ConfigError) as caught:
+        check_device_types([*SHIPPED, typed], ["environmental", "meter"])
+
+    assert caught.value.mistakes == (
+        "profile collector: device type 'collector' is unknown",
+        "profile standard: device type 'tilt' is unknown",
+        "profile standard: device type 'metre' is unknown; did you mean 'meter'?",
+    )
 
 
 def test_the_likeliest_topic() -> None:

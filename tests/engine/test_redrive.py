@@ -74,6 +74,20 @@ async def records(log: EmbeddedLog, topic: str, partition: int) -> list[Record]:
     return found
 
 
+async def test_what_was_repaired_goes_where_it_belongs_now(log: EmbeddedLog) -> None:
+    """A message that got a device goes to that device's partition, with what else was repaired."""
+    await refuse(log, [b"0"], [0], key=b"?")
+    found = await planned(log)
+
+    async with take_turn(log, "test", REDRIVES) as turn:
+        await Redrive(
+            turn, ManualClock(NOW), found.letters, {}, lambda record: record._replace(key=KEYS[1], value=b"repaired")
+        ).run(asyncio.Event())
+
+    assert [(record.key, record.value) for record in await records(log, topics.RAW, 1)] == [(KEYS[1], b"repaired")]
+    assert await records(log, topics.RAW, 0) == []
+
+
 class CrashingTurn(Turn):
     """A turn whose process dies before its third commit."""
 

@@ -1,0 +1,94 @@
+"""`headrace explain`."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.cli.conftest import Headrace
+
+TILT = """
+[[profiles]]
+name = "slopes"
+topic = "tilt/{device}"
+device_type = "tilt"
+alarm = { field = "status", values = ["alarm", "critical"] }
+"""
+HOT = '{"timestamp": 1750000000000, "temp": 45, "firmware": "1.2"}'
+
+
+@pytest.fixture
+def tilt(tmp_path: Path) -> Path:
+    """Settings with a profile that knows alarms."""
+    file = tmp_path / "tilt.toml"
+    file.write_text(TILT)
+    return file
+
+
+def test_the_route_of_a_message(headrace: Headrace) -> None:
+    """Where it goes, what becomes of it, and the rules that hold."""
+    told = orjson.loads(headrace("explain", "dt/devices/roof-7/telemetry", HOT, "--json").stdout)
+    shown = headrace("explain", "dt/devices/roof-7/telemetry", HOT).stdout.decode()
+
+    assert {name: told[name] for name in ("profile", "device", "device_type", "lane", "partition", "partitions")} == {
+        **{"profile": "devices", "device": "roof-7", "device_type": "environmental"},
+        **{"lane": "normal", "partition": 0, "partitions": 4},
+    }
+    assert told["goes_to"] == ["telemetry.raw", "telemetry.readings"]
+    assert told["reading"]["measures"] == {"temperature": 45}
+    assert told["reading"]["extra"] == {"firmware": "1.2"}
+    assert [rule["rule_id"] for rule in told["rules"]] == ["overheating"]
+    for part in (
+        "in the topic",
+        "temperature 45",
+        "degC",
+        "unknown field, kept in extra",
+        "overheating: temperature > 40",
+    ):
+        assert part in shown
+
+
+def test_an_unknown_topic(headrace: Headrace) -> None:
+    """It says what was probably meant, and where the message ends."""
+    told = orjson.loads(headrace("explain", "dt/device/roof-7/telemetry", HOT, "--json").stdout)
+
+    assert (told["profile"], told["device"], told["device_type"], told["reading"]) == (None, None, None, None)
+    assert told["profile_why"].endswith("; did you mean 'dt/devices/roof-7/telemetry'?")
+    assert told["dead_letter"] == "no topic profile takes the topic 'dt/device/roof-7/telemetry'"
+    assert told["goes_to"] == ["telemetry.raw", "telemetry.dlq"]
+
+
+def test_the_lane_of_an_alarm(headrace: Headrace, tilt: Path) -> None:
+    """Both lanes of an alarm, and why it is one."""
+    row = '{"timestamp": 1750000000000, "tilt_angle": 4.1, "status": "%s"}'
+    alarm, normal = [
+        orjson.loads(headrace("explain", "tilt/wall-3", row % status, "--json", "--config", tilt).stdout)
+        for status in ("critical", "normal")
+    ]
+
+    assert (alarm["lane"], alarm["lane_why"]) == ("priority", 'status in the payload is one of "alarm", "critical"')
+    assert alarm["goes_to"][2:] == ["telemetry.raw.priority", "telemetry.readings.priority"]
+    assert (normal["lane"], normal["lane_why"]) == ("normal", 'status in the payload is none of "alarm", "critical"')
+    assert normal["goes_to"] == ["telemetry.raw", "telemetry.readings"]
+
+
+def test_the_payload_of_a_file(headrace: Headrace, tmp_path: Path) -> None:
+    """Bytes that no command line can hold come from a file."""
+    file = tmp_path / "payload"
+    file.write_bytes(b'{"device_id": "c-1", "note": "\xff"}')
+
+    told = orjson.loads(headrace("explain", "iot/data", f"@{file}", "--json").stdout)
+
+    assert told["device"] == "c-1"
+    assert told["dead_letter"].startswith("payload is not UTF-8")
+
+
+def test_every_mistake_of_the_configuration(headrace: Headrace, tilt: Path) -> None:
+    """All profiles are looked at, and device types must be there."""
+    tilt.write_text(TILT.replace("{device}", "{id}") + TILT.replace("status", "").replace("slopes", ""))
+    broken = headrace("explain", "tilt/wall-3", "{}", "--config", tilt, code=2).stderr
+    tilt.write_text(TILT.replace('"tilt"', '"tlt"'))
+    untyped = headrace("explain", "tilt/wall-3", "{}", "--config", tilt, code=2).stderr
+
+    assert [each in broken for each in ("profiles.0.topic", "profiles.1.name", "profiles.1.alarm.field")] == [True] * 3
+    assert "profile slopes: device type 'tlt' is unknown; did you mean 'tilt'?" in untyped
