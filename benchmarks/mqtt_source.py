@@ -24,7 +24,8 @@ from headrace.connectors.mqtt.codec.write import PINGREQ, write
 from headrace.connectors.mqtt.connection import BrokerAddress, Login, MqttConnection
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.source import MqttSource
-from headrace.connectors.mqtt.topic_intake import ProfileIntake, TopicIntake
+from headrace.connectors.mqtt.topic_intake import TopicIntake
+from headrace.connectors.routed_intake import RoutedIntake
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.log import EmbeddedLog
@@ -34,8 +35,8 @@ from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Log
 from tests.mosquitto import ANYBODY, Mosquitto
 
-PROFILE = TopicProfile(name="devices", topic_filter="dt/devices/+/telemetry", device_type="environmental")
-CLIENT = "headrace"
+PROFILE = TopicProfile(name="devices", topic="dt/devices/{device}/telemetry", device_type="environmental")
+FILTER, CLIENT = "dt/devices/+/telemetry", "headrace"
 PAYLOAD = b'{"timestamp": %d, "temp": 21.5, "humidity": 40.25, "co2": 512, "battery": 3.6}'
 DEVICES = 1000
 PARTITIONS = 4
@@ -61,7 +62,7 @@ class Counting:
 async def fill(address: BrokerAddress, total: int, qos: int) -> int:
     """Have the broker queue `total` messages for us; how many bytes it will send at least."""
     connection = await MqttConnection.open(address, Login(CLIENT, V3))
-    await connection.subscribe([Filter(PROFILE.topic_filter, qos)])
+    await connection.subscribe([Filter(FILTER, qos)])
     await connection.disconnect()
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(write(Connect("filler", V3), V3))
@@ -90,7 +91,7 @@ async def drain_source(address: BrokerAddress, total: int, qos: int, intake: Top
     """Our source, into an intake that counts."""
     counting, stop = Counting(intake), asyncio.Event()
     settings = MqttSettings(host=address.host, port=address.port, qos=qos, probe="")
-    source = MqttSource(settings, [PROFILE.topic_filter], counting, SystemClock())
+    source = MqttSource(settings, [FILTER], counting, SystemClock())
     running = asyncio.create_task(source.run(stop))
     while counting.count < total:
         await asyncio.sleep(0.002)
@@ -109,7 +110,7 @@ async def drain_aiomqtt(address: BrokerAddress, total: int, qos: int) -> None:
         protocol=aiomqtt.ProtocolVersion.V311,
     )
     async with client:
-        await client.subscribe(PROFILE.topic_filter, qos)
+        await client.subscribe(FILTER, qos)
         async for _ in client.messages:
             count += 1
             if count >= total:
@@ -140,7 +141,7 @@ async def drain_raw(address: BrokerAddress, size: int) -> None:
 
 async def drain_into(log: Log, address: BrokerAddress, total: int) -> None:
     """Our source at QoS 1 into a log: a message is acknowledged when it is durable."""
-    await drain_source(address, total, 1, ProfileIntake(Intake(log, SystemClock()), [PROFILE]))
+    await drain_source(address, total, 1, RoutedIntake(Intake(log, SystemClock()), [PROFILE]))
 
 
 async def run(variant: str, total: int, qos: int, folder: Path) -> dict[str, float]:

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 
 from headrace.agents.decode import Document, Reasons
-from headrace.schemas.topics import NO_DEVICE
+from headrace.engine.records import Records
+from headrace.schemas.topics import MAX_DEVICE_ID, NO_DEVICE, NO_PROFILE, PROFILE, SOURCE
 
-MAX_DEVICE_ID = 256
 #: Device ids remembered; at the limit the memory starts over. About 150 bytes each.
 MAX_REMEMBERED = 200_000
 
@@ -33,19 +33,48 @@ class DeviceIds:
         except UnicodeDecodeError:
             reasons.setdefault(place, "device id is not UTF-8")
             return ""
-        if device_id == NO_DEVICE:
-            reasons.setdefault(place, "the message names no device")
-            return ""
-        if not 1 <= len(device_id) <= MAX_DEVICE_ID:
-            reasons.setdefault(place, f"device id has {len(device_id)} characters; 1 to {MAX_DEVICE_ID} are allowed")
-            return ""
-        if not device_id.isprintable():
-            reasons.setdefault(place, f"device id {device_id!r} has characters that cannot be printed")
+        wrong = _mistake(device_id)
+        if wrong:
+            reasons.setdefault(place, wrong)
             return ""
         if len(self._known) >= MAX_REMEMBERED:
             self._known.clear()
         self._known[key] = device_id
         return device_id
+
+
+def _mistake(device_id: str) -> str:
+    """Why this is no device id; empty if it is one."""
+    if device_id == NO_DEVICE:
+        return "the message names no device"
+    if not device_id:
+        return "device id is empty"
+    if len(device_id) > MAX_DEVICE_ID:
+        return f"device id is longer than {MAX_DEVICE_ID} characters"
+    return "" if device_id.isprintable() else f"device id {device_id!r} has characters that cannot be printed"
+
+
+def refuse_unknown_topics(records: Records, reasons: Reasons) -> None:
+    """Refuse messages whose topic no topic profile takes.
+
+    Args:
+        records: raw messages.
+        reasons: gets an entry for each message that is refused.
+    """
+    profiles = records.headers.get(PROFILE)
+    if profiles is None or NO_PROFILE.encode() not in ([profiles] if isinstance(profiles, bytes) else profiles):
+        return
+    pairs = zip(records.header(PROFILE), records.header(SOURCE), strict=True)
+    for place, (profile, topic) in enumerate(pairs):
+        if profile == NO_PROFILE.encode():
+            reasons.setdefault(place, f"no topic profile takes the topic {_said(topic or b'')}")
+
+
+def _said(topic: bytes) -> str:
+    try:
+        return repr(topic.decode())
+    except UnicodeDecodeError:
+        return f"{topic!r}, which is not UTF-8"
 
 
 def check_identity(

@@ -29,8 +29,8 @@ from headrace.cli.settings import Settings
 from headrace.cli.workers import Workers
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.source import MqttSource
-from headrace.connectors.mqtt.topic_intake import ProfileIntake
-from headrace.connectors.topic_profile import TopicProfile
+from headrace.connectors.routed_intake import RoutedIntake
+from headrace.connectors.topic_profile import SHIPPED
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.log import EmbeddedLog
@@ -43,8 +43,6 @@ from headrace.engine.monitoring import Monitoring
 
 #: Seconds between two looks at the sources.
 INTERVAL = 0.5
-#: Profiles of topics that are taken.
-PROFILES = (TopicProfile(name="devices", topic_filter="dt/devices/+/telemetry", device_type="environmental"),)
 
 
 class Source(Protocol):
@@ -165,13 +163,13 @@ class Bridge:
         """The connectors that the configuration has; one line each."""
         intake = Intake(log, self._clock, monitoring.metrics)
         metrics, health = monitoring.metrics, monitoring.health
-        filters = [profile.topic_filter for profile in PROFILES]
+        filters = [profile.topic_filter for profile in SHIPPED]
         mqtt = self._mqtt()
         target = self._settings.log.url if self._data is None else self._data
         click.echo(
             f"bridge {mqtt.client_id}: {', '.join(filters)} from {mqtt.address} into {target}; Ctrl-C stops", err=True
         )
-        routed = ProfileIntake(intake, PROFILES)
+        routed = RoutedIntake(intake, SHIPPED, metrics)
         return [MqttSource(mqtt, filters, routed, self._clock, metrics=metrics, health=health)]
 
     def _mqtt(self) -> MqttSettings:

@@ -17,6 +17,7 @@ COMMANDS = {
     "devices": "headrace.cli.devices",
     "dlq": "headrace.cli.dlq",
     "new": "headrace.cli.new",
+    "passwd": "headrace.cli.passwd",
     "replay": "headrace.cli.replay",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",

@@ -11,6 +11,7 @@ from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
@@ -168,6 +169,7 @@ class Settings(LayeredSettings):
     bridge: BridgeSettings = BridgeSettings()
     kinesis: KinesisSettings = KinesisSettings()
     mqtt: MqttSettings = MqttSettings()
+    listener: ListenerConfig | None = None
     runtime: RuntimeSettings = RuntimeSettings()
     ingest: IngestConfig = IngestConfig()
     rollup: RollupSettings = RollupSettings()

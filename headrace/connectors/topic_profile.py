@@ -1,12 +1,57 @@
-"""Topic profiles: which MQTT topics are taken, where the device id stands in them, and which device type reads them."""
+"""Topic profiles: which MQTT topics are taken, whose messages those carry, how they are read, and what is an alarm."""
 
+import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import combinations
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-#: Topics remembered; at the limit the memory starts over. About 250 bytes each.
-MAX_CACHED_TOPICS = 200_000
+DEVICE, TYPE = "{device}", "{type}"
+#: Levels that take any text.
+_ANY = ("+", DEVICE, TYPE)
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+#: One, or a list of them.
+_Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
+
+
+class Alarm(BaseModel):
+    """Which messages of a profile are alarms: those whose field has one of these values, or without a field all.
+
+    Args:
+        field: of the payload, at its top level.
+        values: texts, numbers, true or false; compared exactly.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    field: str | None = Field(None, min_length=1)
+    values: Annotated[tuple[Any, ...], BeforeValidator(_listed)] = ()
+
+    @field_validator("values")
+    @classmethod
+    def _scalar(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not all(isinstance(each, str | bool | int | float) for each in values):
+            raise ValueError("must be texts, numbers, true or false")
+        return values
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.field is None) == bool(self.values):
+            raise ValueError("field and values belong together")
+        return self
+
+
+class Found(NamedTuple):
+    """What a topic says; None where it says nothing about it."""
+
+    device_id: str | None
+    device_type: str
 
 
 class TopicProfile(BaseModel):
@@ -14,39 +59,102 @@ class TopicProfile(BaseModel):
 
     Args:
         name: of the profile; goes into a header of every record.
-        topic_filter: MQTT filter; its first `+` is the device id.
+        topic: as devices publish to it, with `{device}` where the device id stands, `{type}` where its type does, and
+            MQTT's `+` and `#` for the rest.
         device_type: name of the device type that the payloads are read with.
+        device_types: instead of it with `{type}`: all that may stand there.
+        device_field: without `{device}`, the payload's field with the device id; of several the first that has a text.
+        alarm: which messages overtake the others: all (true), or by a field of the payload.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1)
-    topic_filter: str = Field(min_length=1)
-    device_type: str = Field(min_length=1)
+    name: str = Field(min_length=1, max_length=64)
+    topic: str = Field(min_length=1, max_length=1024)
+    device_type: str = ""
+    device_types: _Names = ()
+    device_field: _Names = ()
+    alarm: Alarm | None = None
 
-    @field_validator("topic_filter")
+    @field_validator("topic")
     @classmethod
-    def _check_filter(cls, value: str) -> str:
-        levels = value.split("/")
-        if "+" not in levels:
-            raise ValueError("needs a `+` level where the device id stands, as in dt/devices/+/telemetry")
-        if any("+" in level and level != "+" for level in levels):
-            raise ValueError("`+` must be a level of its own")
-        if "#" in value and (levels[-1] != "#" or value.count("#") > 1):
-            raise ValueError("`#` must be the last level, alone")
+    def _check_topic(cls, topic: str) -> str:
+        levels = topic.split("/")
+        wrong = []
+        for place, level in enumerate(levels):
+            if level in _ANY or (level == "#" and place == len(levels) - 1):
+                continue
+            if "#" in level:
+                wrong.append("`#` must be the last level, alone")
+            if "+" in level or any(each in level for each in (DEVICE, TYPE)):
+                wrong.append(f"{level}: +, {DEVICE} and {TYPE} must be a level of their own")
+            elif re.search(r"[{}]", level):
+                wrong.append(f"{level}: there are only {DEVICE} and {TYPE}")
+        wrong += [f"{each} stands there twice" for each in (DEVICE, TYPE) if levels.count(each) > 1]
+        if levels[0] == "$share":
+            wrong.append("leave $share and the group out")
+        if "\0" in topic:
+            wrong.append("must not contain U+0000")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return topic
+
+    @field_validator("alarm", mode="before")
+    @classmethod
+    def _read_alarm(cls, value: object) -> object:
+        if isinstance(value, bool):
+            return Alarm() if value else None
+        if not (value is None or isinstance(value, Alarm) or (isinstance(value, dict) and value)):
+            raise ValueError('write true, or { field = "status", values = ["alarm"] }')
         return value
 
-    def device_id(self, topic: str) -> str | None:
-        """The device id in `topic`; None if the topic is not of this profile."""
-        wanted, given = self.topic_filter.split("/"), topic.split("/")
+    @model_validator(mode="after")
+    def _check_places(self) -> Self:
+        levels = self.topic.split("/")
+        wrong = []
+        if DEVICE not in levels and not self.device_field:
+            wrong.append(f"put {DEVICE} into topic, or name the payload's field with the device id as device_field")
+        if DEVICE in levels and self.device_field:
+            wrong.append(f"the device id is {DEVICE} in topic, or in device_field, not both")
+        if TYPE not in levels and not (self.device_type and not self.device_types):
+            wrong.append(f"name the device_type that payloads are read with; device_types belongs to {TYPE} in topic")
+        if TYPE in levels and not (self.device_types and not self.device_type):
+            wrong.append(f"with {TYPE} in topic list the device_types that may stand there, instead of device_type")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @property
+    def topic_filter(self) -> str:
+        """What to subscribe to."""
+        return "/".join("+" if level in _ANY else level for level in self.topic.split("/"))
+
+    def find(self, topic: str) -> Found | None:
+        """What `topic` says; None if it is not of this profile, by MQTT's rules, or a place in it is empty."""
+        wanted, given = self.topic.split("/"), topic.split("/")
+        if topic.startswith("$") and wanted[0] != given[0]:
+            return None  # MQTT 4.7.2: a wildcard does not take the server's own topics
         if wanted[-1] == "#":
             wanted.pop()
-            given = given[: max(len(wanted), len(given[: len(wanted)]))]
+            given = given[: len(wanted)]
         if len(wanted) != len(given):
             return None
-        if any(level not in ("+", part) for level, part in zip(wanted, given, strict=True)):
+        if any(level != part and level not in _ANY for level, part in zip(wanted, given, strict=True)):
             return None
-        return given[wanted.index("+")]
+        said = dict(zip(wanted, given, strict=True))
+        device_id, device_type = said.get(DEVICE), said.get(TYPE, self.device_type)
+        if device_id == "" or (TYPE in said and device_type not in self.device_types):
+            return None
+        return Found(device_id, device_type)
+
+    def resembling(self, topic: str) -> str:
+        """The topic of this profile that is most like `topic`."""
+        given = topic.split("/")
+        levels = self.topic.split("/")
+        return "/".join(
+            given[place] if level in _ANY and place < len(given) and given[place] else level
+            for place, level in enumerate(levels)
+        )
 
     def overlaps(self, other: "TopicProfile") -> bool:
         """Whether some topic is of both profiles."""
@@ -59,42 +167,23 @@ class TopicProfile(BaseModel):
         return len(left) == len(right) or "#" in (left[len(right) :] or right[len(left) :])[:1]
 
 
-class Route(NamedTuple):
-    """Where a topic leads."""
+def _check_together(profiles: tuple[TopicProfile, ...]) -> tuple[TopicProfile, ...]:
+    wrong = []
+    for one, two in combinations(profiles, 2):
+        if one.name == two.name:
+            wrong.append(f"two profiles are named {one.name}")
+        if one.overlaps(two):
+            wrong.append(f"profiles {one.name} and {two.name} take the same topics")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return profiles
 
-    profile: TopicProfile
-    device_id: bytes
 
+#: Profiles that may be used together.
+TopicProfiles = Annotated[tuple[TopicProfile, ...], Field(min_length=1), AfterValidator(_check_together)]
 
-class TopicRoutes:
-    """Finds the profile of a topic and remembers the answer.
-
-    >>> profile = TopicProfile(name="standard", topic_filter="dt/devices/+/telemetry", device_type="environmental")
-    >>> TopicRoutes([profile]).find(b"dt/devices/roof-7/telemetry").device_id
-    b'roof-7'
-    """
-
-    def __init__(self, profiles: Sequence[TopicProfile]) -> None:
-        self._profiles = profiles
-        self._known: dict[bytes, Route | None] = {}
-
-    def find(self, topic: bytes) -> Route | None:
-        """The route of `topic`; None if no profile takes it, the device id is empty, or it is not UTF-8."""
-        try:
-            return self._known[topic]
-        except KeyError:
-            if len(self._known) >= MAX_CACHED_TOPICS:
-                self._known.clear()
-            route = self._known[topic] = self._look_up(topic)
-            return route
-
-    def _look_up(self, topic: bytes) -> Route | None:
-        try:
-            text = topic.decode()
-        except UnicodeDecodeError:
-            return None
-        for profile in self._profiles:
-            device_id = profile.device_id(text)
-            if device_id:
-                return Route(profile, device_id.encode())
-        return None
+#: Used where nobody says otherwise.
+SHIPPED: Sequence[TopicProfile] = (
+    TopicProfile(name="devices", topic="dt/devices/{device}/telemetry", device_type="environmental"),
+    TopicProfile(name="collector", topic="iot/data", device_type="collector", device_field=("device_id",)),
+)

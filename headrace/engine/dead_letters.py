@@ -101,7 +101,7 @@ def _device_types(topic: str, records: Records) -> list[str]:
         return [
             name.decode(errors="replace") if name else said("device_type", value) or "unknown" for name, value in pairs
         ]
-    return [(name or b"unknown").decode(errors="replace") for name in names]
+    return ["unknown" if name is None else name.decode(errors="replace") for name in names]
 
 
 def said(field: str, value: bytes | None) -> str | None:

@@ -37,6 +37,7 @@ CounterName = Literal[
     "headrace_source_reconnects_total",
     "headrace_source_repeated_total",
     "headrace_unknown_fields_total",
+    "headrace_unknown_topics_total",
     "headrace_unknown_types_total",
 ]
 GaugeName = Literal[
@@ -131,6 +132,9 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
 METRICS: Mapping[MetricName, Metric] = {
     # What goes in
     "headrace_intake_records_total": Metric("counter", "Messages appended to `telemetry.raw` by sources here."),
+    "headrace_unknown_topics_total": Metric(
+        "counter", "Of these, messages on topics that no topic profile takes; ingest dead-letters them."
+    ),
     "headrace_intake_append_seconds": Metric("histogram", "Seconds until an append was durable."),
     "headrace_kinesis_records_total": Metric(
         "counter", "Messages that Kinesis confirmed, where the bridge leads there."

@@ -220,7 +220,8 @@ def _append(target: TopicPartition, records: Sequence[Record]) -> Append:
     )
     tallies: dict[Tally, int] = {}
     if target.topic == topics.RAW:
-        for stamp, device_type in zip(columns.timestamps, columns.header(topics.DEVICE_TYPE), strict=True):
-            for key, count in tally([stamp], (device_type or b"unknown").decode(errors="replace")).items():
+        for stamp, name in zip(columns.timestamps, columns.header(topics.DEVICE_TYPE), strict=True):
+            device_type = "unknown" if name is None else name.decode(errors="replace")
+            for key, count in tally([stamp], device_type).items():
                 tallies[key] = tallies.get(key, 0) + count
     return Append(target, columns, tallies)

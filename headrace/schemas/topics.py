@@ -22,7 +22,10 @@ PRESENCE = "devices.presence"
 COMMANDS = "devices.commands"
 
 #: What the agents write; partitioned by device like `RAW`.
-OUTPUTS = (READINGS, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)
+OUTPUTS = (READINGS, READINGS_PRIORITY, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)
+
+#: The priority lane: what comes here overtakes everything else.
+PRIORITY = frozenset({RAW_PRIORITY, READINGS_PRIORITY})
 
 #: Id given to a message when it was accepted; carried from the source to the sink and into every log line.
 MESSAGE_ID = "message-id"
@@ -34,6 +37,10 @@ DEVICE_TYPE = "device-type"
 PAYLOAD_BYTES = "payload-bytes"
 #: Device id of a message that names none; ingest refuses it.
 NO_DEVICE = "?"
+#: Longest device id, characters.
+MAX_DEVICE_ID = 256
+#: Name of the topic profile of a message whose topic no profile takes.
+NO_PROFILE = ""
 
 #: Of a dead letter that was sent back: as of when replicated tables are asked about it, ms since 1970 UTC. Its append
 #: time is that of the first time.

@@ -17,7 +17,7 @@ _OPENSSL_CONFIG = """
 distinguished_name = name
 prompt = no
 [name]
-CN = headrace test
+CN = {common_name}
 [ca]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign, cRLSign
@@ -40,6 +40,7 @@ class Security:
     folder: Path
     username: str = "headrace"
     password: str = field(default="correct-horse", repr=False)
+    common_name: str = "headrace test"
 
     @property
     def ca(self) -> Path:
@@ -59,7 +60,7 @@ class Security:
     def make_certificates(self) -> None:
         """Make the authority and both certificates; about 0.1 s."""
         self.folder.mkdir(parents=True)
-        (self.folder / "openssl.cnf").write_text(_OPENSSL_CONFIG)
+        (self.folder / "openssl.cnf").write_text(_OPENSSL_CONFIG.format(common_name=self.common_name))
         self._request("ca", "-x509", "-extensions", "ca", "-days", "365", "-out", str(self.ca))
         for name in ("server", "client"):
             self._request(name, "-out", str(self.folder / f"{name}.csr"))

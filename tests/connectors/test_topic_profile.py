@@ -1,63 +1,124 @@
-"""Which topics a profile takes."""
+"""Which topics a profile takes, and what it says of them."""
+
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from headrace.connectors.topic_profile import TopicProfile, TopicRoutes
+from headrace.connectors.topic_profile import SHIPPED, Found, TopicProfile, TopicProfiles
+from headrace.engine.config import mistakes
 
 
-def profile(topic_filter: str, name: str = "standard") -> TopicProfile:
-    """A profile with this filter."""
-    return TopicProfile(name=name, topic_filter=topic_filter, device_type="environmental")
+def profile(topic: str, **more: Any) -> TopicProfile:
+    """A profile of this topic."""
+    return TopicProfile(**{"name": "standard", "topic": topic, "device_type": "environmental"} | more)
 
 
 @pytest.mark.parametrize(
-    ("topic_filter", "topic", "device_id"),
+    ("topic", "given", "device_id"),
     [
-        ("dt/devices/+/telemetry", "dt/devices/roof-7/telemetry", "roof-7"),
-        ("dt/devices/+/telemetry", "dt/devices/dach-süd/telemetry", "dach-süd"),
-        ("dt/devices/+/telemetry", "dt/devices/roof-7/status", None),
-        ("dt/devices/+/telemetry", "dt/devices/roof-7/telemetry/x", None),
-        ("dt/devices/+/telemetry", "dt/devices/roof-7", None),
-        ("+/up/+", "gate-1/up/5", "gate-1"),
-        ("site/+/#", "site/gate-1/a/b", "gate-1"),
-        ("site/+/#", "site/gate-1", "gate-1"),
-        ("site/+/#", "site", None),
+        ("dt/devices/{device}/telemetry", "dt/devices/roof-7/telemetry", "roof-7"),
+        ("dt/devices/{device}/telemetry", "dt/devices/dach-süd/telemetry", "dach-süd"),
+        ("dt/devices/{device}/telemetry", "dt/devices/roof-7/status", None),
+        ("dt/devices/{device}/telemetry", "dt/devices/roof-7/telemetry/x", None),
+        ("dt/devices/{device}/telemetry", "dt/devices/roof-7", None),
+        ("dt/devices/{device}/telemetry", "dt/devices//telemetry", None),
+        ("{device}/up/+", "gate-1/up/5", "gate-1"),
+        ("+/up/{device}", "5/up/gate-1", "gate-1"),
+        ("+/up/{device}", "/up/gate-1", "gate-1"),
+        ("site/{device}/#", "site/gate-1/a/b", "gate-1"),
+        ("site/{device}/#", "site/gate-1", "gate-1"),
+        ("site/{device}/#", "site", None),
+        ("{device}/broker/#", "$SYS/broker/load", None),
+        ("$SYS/{device}/#", "$SYS/broker/load", "broker"),
     ],
 )
-def test_the_first_plus_is_the_device(topic_filter: str, topic: str, device_id: str | None) -> None:
-    """Topics match as MQTT says, and the first `+` level names the device."""
-    assert profile(topic_filter).device_id(topic) == device_id
+def test_the_place_of_the_device(topic: str, given: str, device_id: str | None) -> None:
+    """Topics match as MQTT says, and the level `{device}` names the device."""
+    found = profile(topic).find(given)
+
+    assert (found and found.device_id) == device_id
 
 
-@pytest.mark.parametrize("topic", [b"dt/devices//telemetry", b"dt/devices/\xff/telemetry", b"other"])
-def test_topics_without_a_usable_device_id_have_no_route(topic: bytes) -> None:
-    """An empty device id, bytes that are not UTF-8 and other topics lead nowhere, every time."""
-    routes = TopicRoutes([profile("dt/devices/+/telemetry")])
-
-    assert routes.find(topic) is None
-    assert routes.find(topic) is None
+def test_the_payload_names_the_device() -> None:
+    """A topic without `{device}` is of the profile, and says nothing of the device."""
+    assert SHIPPED[1].find("iot/data") == Found(None, "collector")
+    assert SHIPPED[1].find("iot/data/x") is None
 
 
-@pytest.mark.parametrize("topic_filter", ["dt/devices/telemetry", "dt/a+/+", "dt/+/#/x", "dt/+/x#"])
-def test_wrong_filters_are_refused(topic_filter: str) -> None:
-    """A filter must be one that MQTT allows, and say where the device id is."""
-    with pytest.raises(ValidationError):
-        profile(topic_filter)
+def test_the_topic_names_the_device_type() -> None:
+    """Only the types that are listed may stand there: what devices make up must not fill the ledger."""
+    typed = profile("plant/{type}/{device}", device_type="", device_types=["tilt", "meter"])
+
+    assert typed.topic_filter == "plant/+/+"
+    assert typed.find("plant/meter/m-1") == Found("m-1", "meter")
+    assert typed.find("plant/toaster/m-1") is None
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"topic": "dt/devices/telemetry"}, ["put {device} into topic, or name the payload's field"]),
+        ({"topic": "dt/a{device}/+"}, ["a{device}: +, {device} and {type} must be a level of their own"]),
+        ({"topic": "dt/a+/{device}"}, ["a+: +, {device} and {type} must be a level of their own"]),
+        ({"topic": "dt/{device}/#/x"}, ["`#` must be the last level"]),
+        ({"topic": "dt/{device}/x#"}, ["`#` must be the last level"]),
+        ({"topic": "dt/{id}/x"}, ["{id}: there are only {device} and {type}"]),
+        ({"topic": "{device}/{device}"}, ["{device} stands there twice"]),
+        ({"topic": "$share/g/{device}"}, ["leave $share and the group out"]),
+        ({"topic": "dt/\0/{device}"}, ["U+0000"]),
+        ({"topic": "{id}/#/a+"}, ["{id}: there are only", "`#` must be the last", "a+: +"]),
+        ({"topic": "dt/{device}", "device_field": "id"}, ["in topic, or in device_field, not both"]),
+        ({"topic": "{type}/{device}"}, ["with {type} in topic list the device_types"]),
+        ({"topic": "dt/{device}", "device_types": ["tilt"]}, ["device_types belongs to {type}"]),
+        ({"topic": "x", "device_type": ""}, ["put {device} into topic", "name the device_type"]),
+        ({"topic": "{device}", "alarm": {"field": "status"}}, ["alarm: field and values belong together"]),
+        ({"topic": "{device}", "alarm": {"values": [1]}}, ["alarm: field and values belong together"]),
+        ({"topic": "{device}", "alarm": {}}, ["write true, or { field ="]),
+        ({"topic": "{device}", "alarm": "status"}, ["write true, or { field ="]),
+        ({"topic": "{device}", "alarm": {"field": "s", "values": [[1]]}}, ["must be texts, numbers, true or false"]),
+        ({"topic": "{device}", "qos": 1}, ["qos: Extra inputs are not permitted"]),
+    ],
+)
+def test_mistakes_are_named(table: dict[str, Any], said: list[str]) -> None:
+    """A profile that cannot work is refused, with everything that is wrong with its topic."""
+    with pytest.raises(ValidationError) as caught:
+        profile(**table)
+
+    told = "\n".join(mistakes(caught.value, "x.toml"))
+    assert [each for each in said if each not in told] == []
 
 
 @pytest.mark.parametrize(
     ("one", "two", "overlap"),
     [
-        ("dt/devices/+/telemetry", "dt/devices/+/status", False),
-        ("dt/devices/+/telemetry", "dt/+/roof/telemetry", True),
-        ("dt/devices/+/telemetry", "dt/+/#", True),
-        ("dt/+/#", "dt/+", True),
-        ("dt/+/a/b", "dt/+/a", False),
-        ("dt/+/a/#", "dt/+", False),
+        ("dt/devices/{device}/telemetry", "dt/devices/{device}/status", False),
+        ("dt/devices/{device}/telemetry", "dt/{device}/roof/telemetry", True),
+        ("dt/devices/{device}/telemetry", "dt/{device}/#", True),
+        ("dt/{device}/#", "dt/{device}", True),
+        ("dt/{device}/a/b", "dt/{device}/a", False),
+        ("dt/{device}/a/#", "dt/{device}", False),
     ],
 )
 def test_overlap_is_found(one: str, two: str, overlap: bool) -> None:
     """Two profiles overlap exactly when some topic is of both; the order does not matter."""
     assert profile(one).overlaps(profile(two)) is overlap
     assert profile(two).overlaps(profile(one)) is overlap
+
+
+def test_profiles_must_go_together() -> None:
+    """Every pair that takes the same topics, or has one name, is named at once."""
+    three = [profile("a/{device}"), profile("{device}/b"), profile("a/{device}/#", name="third")]
+
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(TopicProfiles).validate_python(three)
+
+    (told,) = mistakes(caught.value, "x.toml")
+    assert told.count("two profiles are named standard") == 1
+    assert told.count("take the same topics") == 3
+
+
+def test_the_likeliest_topic() -> None:
+    """What a topic was probably meant to be has its own device id."""
+    assert SHIPPED[0].resembling("dt/device/roof-7/telemetry") == "dt/devices/roof-7/telemetry"
+    assert SHIPPED[0].resembling("dt/devices//telemetry") == "dt/devices/{device}/telemetry"

@@ -10,11 +10,17 @@ from headrace.connectors.mqtt.codec.packets import Connect
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
 from headrace.connectors.mqtt.codec.topic import check_filter, matches
 from headrace.connectors.mqtt.passwords import Passwords
+from headrace.schemas.topics import MAX_DEVICE_ID
 
 #: Stands for whoever is connected.
 DEVICE = "{device}"
 #: Names that would change a pattern's meaning when they are put into it.
-_SPECIAL = re.compile(r"[+#/\0]")
+_SPECIAL = re.compile(r"[+#/:\0\s]")
+
+
+def is_name(name: str) -> bool:
+    """Whether a client may be called so: its name is a level of topics, and a line of the password file."""
+    return bool(name) and len(name) <= MAX_DEVICE_ID and not name.startswith("$") and not _SPECIAL.search(name)
 
 
 def check_pattern(pattern: str) -> str:
@@ -127,7 +133,7 @@ class Access:
             name = client_id
         else:
             raise BadPacket(Reason.NOT_AUTHORIZED, "who are you? a user name and password, or a certificate, is needed")
-        if not name or _SPECIAL.search(name):
+        if not is_name(name):
             raise BadPacket(Reason.NOT_AUTHORIZED, f"{name[:100]!r} cannot be a level of a topic")
         return self._with_rights(name)
 

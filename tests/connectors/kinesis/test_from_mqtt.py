@@ -14,13 +14,13 @@ from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.connectors.mqtt.publisher import MqttPublisher
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.source import MqttSource
-from headrace.connectors.mqtt.topic_intake import ProfileIntake
+from headrace.connectors.routed_intake import RoutedIntake
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import SystemClock
 from tests.conftest import Require
 from tests.connectors.kinesis.aws import Fault, FaultyWay, Stream, settings
 
-STANDARD = TopicProfile(name="standard", topic_filter="dt/devices/+/telemetry", device_type="environmental")
+STANDARD = TopicProfile(name="standard", topic="dt/devices/{device}/telemetry", device_type="environmental")
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ async def address(require: Require, tmp_path: Path) -> AsyncIterator[BrokerAddre
 def source(address: BrokerAddress, intake: KinesisIntake) -> MqttSource:
     """A source from the broker into the stream."""
     known = {name: getattr(address, name) for name in ("host", "port", "username", "password")}
-    routed = ProfileIntake(intake, [STANDARD])
-    return MqttSource(MqttSettings.model_validate(known), [STANDARD.topic_filter], routed, SystemClock())
+    config = MqttSettings.model_validate(known)
+    return MqttSource(config, [STANDARD.topic_filter], RoutedIntake(intake, [STANDARD]), SystemClock())
 
 
 async def until(condition: Callable[[], bool]) -> None:

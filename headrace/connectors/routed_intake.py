@@ -1,0 +1,96 @@
+"""The way of an MQTT message into the log: its topic says what it is, and what no topic profile takes is kept aside."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from headrace.connectors.payload_fields import PayloadFields
+from headrace.connectors.topic_profile import TopicProfile
+from headrace.connectors.topic_routes import MAX_TOPIC_BYTES, TopicRoutes
+from headrace.engine.intake import MessageIntake
+from headrace.engine.metrics import Metrics
+from headrace.schemas.topics import NO_DEVICE, NO_PROFILE
+
+log = structlog.get_logger(__name__)
+
+#: Of a topic that is longer than any profile takes so many bytes are kept.
+KEPT_TOPIC_BYTES = 256
+
+
+class RoutedIntake:
+    """Appends messages by their topics, all of a call at once, in the order given.
+
+    A message on a topic that no profile takes is appended too, under `topics.NO_DEVICE`: ingest dead-letters it with
+    the topic in its reason, and the ledger accounts for it. About 0.2 µs per message, more where the profile must look
+    into payloads.
+
+    Args:
+        intake: appends.
+        profiles: which topics are known, and what they say.
+        metrics: told of messages on unknown topics; ones of its own if left out.
+    """
+
+    def __init__(self, intake: MessageIntake, profiles: Sequence[TopicProfile], metrics: Metrics | None = None) -> None:
+        self._intake = intake
+        self._routes = TopicRoutes(profiles)
+        self._metrics = metrics or Metrics()
+        #: Messages appended so far whose topic no profile takes.
+        self.unknown = 0
+
+    def takes(self, topic: bytes) -> bool:
+        """Whether some profile takes the topic."""
+        return self._routes.find([topic])[0].profile != NO_PROFILE
+
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+        """Append a message per topic; when this returns they are in the log for good.
+
+        Raises:
+            LogError: nothing was appended; do not acknowledge.
+        """
+        if not topics:
+            return
+        found, types, profiles, fields = zip(*self._routes.find(topics), strict=True)
+        device_ids, alarms = _looked_up(found, fields, payloads) if any(fields) else (found, [])
+        unknown = profiles.count(NO_PROFILE)
+        await self._intake.append(
+            device_ids,
+            payloads,
+            device_type=types,
+            profile=profiles,
+            sources=[_kept(topic) for topic in topics] if unknown else topics,
+            alarms=alarms,
+        )
+        if unknown:
+            self._count(unknown, topics[profiles.index(NO_PROFILE)])
+
+    def _count(self, unknown: int, example: bytes) -> None:
+        if not self.unknown:
+            log.warning("unknown_topic", topic=_kept(example).decode(errors="backslashreplace"))
+        self.unknown += unknown
+        self._metrics.count("headrace_unknown_topics_total", unknown)
+
+
+def _looked_up(
+    device_ids: Sequence[bytes], fields: Sequence[PayloadFields | None], payloads: Sequence[bytes]
+) -> tuple[list[bytes], list[int]]:
+    """The device id per message, and the places of the alarms: one of nobody is none, ingest refuses it."""
+    nobody = NO_DEVICE.encode()
+    found, alarms = list(device_ids), []
+    for place, each in enumerate(fields):
+        if each is None:
+            continue
+        said, alarm = each.read(payloads[place])
+        device_id = found[place] = found[place] or said or nobody
+        if alarm and device_id != nobody:
+            alarms.append(place)
+    return found, alarms
+
+
+def _kept(topic: bytes) -> bytes:
+    """The topic as a header carries it; of one that is too long the beginning, whole characters of it."""
+    if len(topic) <= MAX_TOPIC_BYTES:
+        return topic
+    start = topic[:KEPT_TOPIC_BYTES]
+    while start and topic[len(start)] & 0xC0 == 0x80:
+        start = start[:-1]
+    return start + b"... (%d bytes)" % len(topic)
