@@ -25,6 +25,7 @@ from headrace.engine.runtime.event_table_manager import EventTableManager
 from headrace.engine.runtime.event_tables import EventTable
 from headrace.engine.runtime.event_topic import EventTopic
 from headrace.engine.runtime.garbage import rare_collections
+from headrace.engine.runtime.lanes import Lanes
 from headrace.engine.runtime.large_arrays import release_large_arrays
 from headrace.engine.runtime.replies import LogReplies
 from headrace.engine.runtime.routing import LocalRouter
@@ -69,6 +70,7 @@ class App(faust.App):
         self.clock = clock or SystemClock()
         self.runtime = runtime or RuntimeSettings()
         self.metrics = metrics or Metrics()
+        self.lanes = Lanes(self.clock)
         self.health = health or Health(SystemClock())
         self._replicas = Replicas(log, self.clock, self.metrics, self.health)
         fixed: dict[str, Any] = {
