@@ -145,7 +145,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         await app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
         stop = asyncio.Event()
         running = asyncio.create_task(app.run(stop))
-        while not app.assigned:
+        while not app.assigned or app.rebalancing:
             await asyncio.sleep(0.05)
         lanes = [topics.RAW, topics.RAW_PRIORITY] if priority else [topics.RAW]
         began = time.perf_counter()

@@ -22,8 +22,8 @@ NEXT_TOPIC = 0.01
 MOST_ASIDE = 0.05
 #: Seconds that an ordinary batch waits for others at the most.
 MOST_ALONE = 1.0
-#: Seconds, least and most, that ordinary work has for itself between alarms that come one after the other: as long as it
-#: has stood still, so that it gets half of the time.
+#: Seconds, least and most, that ordinary work has for itself between alarms that come one after the other: as long as
+#: it has stood still, so that it gets half of the time.
 QUANTUM = (0.01, 0.1)
 
 
