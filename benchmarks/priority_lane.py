@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 import numpy as np
 import orjson
 from load import messages
+from local_kafka.cluster import Cluster
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import topic_specs
@@ -120,8 +121,6 @@ async def alarm(log: Log, clock: ManualClock, probes: list[Probe], rate: int, se
 async def opened(on_kafka: bool) -> AsyncIterator[Log]:
     """An empty log, in a folder or on a Kafka of its own."""
     if on_kafka:
-        from local_kafka.cluster import Cluster
-
         with Cluster() as cluster:
             log = KafkaLog(f"kafka://{cluster.bootstrap}", Settings().kafka)
             await log.start()
@@ -146,7 +145,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         await app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
         stop = asyncio.Event()
         running = asyncio.create_task(app.run(stop))
-        while not app.assigned:
+        while not app.assigned or app.rebalancing:
             await asyncio.sleep(0.05)
         lanes = [topics.RAW, topics.RAW_PRIORITY] if priority else [topics.RAW]
         began = time.perf_counter()

@@ -36,8 +36,10 @@ class ThresholdAlert:
     all that the priority lane does; it never resolves. The ordinary lane does not evaluate readings older than the
     trigger of an open alert, and goes on with the alert at those after it, the copy of the alarm being the first: one
     alert, triggered once. With both lanes read to the end, a rule without cooldown has an alert open exactly where
-    the ordinary lane alone would have one. A cooldown runs from the trigger that was sent: where an overtaken reading
-    would have triggered first, ends and further triggers are those of the alarm's alert, not of the other.
+    the ordinary lane alone would have one, unless an alarm is older than what it has overtaken: the ordinary lane
+    ignores its copy as late, and only the next reading of the metric says whether it is over. A cooldown runs from the
+    trigger that was sent: where an overtaken reading would have triggered first, ends and further triggers are those
+    of the alarm's alert, not of the other.
 
     Rules may change while it runs: one of the topic `rules` applies to readings appended at its own append time or
     later. An episode goes on under a changed rule. Of a rule that is gone, inactive, or no longer for the device,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from headrace.engine.log import Fetched, Tally
 from headrace.engine.records import Record, Records
 from headrace.schemas.readings import Readings, decode_readings
+
+_ORDERS = count(1)
 
 
 class Reading(NamedTuple):
@@ -29,12 +32,17 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True)
 class Send:
-    """Records for a topic; `partition` None means by key. `tallies` as in `Append`."""
+    """Records for a topic; `partition` None means by key. `tallies` as in `Append`.
+
+    `order` grows from batch to batch of the process, as they are finished: an agent of two topics sends in the order in
+    which it changes its tables.
+    """
 
     topic: str
     records: Records
     partition: int | None = None
     tallies: Mapping[Tally, int] = field(default_factory=dict)
+    order: int = 0
 
 
 class Shared:
@@ -153,6 +161,9 @@ class Batch:
         for apply in self.finishers:
             apply()
         self.finishers.clear()
+        order = next(_ORDERS)
+        for send in self.sends:
+            send.order = order
 
     def on_finish(self, apply: Callable[[], None]) -> None:
         """Run `apply` when the batch is finished. It changes state that was computed before, and must not raise."""

@@ -11,7 +11,6 @@ NOISY = (
     "faust",
     "mode",
     "aiokafka",
-    "amqtt",
     "gmqtt",
     "asyncio",
     "transitions",

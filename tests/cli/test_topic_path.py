@@ -5,13 +5,14 @@ from pathlib import Path
 
 import orjson
 import pytest
-from pydantic import SecretStr
 
 from headrace.cli.pipeline import Pipeline
 from headrace.cli.settings import Settings
-from headrace.connectors.broker import EmbeddedBroker, find_mosquitto
+from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.connectors.mqtt.publisher import MqttPublisher
-from headrace.connectors.mqtt.source import MqttSource, MqttSourceConfig
+from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.mqtt.source import MqttSource
+from headrace.connectors.routed_intake import RoutedIntake
 from headrace.connectors.topic_profile import SHIPPED
 from headrace.engine import dead_letters
 from headrace.engine.clock import ManualClock, SystemClock
@@ -21,6 +22,7 @@ from headrace.tables.device_types import load_device_types
 from headrace.tables.rules import load_rules
 from tests.cli.test_pipeline import GOOD, NOW, fetch, records
 from tests.conftest import Require
+from tests.mosquitto import Mosquitto, find_mosquitto
 
 pytestmark = pytest.mark.integration
 ARRIVAL = 20.0
@@ -44,15 +46,13 @@ async def test_both_shipped_topics_end_to_end(tmp_path: Path, require: Require) 
         ("iot/data", row("c-2", "temperature", 20, "C", NOW + 1)),
         ("iot/data", row("c-1", "temp", 69.8, "F", NOW + 1)),
     ]
-    broker = EmbeddedBroker(tmp_path / "broker", SystemClock(), kind="mosquitto")
-    address = await broker.start()
-    password = SecretStr(address.password or "")
-    config = MqttSourceConfig(
-        host=address.host, port=address.port, username=address.username, password=password, profiles=SHIPPED
-    )
+    broker = Mosquitto(tmp_path / "broker").start()
+    address = BrokerAddress(broker.host, broker.port)
+    settings = MqttSettings(host=broker.host, port=broker.port)
     async with Pipeline(tmp_path, Settings(), load_device_types(), load_rules(), ManualClock(NOW)) as pipeline:
         metrics = pipeline.monitoring.metrics
-        source = MqttSource(config, pipeline.intake, SystemClock(), metrics=metrics)
+        routed = RoutedIntake(pipeline.intake, SHIPPED, metrics)
+        source = MqttSource(settings, [each.topic_filter for each in SHIPPED], routed, SystemClock(), metrics=metrics)
 
         async def publish(stop: asyncio.Event) -> None:
             leave = asyncio.Event()
@@ -78,7 +78,7 @@ async def test_both_shipped_topics_end_to_end(tmp_path: Path, require: Require) 
         accepted = await pipeline.log.tallies(topics.RAW)
         refused = await pipeline.log.tallies(topics.DEAD_LETTERS)
         unknown = metrics.value("headrace_unknown_topics_total")
-    await broker.stop()
+    broker.stop()
     assert [tuple(each) for each in stored] == [("c-1", 20, 41), ("c-1", 21, None), ("c-2", 20, None)]
     assert {letter.headers[dead_letters.REASON].decode() for letter in letters} == {
         "no topic profile takes the topic 'dt/devices//telemetry'",

@@ -12,7 +12,7 @@ import aiomqtt
 from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.engine.errors import Disconnected
 
-#: Messages without PUBACK at a time; 50 and 100 were slower on Mosquitto and amqtt.
+#: Messages without PUBACK at a time; 50 and 100 were slower on Mosquitto.
 WINDOW = 20
 
 

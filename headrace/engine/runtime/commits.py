@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from headrace.engine.batch import Send
 from headrace.engine.clock import Clock
@@ -235,6 +236,7 @@ class Commits:
         self, member: Member, targets: Collection[TopicPartition]
     ) -> tuple[Transaction | None, Mapping[bool, int]]:
         sends: list[Send] = []
+        views: list[Send] = []
         changes: list[Changes] = []
         positions: dict[TopicPartition, int] = {}
         counts = {False: 0, True: 0}
@@ -243,12 +245,13 @@ class Commits:
             finished = self._finished.pop(target)
             sends += finished.sends
             changes += self._collect(target)
-            sends += self._view(target)
+            views += self._view(target)
             positions[target] = finished.position
             counts[is_urgent(target)] += finished.count
         if not positions:
             return None, counts
-        return Transaction(self._appends(sends), changes, self._group, positions, member), counts
+        sends.sort(key=attrgetter("order"))
+        return Transaction(self._appends([*sends, *views]), changes, self._group, positions, member), counts
 
     def _appends(self, sends: Sequence[Send]) -> list[Append]:
         parts: dict[TopicPartition, list[Records]] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Iterable
 
 from headrace.engine.clock import Clock
@@ -21,8 +22,9 @@ NEXT_TOPIC = 0.01
 MOST_ASIDE = 0.05
 #: Seconds that an ordinary batch waits for others at the most.
 MOST_ALONE = 1.0
-#: Seconds that ordinary work has for itself between alarms that come one after the other; they wait so long.
-QUANTUM = 0.02
+#: Seconds, least and most, that ordinary work has for itself between alarms that come one after the other: as long as
+#: it has stood still, so that it gets half of the time.
+QUANTUM = (0.01, 0.1)
 
 
 def is_urgent(target: TopicPartition) -> bool:
@@ -47,7 +49,8 @@ class Lanes:
         self._taken = False
         self._alone = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._last = self._ended = self._stepped = float("-inf")
+        self._last = self._stepped = -math.inf
+        self._began = self._ended = 0.0
 
     @property
     def most(self) -> int:
@@ -83,9 +86,13 @@ class Lanes:
         if not is_urgent(target):
             return
         now = self._clock.monotonic()
-        if target.topic == topics.RAW_PRIORITY and not self._until and self._ended + QUANTUM > now:
-            await self._clock.sleep(self._ended + QUANTUM - now)
+        if target.topic == topics.RAW_PRIORITY and not self._until:
+            pause = self._ended + min(max(self._ended - self._began, QUANTUM[0]), QUANTUM[1]) - now
+            if pause > 0:
+                await self._clock.sleep(pause)
         self._last = self._clock.monotonic()
+        if not self._until:
+            self._began = self._last
         self._until[target] = self._last + MOST_HOLD
 
     def end(self, targets: Iterable[TopicPartition]) -> None:

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from headrace.connectors.broker import EmbeddedBroker, find_mosquitto
 from headrace.connectors.kinesis import KinesisIntake, open_kinesis
 from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.connectors.mqtt.publisher import MqttPublisher
@@ -19,23 +18,23 @@ from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import SystemClock
 from tests.conftest import Require
 from tests.connectors.kinesis.aws import Fault, FaultyWay, Stream, settings
+from tests.mosquitto import Mosquitto, find_mosquitto
 
 STANDARD = TopicProfile(name="standard", topic="dt/devices/{device}/telemetry", device_type="environmental")
 
 
 @pytest.fixture
-async def address(require: Require, tmp_path: Path) -> AsyncIterator[BrokerAddress]:
+def address(require: Require, tmp_path: Path) -> Iterator[BrokerAddress]:
     """A Mosquitto."""
     require(find_mosquitto(), "mosquitto", "install the package `mosquitto`")
-    broker = EmbeddedBroker(tmp_path, kind="mosquitto")
-    yield await broker.start()
-    await broker.stop()
+    broker = Mosquitto(tmp_path).start()
+    yield BrokerAddress(broker.host, broker.port)
+    broker.stop()
 
 
 def source(address: BrokerAddress, intake: KinesisIntake) -> MqttSource:
     """A source from the broker into the stream."""
-    known = {name: getattr(address, name) for name in ("host", "port", "username", "password")}
-    config = MqttSettings.model_validate(known)
+    config = MqttSettings(host=address.host, port=address.port)
     return MqttSource(config, [STANDARD.topic_filter], RoutedIntake(intake, [STANDARD]), SystemClock())
 
 

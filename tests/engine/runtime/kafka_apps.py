@@ -226,6 +226,14 @@ class Count:
         batch.on_finish(lambda: self.table.add(batch.partition, records.values))
 
 
+class CountBoth(Count):
+    """The same over several topics, with one table."""
+
+    def __init__(self, topics: Sequence[str], output: str) -> None:
+        super().__init__(topics[0], output)
+        self.topics = topics
+
+
 def copy_records(batch: Batch, output: str, records: Sequence[Record]) -> None:
     """Send these records of a batch on, to the same partition."""
     sent = Records([r.key for r in records], [r.value for r in records], [r.timestamp for r in records])

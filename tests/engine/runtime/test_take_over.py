@@ -21,6 +21,7 @@ from tests.engine.runtime.kafka_apps import (
     SETTINGS,
     Build,
     Count,
+    CountBoth,
     Counts,
     Place,
     Server,
@@ -281,3 +282,42 @@ async def _appended(place: Place, value: bytes) -> bool:
     except LogError:
         return False  # not known yet
     return True
+
+
+async def test_table_of_two_topics_moves_with_both(place: Place) -> None:
+    """Partition 1 of both is with one worker, counted on by whoever has it, also after a refused commit."""
+    other = f"{place.topic}-other"
+    same_name = KafkaLog(place.url, SETTINGS.model_copy(update={"instance": "both"}))
+    await same_name.start()
+    await place.log.create_topics([TopicSpec(other, PARTITIONS)])
+
+    def both(app: App) -> None:
+        app.add([CountBoth((place.topic, other), place.output)])
+
+    async def append_to_both() -> None:
+        for topic in (place.topic, other):
+            for partition in range(PARTITIONS):
+                await place.append(partition, b"n", b"n", topic=topic)
+
+    async def wait_done() -> None:
+        await place.wait_done()
+        await place.wait_done(other)
+
+    async with place.worker(both, instance="both") as first:
+        await append_to_both()
+        await wait_done()
+        note = Append(TopicPartition(place.output, 0), Records([None], [b"fenced"], [1]))
+        await same_name.commit(Transaction([note], group=place.group))
+        await append_to_both()
+        await wait_done()
+        async with place.worker(both) as second:
+            await wait_shared([first, second], 2 * PARTITIONS)
+            shares = [{each.partition for each in worker.partitions} for worker in (first, second)]
+            await append_to_both()
+            await wait_done()
+    await same_name.close()
+
+    assert shares[0].isdisjoint(shares[1])
+    found = await place.values()
+    assert found[0].pop(4) == b"fenced"
+    assert found == everywhere(*(b"n=%d" % (number + 1) for number in range(12)))
