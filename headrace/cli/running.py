@@ -64,6 +64,10 @@ class Mistakes:
             self._found += error.mistakes
             return None
 
+    def add(self, mistake: str) -> None:
+        """One more."""
+        self._found.append(mistake)
+
     def check(self) -> None:
         """Raise a `ConfigError` with every mistake, if there is any."""
         if self._found:

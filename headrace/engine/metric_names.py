@@ -20,6 +20,7 @@ CounterName = Literal[
     "headrace_kinesis_oversized_total",
     "headrace_kinesis_records_total",
     "headrace_kinesis_retries_total",
+    "headrace_listener_refused_total",
     "headrace_loop_blocked_seconds_total",
     "headrace_loop_blocked_total",
     "headrace_quarantined_total",
@@ -47,6 +48,7 @@ GaugeName = Literal[
     "headrace_healthy",
     "headrace_lag_records",
     "headrace_ledger_messages",
+    "headrace_listener_connections",
     "headrace_partitions_assigned",
     "headrace_partitions_stopped",
     "headrace_ready",
@@ -78,6 +80,7 @@ Label = Literal[
     "group",
     "loop",
     "metric",
+    "mqtt_reason",
     "partition",
     "reason",
     "sink",
@@ -115,6 +118,7 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "group": ("consumer group", ()),
     "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),
     "metric": ("name of a metric", (*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName))),
+    "mqtt_reason": ("reason of MQTT 5 for a refusal, as in `not_authorized`", ()),
     "partition": ("number of a partition", ()),
     "reason": (
         "`bad_record`: it can never be processed; `agent_error`: its agent raised on it; `refused`: by the other side; "
@@ -159,6 +163,10 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_source_reconnects_total": Metric("counter", "Connections that the source lost.", ("source",)),
     "headrace_source_probes_lost_total": Metric(
         "counter", "Connections of these that it gave up: a message to itself did not come back.", ("source",)
+    ),
+    "headrace_listener_connections": Metric("gauge", "Clients that are connected to the MQTT listener."),
+    "headrace_listener_refused_total": Metric(
+        "counter", "Connections and packets that the MQTT listener refused.", ("mqtt_reason",)
     ),
     # Agents
     "headrace_records_read_total": Metric(

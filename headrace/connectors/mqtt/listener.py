@@ -6,9 +6,6 @@ the devices they are for. Retained messages, shared subscriptions and subscripti
 
 import asyncio
 import errno
-import heapq
-import itertools
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +23,14 @@ from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
 from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
 from headrace.connectors.mqtt.session import Outbox, Session
+from headrace.connectors.mqtt.sessions import Sessions
 from headrace.connectors.mqtt.subscriptions import Subscriptions
-from headrace.connectors.mqtt.topic_intake import TopicIntake
+from headrace.connectors.mqtt.topic_intake import TopicIntake, append_until_taken
 from headrace.engine.clock import Clock
 from headrace.engine.errors import ConfigError, first
+from headrace.engine.health import Health, Progress
 from headrace.engine.log import Log, TopicSpec
+from headrace.engine.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +45,6 @@ OVERHEAD = 300
 MAX_CLIENT_ID = 256
 #: What clients may queue up to connect at once, as the kernel sees it.
 BACKLOG = 4_096
-#: A session expiry of MQTT 5 that means for ever.
-NEVER_EXPIRES = 0xFFFF_FFFF
 
 
 class RoutingIntake(TopicIntake, Protocol):
@@ -99,10 +97,24 @@ class MqttListener:
         intake: appends telemetry.
         log: for presence and commands.
         clock: for waiting and times.
+        metrics, health: told how it goes; ones of its own if left out.
     """
 
-    def __init__(self, config: ListenerConfig, intake: RoutingIntake, log: Log, clock: Clock) -> None:
+    name = "listener"
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        intake: RoutingIntake,
+        log: Log,
+        clock: Clock,
+        *,
+        metrics: Metrics | None = None,
+        health: Health | None = None,
+    ) -> None:
         self.config = config
+        self._metrics = metrics or Metrics()
+        self._health = health or Health(clock, expects=[self.name])
         self.largest_packet = config.max_payload_bytes + LARGEST_HEADER
         #: The clock's seconds, as of the last tick.
         self.now = clock.monotonic()
@@ -124,10 +136,7 @@ class MqttListener:
         )
         self._connections: dict[ServerConnection, str] = {}
         self._held: dict[ServerConnection, None] = {}
-        self._sessions: dict[str, Session] = {}
-        #: When something is due for a session that has no connection.
-        self._due: list[tuple[float, int, Session]] = []
-        self._numbers = itertools.count()
+        self._sessions = Sessions(self._subscriptions, config.max_session_expiry, self._publish_will)
         self._tokens = config.connect_rate
         self._servers: list[asyncio.Server] = []
         self._group: asyncio.TaskGroup | None = None
@@ -150,6 +159,10 @@ class MqttListener:
             self._taken_over,
             self._inflow.waiting_bytes,
         )
+
+    def progress(self) -> Progress:
+        """How far it has come, for health: what waits for the log is still to do."""
+        return Progress(self._appended, self._received - self._appended)
 
     async def wait_listening(self) -> list[int]:
         """Wait until clients can connect; the ports, first that without TLS."""
@@ -208,6 +221,7 @@ class MqttListener:
                 what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error}"
                 raise ConfigError(f"listener: {config.host}:{port} {what}") from error
             self._servers.append(server)
+        self._health.ready(self.name)
         self._listening.set_result([server.sockets[0].getsockname()[1] for server in self._servers])
 
     def _say_goodbye(self) -> None:
@@ -238,12 +252,13 @@ class MqttListener:
         session = connection.session
         if session is not None and session.connection is connection:
             self._note_disconnect(connection, session)
-            self._detach(session)
+            self._sessions.detach(session, self.now)
         self._connections.pop(connection, None)
 
     def count_refusal(self, error: BadPacket) -> None:
         """Something was refused."""
         self._refused += 1
+        self._metrics.count("headrace_listener_refused_total", mqtt_reason=error.reason.name.lower())
         log.debug("mqtt_refused", reason=error.reason.name, detail=str(error))
 
     def open(self, connection: ServerConnection, connect: Connect) -> None:
@@ -269,7 +284,6 @@ class MqttListener:
             log.exception("mqtt_connect_failed", peer=connection.peer)  # a bug; it concerns one client
             connection.abort()
             return
-        session.will, session.will_at, session.ends_at = connect.will, None, None
         self._connections[connection] = connection_id = self._presence.connection_id()
         self._presence.connected(identity.name, client_id, connection_id)
         asked = connect.keep_alive or self.config.max_keep_alive
@@ -310,32 +324,18 @@ class MqttListener:
 
     def _session(self, connect: Connect, client_id: str, identity: Identity) -> tuple[Session, bool]:
         """The client's session, and whether it had one; whoever else is connected under its id has to go."""
-        old = self._sessions.get(client_id)
-        if old is not None and old.owner != identity.name:
-            raise BadPacket(Reason.CLIENT_IDENTIFIER_NOT_VALID, "somebody else has this client id")
+        old = self._sessions.find(client_id, identity.name)
         if old is not None and old.connection is not None:
             before = old.connection
             self._taken_over += 1
             before.leave(Reason.SESSION_TAKEN_OVER)
             self._note_disconnect(before, old)
-            self._detach(old)
-            old = self._sessions.get(client_id)
-        if old is not None and connect.clean_start:
-            self._end(old)
-            old = None
-        if old is not None:
-            self._publish_will(old, due=self.now)  # one that is not due yet is dropped (5: 3.1.3.2.2)
-        session = old or Session(client_id, identity.name)
-        self._sessions[client_id] = session
-        if connect.version == V5:
-            session.expiry = self.granted_expiry(connect.properties.get("session_expiry_interval", 0))
-        else:
-            session.expiry = 0.0 if connect.clean_start else self.granted_expiry(NEVER_EXPIRES)
-        return session, old is not None
+            self._sessions.detach(old, self.now)
+        return self._sessions.open(connect, client_id, identity.name, self.now)
 
     def granted_expiry(self, asked: int) -> float:
         """Seconds that a session outlives its connection."""
-        return min(math.inf if asked == NEVER_EXPIRES else asked, self.config.max_session_expiry)
+        return self._sessions.granted(asked)
 
     def _connack(self, connect: Connect, client_id: str, present: bool, expiry: float, keep_alive: int) -> Connack:
         if connect.version != V5:
@@ -367,37 +367,11 @@ class MqttListener:
 
     # --- sessions ---
 
-    def _detach(self, session: Session) -> None:
-        """The session has no connection any more; it ends now, or later."""
-        session.connection = None
-        session.ends_at = self.now + session.expiry
-        delay = 0.0
-        if session.will is not None:
-            delay = min(session.will.properties.get("will_delay_interval", 0), session.expiry)
-            session.will_at = self.now + delay
-        if not delay:
-            self._publish_will(session, due=self.now)
-        if not session.expiry:
-            self._end(session)
-        else:
-            for due in {session.ends_at, session.will_at} - {None, math.inf}:
-                heapq.heappush(self._due, (due or 0.0, next(self._numbers), session))
-
-    def _publish_will(self, session: Session, due: float) -> None:
-        """The will is out if its time has come; either way it is gone."""
-        will, session.will = session.will, None
-        if will is None or session.will_at is None or session.will_at > due:
-            return
+    def _publish_will(self, session: Session, will: Will) -> None:
         self._presence.will(session.owner, session.client_id, self._presence.connection_id(), will)
         is_command = self.is_command(will.topic.decode())
         if is_command or self._intake.takes(will.topic):
             self._put(_Message(None, Publish(will.topic, will.payload), is_command))
-
-    def _end(self, session: Session) -> None:
-        self._publish_will(session, due=math.inf)
-        self._subscriptions.forget(session)
-        if self._sessions.get(session.client_id) is session:
-            del self._sessions[session.client_id]
 
     def subscribe(self, session: Session, identity: Identity, wanted: Filter) -> int:
         """Subscribe; the granted QoS, at most 1, or the reason why not."""
@@ -450,11 +424,14 @@ class MqttListener:
         commands = [each.publish for each in batch if each.is_command]
         telemetry = [each.publish for each in batch if not each.is_command] if commands else [m.publish for m in batch]
         if telemetry:
-            await self._intake.append([each.topic for each in telemetry], [each.payload for each in telemetry])
+            await append_until_taken(
+                self._intake, [each.topic for each in telemetry], [each.payload for each in telemetry], self._clock
+            )
         if commands:
             device_of = self._subscriptions.device_of
             await self._commands.append([(device_of(m.topic.decode()), m.topic, m.payload) for m in commands])
         self._appended += len(batch)
+        self._metrics.count("headrace_source_appended_total", len(batch), source=self.name)
         answers: dict[ServerConnection, list[Publish]] = {}
         for connection, publish, _ in batch:
             if publish.qos and connection is not None:
@@ -476,6 +453,8 @@ class MqttListener:
         while True:
             await self._clock.sleep(TICK)
             before, self.now = self.now, self._clock.monotonic()
+            self._metrics.set("headrace_source_waiting_bytes", self._inflow.waiting_bytes, source=self.name)
+            self._metrics.set("headrace_listener_connections", len(self._connections))
             self._tokens = min(rate, self._tokens + rate * (self.now - before))
             for connection in list(self._connections):
                 if connection.session is None:
@@ -484,14 +463,4 @@ class MqttListener:
                         connection.abort()
                 elif not connection.paused and self.now - connection.seen > connection.keep_alive:
                     connection.leave(Reason.KEEP_ALIVE_TIMEOUT)
-            while self._due and self._due[0][0] <= self.now:
-                self._settle(heapq.heappop(self._due)[2])
-
-    def _settle(self, session: Session) -> None:
-        """A session without connection has come to its end, or to its will."""
-        if session.connection is not None or session.ends_at is None:
-            return
-        if session.will_at is not None and session.will_at <= self.now:
-            self._publish_will(session, due=self.now)
-        if session.ends_at <= self.now:
-            self._end(session)
+            self._sessions.settle(self.now)

@@ -87,6 +87,12 @@ class ListenerConfig(BaseModel):
             raise ValueError("; ".join(wrong))
         return self
 
+    @property
+    def where(self) -> str:
+        """Where it listens, for people."""
+        plain = [] if self.port is None else [f"{self.host}:{self.port}"]
+        return ", ".join(plain + ([] if self.tls_port is None else [f"{self.host}:{self.tls_port} (TLS)"]))
+
     def access(self) -> Access:
         """Who may do what.
 

@@ -14,11 +14,11 @@ from headrace.connectors.mqtt.probe import Probe, ProbeLost
 from headrace.connectors.mqtt.refusals import VersionRefused
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.subscribing import subscribe
-from headrace.connectors.mqtt.topic_intake import TopicIntake
+from headrace.connectors.mqtt.topic_intake import TopicIntake, append_until_taken
 from headrace.connectors.mqtt.waiting import Batch, WaitingMessages
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
-from headrace.engine.errors import ConfigError, Disconnected, RetryLater, first
+from headrace.engine.errors import ConfigError, Disconnected, first
 from headrace.engine.health import Health, Progress
 from headrace.engine.metrics import Metrics
 
@@ -27,8 +27,6 @@ log = structlog.get_logger(__name__)
 #: First and longest wait before connecting again, seconds; the wait is drawn between 0 and a doubling limit.
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
-#: Seconds before an append that the other side could not take is tried again, if it does not say.
-APPEND_PAUSE = 1.0
 #: Seconds that appends under way get when the source is stopped.
 STOP_TIMEOUT = 10.0
 
@@ -231,7 +229,8 @@ class MqttSource:
         connection, messages = batch
         fresh = [message for message in messages if not self._is_repeated(connection, message)]
         if fresh:
-            await self._append_until_taken([each.topic for each in fresh], [each.payload for each in fresh])
+            topics, payloads = [each.topic for each in fresh], [each.payload for each in fresh]
+            await append_until_taken(self._intake, topics, payloads, self._clock)
         self._appended += len(fresh)
         self._repeated += len(messages) - len(fresh)
         if connection.closed:
@@ -240,16 +239,6 @@ class MqttSource:
             self._held.hold([message for message in fresh if message.qos == 2])
         connection.acknowledge(messages)
         self._count(len(fresh), len(messages) - len(fresh))
-
-    async def _append_until_taken(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
-        while True:
-            try:
-                await self._intake.append(topics, payloads)
-            except (RetryLater, Disconnected) as error:
-                log.warning("mqtt_append_repeated", messages=len(topics), reason=str(error))
-                await self._clock.sleep(error.after if isinstance(error, RetryLater) else APPEND_PAUSE)
-            else:
-                return
 
     def _is_repeated(self, connection: MqttConnection, message: Publish) -> bool:
         """Whether the broker sends again what is in the log."""

@@ -212,7 +212,8 @@ async def test_taking_over(version: int) -> None:
 async def test_somebody_elses_client_id() -> None:
     """A client id belongs to who had it first."""
     async with Listening(anonymous=True) as listening, connected(listening.port, "a"):
-        session = listening.listener._sessions["a"]
+        session = listening.listener._sessions.find("a", "a")
+        assert session is not None
         session.owner = "b"
         async with connected(listening.port, "a") as intruder:
             assert intruder.connack.reason == Reason.CLIENT_IDENTIFIER_NOT_VALID

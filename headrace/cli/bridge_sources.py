@@ -1,0 +1,148 @@
+"""The inbound connectors that the configuration has, and where their messages go."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import click
+
+from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.opened_log import UNLIMITED, log_folder
+from headrace.cli.running import Mistakes, finishes
+from headrace.cli.settings import Settings
+from headrace.connectors.kinesis import open_kinesis
+from headrace.connectors.mqtt.listener import MqttListener
+from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.mqtt.source import MqttSource
+from headrace.connectors.routed_intake import RoutedIntake
+from headrace.engine.clock import SystemClock
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.health import Progress
+from headrace.engine.intake import Intake, MessageIntake
+from headrace.engine.kafka.instance import instance_name
+from headrace.engine.log import Log
+from headrace.engine.monitoring import Monitoring
+
+
+class Source(Protocol):
+    """An inbound connector, as the bridge runs it."""
+
+    name: str
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take messages until `stop` is set; then append and acknowledge what has come."""
+        ...
+
+    def statistics(self) -> Any:
+        """What it did so far: a dataclass of counts with `appended`."""
+        ...
+
+    def progress(self) -> Progress:
+        """How far it has come, for health."""
+        ...
+
+
+class Share(NamedTuple):
+    """Which of how many processes this one is, from 0."""
+
+    number: int
+    processes: int
+
+
+def source_names(settings: Settings) -> list[str]:
+    """The connectors that are configured; the source alone where nothing is said."""
+    names = [MqttListener.name] if settings.listener is not None else []
+    return [*names, MqttSource.name] if "mqtt" in settings.model_fields_set or not names else names
+
+
+def check_sources(settings: Settings, data: Path | None, processes: int) -> None:
+    """Look for mistakes.
+
+    Raises:
+        ConfigError: all of them.
+    """
+    wrong = Mistakes()
+    listener = settings.listener
+    if MqttSource.name in source_names(settings):
+        wrong.take(lambda: settings.mqtt.address)
+    if listener is not None:
+        wrong.take(listener.access)
+        wrong.take(listener.tls)
+        if processes > 1:
+            wrong.add("--processes: one process has the ports of [listener]; give [mqtt] a configuration of its own")
+    if _needs_log(settings):
+        wrong.take(lambda: log_folder(settings, data, make=True))
+    wrong.check()
+
+
+def _needs_log(settings: Settings) -> bool:
+    """The listener keeps presence and commands there, wherever telemetry goes."""
+    return settings.bridge.into == "log" or settings.listener is not None
+
+
+@asynccontextmanager
+async def opened_sources(
+    settings: Settings, data: Path | None, share: Share, monitoring: Monitoring, stop: asyncio.Event
+) -> AsyncIterator[Sequence[Source]]:
+    """The connectors, ready to run; none if `stop` was set before their log was there."""
+    async with AsyncExitStack() as stack:
+        clock, metrics, health = SystemClock(), monitoring.metrics, monitoring.health
+        log: Log | None = None
+        if _needs_log(settings):
+            log = await stack.enter_async_context(_opened_log(settings, data, monitoring))
+            specs = [*topic_specs(settings), *MqttListener.topic_specs(settings.log.partitions)]
+            # Takes as long as Kafka is away.
+            if not await finishes(log.create_topics(specs), stop):
+                yield []
+                return
+        if settings.bridge.into == "kinesis":
+            intake: MessageIntake = await stack.enter_async_context(open_kinesis(settings.kinesis, clock, metrics))
+            target = f"Kinesis stream {settings.kinesis.stream}"
+        else:
+            assert log is not None
+            intake = Intake(log, clock, metrics)
+            target = settings.log.url if data is None else str(data)
+        routed = RoutedIntake(intake, settings.profiles, metrics)
+        names, sources = source_names(settings), list[Source]()
+        if settings.listener is not None:
+            assert log is not None
+            listener = MqttListener(settings.listener, routed, log, clock, metrics=metrics, health=health)
+            click.echo(f"listener: {settings.listener.where} into {target}; Ctrl-C stops", err=True)
+            sources.append(listener)
+        if MqttSource.name in names:
+            mqtt, filters = _of_process(settings.mqtt, share), [each.topic_filter for each in settings.profiles]
+            wanted = ", ".join(filters)
+            click.echo(f"bridge {mqtt.client_id}: {wanted} from {mqtt.address} into {target}; Ctrl-C stops", err=True)
+            sources.append(MqttSource(mqtt, filters, routed, clock, metrics=metrics, health=health))
+        yield sources
+
+
+def _of_process(settings: MqttSettings, share: Share) -> MqttSettings:
+    """The settings of one process: of several, each has a session, and all one subscription."""
+    if share.processes == 1:
+        return settings
+    own = {"client_id": f"{settings.client_id}-{share.number}", "share": settings.share or settings.client_id}
+    return settings.model_copy(update=own)
+
+
+@asynccontextmanager
+async def _opened_log(settings: Settings, data: Path | None, monitoring: Monitoring) -> AsyncIterator[Log]:
+    folder = log_folder(settings, data, make=True)
+    if folder is not None:
+        # What may be dropped is for the worker to say: its settings may keep more than ours.
+        log: Log = EmbeddedLog(folder, retention=inf, retention_bytes=UNLIMITED)
+        try:
+            yield log
+        finally:
+            await log.close()
+        return
+    with instance_name(settings.kafka.instance, "bridge", settings.log.url) as name:
+        named = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"instance": name})})
+        log = await open_log(named, None, "bridge", monitoring)
+        try:
+            yield log
+        finally:
+            await log.close()
