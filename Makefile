@@ -64,7 +64,8 @@ verify-data: .venv/dev ## check against real data sets: make verify-data DATA=FO
 
 lock: .venv/dev ## pin the newest versions that pyproject.toml allows
 	$(COMPILE) --upgrade --group build -o requirements-build.txt
-	$(COMPILE) --upgrade --group build -c requirements-build.txt pyproject.toml -o requirements.txt
+	@# botocore, of the extra kinesis, takes no newer dateutil: with and without it the same versions.
+	echo "python-dateutil<3" | $(COMPILE) --upgrade --group build -c requirements-build.txt -c - pyproject.toml -o requirements.txt
 	$(COMPILE) --upgrade --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 clean: ## back to a fresh clone (data in .headrace stays)

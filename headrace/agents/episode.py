@@ -76,7 +76,9 @@ def advance(rule: AlertRule, episode: Episode, time: int, value: float) -> tuple
         value: of the rule's metric.
     """
     holds = COMPARE[rule.condition.operator](value, rule.condition.threshold)
-    if episode.open:
+    if episode.triggered_at is not None:
+        if time < episode.triggered_at:  # triggered in the priority lane, which has overtaken this reading
+            return episode, None
         return (episode, None) if holds else (_cooling(episode), "resolved")
     quiet = episode.quiet_until if episode.quiet_until is not None and time < episode.quiet_until else None
     if not holds:
@@ -90,6 +92,20 @@ def advance(rule: AlertRule, episode: Episode, time: int, value: float) -> tuple
         quiet_until = time + round(rule.cooldown_period * 1000)
         return replace(pending, triggered_at=time, quiet_until=quiet_until), "triggered"
     return pending, None
+
+
+def announce(rule: AlertRule, episode: Episode, time: int, value: float) -> tuple[Episode, Change | None]:
+    """As `advance`, for a reading of the priority lane: it may trigger an alert, and changes nothing else.
+
+    What came before it is not known yet, so that it says nothing about a streak, nor that an alert is over.
+
+    Args:
+        rule: without duration.
+    """
+    if episode.open:
+        return episode, None
+    after, change = advance(rule, Episode(quiet_until=episode.quiet_until), time, value)
+    return (after, change) if change == "triggered" else (episode, None)
 
 
 def _cooling(episode: Episode) -> Episode:

@@ -12,7 +12,7 @@ from headrace.agents.decode import Reasons, decode
 from headrace.agents.enrich import Enrich, EnrichField, Entry
 from headrace.agents.exact_path import Limits
 from headrace.agents.identify import DeviceIds, refuse_unknown_topics
-from headrace.agents.ingest_outputs import Group, appended_types, conflicts_of, readings_of
+from headrace.agents.ingest_outputs import Group, appended_types, conflicts_of, in_order, readings_of, send_rows
 from headrace.agents.read_payloads import PayloadReader
 from headrace.agents.strangers import Strangers, label
 from headrace.engine.batch import Batch
@@ -107,8 +107,8 @@ class Ingest:
             self._count(batch, group, judged)
             readings.append(readings_of(group, judged))
             conflicts |= conflicts_of(batch, group, judged)
-        _send(batch, topics.READINGS, *_in_order(readings), appended_types(groups))
-        _send(batch, topics.CONFLICTS, *_in_order([(list(conflicts), list(conflicts.values()))]))
+        send_rows(batch, topics.READINGS, *in_order(readings), appended_types(groups))
+        send_rows(batch, topics.CONFLICTS, *in_order([(list(conflicts), list(conflicts.values()))]))
 
     def read(self, batch: Batch, reasons: Reasons) -> list[Group]:
         """The messages that are right, as columns of normalised values, by device type.
@@ -243,26 +243,3 @@ def _refuse_cut(records: Records, reasons: Reasons) -> None:
             if size is not None:
                 said = size.decode(errors="replace")
                 reasons[place] = f"payload has {said} bytes, more than the log takes; the beginning is kept"
-
-
-def _in_order(parts: list[tuple[list[int], list[bytes]]]) -> tuple[list[int], list[bytes]]:
-    """All parts as one, by place in the batch."""
-    if len(parts) == 1 and parts[0][0] == sorted(parts[0][0]):
-        return parts[0]
-    pairs = sorted((row, value) for rows, values in parts for row, value in zip(rows, values, strict=True))
-    return [row for row, _ in pairs], [value for _, value in pairs]
-
-
-def _send(
-    batch: Batch, topic: str, rows: list[int], values: list[bytes], appended_as: list[bytes | None] | None = None
-) -> None:
-    """Stage records for `topic` that come from these rows of the batch.
-
-    Args:
-        appended_as: see `headrace.agents.enrich.Registered`; of all messages of the batch.
-    """
-    records = batch.records if len(rows) == len(batch) else batch.records.take(rows)
-    # Else no headers: the value says message id and device type too, and they would be a third of the cost on Kafka.
-    headers: dict[str, Header] = {topics.DEVICE_TYPE: [appended_as[row] for row in rows]} if appended_as else {}
-    sent = Records(records.keys, list(values), records.timestamps, headers)
-    batch.send_records(topic, sent, partition=batch.partition)

@@ -9,6 +9,8 @@ import orjson
 from headrace.agents.derive import derive
 from headrace.agents.enrich import Registered
 from headrace.engine.batch import Batch
+from headrace.engine.records import Header, Records
+from headrace.schemas import topics
 from headrace.schemas.conflict import Conflict, Origin, encode_conflict
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.readings import Floats, Readings, encode_readings
@@ -46,12 +48,12 @@ def appended_types(groups: Sequence[Group]) -> list[bytes | None] | None:
     return groups[0].registered.appended_as if groups and groups[0].registered else None
 
 
-def readings_of(group: Group, judged: Judged) -> tuple[list[int], list[bytes]]:
-    """The readings to pass on, encoded, with their places in the batch."""
+def readings_of(group: Group, judged: Judged | None = None) -> tuple[list[int], list[bytes]]:
+    """The readings to pass on, encoded, with their places in the batch; all of them if nobody judged."""
     messages, device_type = group.messages, group.device_type
     measures, others = dict(messages.measures), messages.extras
     repeats: list[list[str] | None] | None = None
-    if judged.merged:
+    if judged is not None and judged.merged:
         repeats = [None] * len(group.rows)
         others = list(others or repeats)  # type: ignore[arg-type]
         for place, entry in judged.merged.items():
@@ -70,8 +72,8 @@ def readings_of(group: Group, judged: Judged) -> tuple[list[int], list[bytes]]:
         repeats,
         group.registered.documents(group.rows) if group.registered else None,
     )
-    passed = judged.verdicts <= Verdict.COMPLETION
-    if not passed.all():
+    passed = None if judged is None else judged.verdicts <= Verdict.COMPLETION
+    if passed is not None and not passed.all():
         places = passed.nonzero()[0]
         columns = columns.take(places)
         others = [others[place] for place in places.tolist()] if others else None
@@ -119,3 +121,26 @@ def conflicts_of(batch: Batch, group: Group, judged: Judged) -> dict[int, bytes]
 def _ordered(device_type: DeviceType, entry: Entry) -> dict[str, float]:
     """An entry's measures in the device type's order: the table keeps none, and bytes must not depend on batches."""
     return {name: entry.measures[name] for name in device_type.measures if name in entry.measures}
+
+
+def in_order(parts: list[tuple[list[int], list[bytes]]]) -> tuple[list[int], list[bytes]]:
+    """All parts as one, by place in the batch."""
+    if len(parts) == 1 and parts[0][0] == sorted(parts[0][0]):
+        return parts[0]
+    pairs = sorted((row, value) for rows, values in parts for row, value in zip(rows, values, strict=True))
+    return [row for row, _ in pairs], [value for _, value in pairs]
+
+
+def send_rows(
+    batch: Batch, topic: str, rows: list[int], values: list[bytes], appended_as: list[bytes | None] | None = None
+) -> None:
+    """Stage records for `topic` that come from these rows of the batch.
+
+    Args:
+        appended_as: see `headrace.agents.enrich.Registered`; of all messages of the batch.
+    """
+    records = batch.records if len(rows) == len(batch) else batch.records.take(rows)
+    # Else no headers: the value says message id and device type too, and they would be a third of the cost on Kafka.
+    headers: dict[str, Header] = {topics.DEVICE_TYPE: [appended_as[row] for row in rows]} if appended_as else {}
+    sent = Records(records.keys, list(values), records.timestamps, headers)
+    batch.send_records(topic, sent, partition=batch.partition)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headrace.agents.alert_event import Candidate, alert_event
-from headrace.agents.episode import COMPARE, IDLE, Episode, advance
+from headrace.agents.episode import COMPARE, IDLE, Episode, advance, announce
 from headrace.engine.batch import Batch
 from headrace.engine.records import Records
 from headrace.engine.replicas import Replica
@@ -30,14 +30,24 @@ class ThresholdAlert:
 
     A reading older than the device's own clock (its largest event time) is not evaluated; one as old is.
 
+    The priority lane brings copies of alarms before the telemetry that they have overtaken. One on which the condition
+    of a rule without duration holds triggers at once, unless an alert is open, the cooldown runs, it is older than the
+    lane's own clock of the device, or not newer than the ordinary lane's: that has judged it, or is about to. This is
+    all that the priority lane does; it never resolves. The ordinary lane does not evaluate readings older than the
+    trigger of an open alert, and goes on with the alert at those after it, the copy of the alarm being the first: one
+    alert, triggered once. With both lanes read to the end, a rule without cooldown has an alert open exactly where
+    the ordinary lane alone would have one. A cooldown runs from the trigger that was sent: where an overtaken reading
+    would have triggered first, ends and further triggers are those of the alarm's alert, not of the other.
+
     Rules may change while it runs: one of the topic `rules` applies to readings appended at its own append time or
     later. An episode goes on under a changed rule. Of a rule that is gone, inactive, or no longer for the device,
     nothing is said any more: its open alert is not resolved, as nobody knows whether it is over, and the episode goes
     on when the rule comes back.
 
     The same log gives the same events, in log order and then that of the rules, for any batch boundaries and restarts;
-    ids are made of rule, device and trigger time. Vectorised until something happens: readings cost Python only where a
-    condition holds, or held lately. Memory: about 160 bytes per device, and up to 3 KiB per rule and device with an
+    ids are made of rule, device and trigger time. With alarms in the priority lane it depends on how far they overtake
+    which of the readings in between are evaluated. Vectorised until something happens: readings cost Python only where
+    a condition holds, or held lately. Memory: about 160 bytes per device, and up to 3 KiB per rule and device with an
     episode.
 
     Args:
@@ -49,6 +59,7 @@ class ThresholdAlert:
 
     name = "alert"
     topic = topics.READINGS
+    topics = (topics.READINGS, topics.READINGS_PRIORITY)
 
     def __init__(self, rules: Sequence[AlertRule], changes: Replicated[AlertRule] | None = None) -> None:
         self._rules = RuleBook(rules, changes)
@@ -57,7 +68,8 @@ class ThresholdAlert:
             "alert.episodes", Episode.encode, Episode.decode, ("rule_id", "device_type", "device_id")
         )
         self._clocks = ClockTable("alert.clocks")
-        self.tables = (self._episodes, self._clocks)
+        self._priority_clocks = ClockTable("alert.priority-clocks")
+        self.tables = (self._episodes, self._clocks, self._priority_clocks)
 
     def open_alerts(self) -> int:
         """How many alerts are open now, in all partitions; those of rules that are gone do not count."""
@@ -72,6 +84,8 @@ class ThresholdAlert:
 
     def process(self, batch: Batch) -> None:
         """Evaluate all rules on the batch and stage the alerts that triggered or resolved."""
+        early = batch.topic == topics.READINGS_PRIORITY
+        table, step = (self._priority_clocks, announce) if early else (self._clocks, advance)
         candidates: list[Candidate] = []
         advanced: list[tuple[ClockColumn, Ints, Ints]] = []
         sets, which = self._rules.sets(batch.records.timestamps)
@@ -79,12 +93,15 @@ class ThresholdAlert:
             readings = _covered(every, sets, which)
             if not len(readings):
                 continue
-            clocks = self._clocks.of_type(batch.partition, readings.device_type)
+            clocks = table.of_type(batch.partition, readings.device_type)
             groups = group(clocks.numbers(readings.device_ids), readings.times, clocks.clocks)
             advanced.append((clocks, groups.devices[groups.tails], groups.after[groups.tails]))
             devices, in_order = np.empty_like(groups.order), np.empty(len(readings), dtype=np.bool_)
             devices[groups.order], in_order[groups.order] = groups.devices, groups.times >= groups.before
             rules = _rules_of(readings, sets, which)
+            if early:
+                rules = [each for each in rules if not each[1].condition.duration]
+                in_order &= self._is_ahead(batch.partition, readings)
             candidates += self._candidates(batch.partition, rules, readings, clocks, devices, in_order)
 
         candidates.sort(key=lambda candidate: candidate[:2])
@@ -95,7 +112,7 @@ class ThresholdAlert:
             rule = candidate.rule
             key = (rule.rule_id, candidate.device_type, candidate.device_id)
             before = changed[key] if key in changed else view.get(key)
-            after, change = advance(rule, before or IDLE, candidate.time, candidate.value)
+            after, change = step(rule, before or IDLE, candidate.time, candidate.value)
             if after != (before or IDLE):
                 changed[key] = after if after != IDLE else None
             if change is not None:
@@ -109,6 +126,12 @@ class ThresholdAlert:
                 clocks.set(devices, times)
 
         batch.on_finish(apply)
+
+    def _is_ahead(self, partition: int, readings: Readings) -> Flags:
+        """Whether a reading is newer than all that the ordinary lane has of its device, (n,)."""
+        clocks = self._clocks.of_type(partition, readings.device_type)
+        numbers = clocks.numbers(readings.device_ids)
+        return readings.times > clocks.clocks[numbers]
 
     def _candidates(
         self,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from headrace.agents.detect import Detect, build_detect
 from headrace.agents.enrich import registry_table
 from headrace.agents.ingest import Ingest
+from headrace.agents.ingest_priority import IngestPriority
 from headrace.agents.quiet import Quiet
 from headrace.agents.rollup import Rollup
 from headrace.agents.threshold_alert import ThresholdAlert
@@ -23,6 +24,7 @@ class Agents(NamedTuple):
     """One of each, in the order in which they are registered."""
 
     ingest: Ingest
+    ingest_priority: IngestPriority
     rollup: Rollup
     detect: Detect
     alert: ThresholdAlert
@@ -37,8 +39,10 @@ def build_agents(
     """New agents with empty tables."""
     cadences = {name: each.cadence for name, each in device_types.items() if each.cadence}
     detect, rollup = settings.detect, settings.rollup
+    devices = registry_table(settings.ingest.enrich)
     return Agents(
-        Ingest(device_types, settings.ingest, registry_table(settings.ingest.enrich), metrics),
+        Ingest(device_types, settings.ingest, devices, metrics),
+        IngestPriority(device_types, settings.ingest, devices),
         Rollup(
             rollup.kinds(),
             rollup.grace,

@@ -13,7 +13,7 @@ from rich.console import Console
 from headrace.cli.fault_options import TruthFile, fault_shares
 from headrace.cli.latency import LatencyProbe
 from headrace.cli.live import LiveView
-from headrace.cli.mqtt_path import MqttPath, mqtt_path
+from headrace.cli.mqtt_path import mqtt_path
 from headrace.cli.pipeline import Pipeline
 from headrace.cli.report import Report
 from headrace.cli.running import (
@@ -31,6 +31,7 @@ from headrace.cli.running import (
 from headrace.connectors.fleet import Fleet
 from headrace.connectors.fleet_config import MESSAGE_FAULTS, SimulatedFleetConfig
 from headrace.connectors.fleet_episodes import Episode
+from headrace.connectors.mqtt.publisher import MqttPublisher
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock, VirtualClock
 from headrace.engine.config import mistakes
@@ -49,7 +50,7 @@ HOUR_MS = 3_600_000
 #: At a million a demo passes a year in half a minute; MAX_SECONDS are a year.
 MAX_SPEED = 1_000_000
 MAX_SECONDS = 31_536_000
-#: Share of messages left out from which the broker, not a busy moment, is what holds the fleet back.
+#: Share of messages left out from which the listener, not a busy moment, is what holds the fleet back.
 MOST_SKIPPED = 0.05
 
 
@@ -189,19 +190,20 @@ class Demo:
         self._show(report, result)
 
     async def _feed(self, pipeline: Pipeline, stop: asyncio.Event) -> None:
-        """Fleet → broker → source, until `stop` or the time is up; then wait for what is still in the broker."""
-        async with mqtt_path(self._folder, self._clock, pipeline.intake, self._simulation.device_type.name) as path:
-            await self._publish(path, stop)
+        """Fleet → listener, until `stop` or the time is up; then wait until all of it is in the log."""
+        device_type = self._simulation.device_type.name
+        async with mqtt_path(self._folder, pipeline.log, self._clock, pipeline.intake, device_type) as publisher:
+            await self._publish(publisher, stop)
             if not stop.is_set():
-                await path.drain()
+                await publisher.drain()
 
-    async def _publish(self, path: MqttPath, stop: asyncio.Event) -> None:
+    async def _publish(self, publisher: MqttPublisher, stop: asyncio.Event) -> None:
         state = _FleetState(self._folder / "fleet.json")
         fleet = self._fleet = Fleet(
             self._simulation.fleet,
             self._simulation.device_type,
             self._clock,
-            path.publish,
+            publisher.publish,
             start_sequence=state.load(),
             on_episode=self._simulation.on_episode,
             on_published=self._probe.published,
@@ -229,7 +231,7 @@ class Demo:
         now = self._fleet.statistics()
         note = f"fleet: {now.published:,} published, {now.achieved_rate:,.0f}/s"
         if now.skipped > MOST_SKIPPED * now.published:
-            note += f" of {now.asked_rate:,.0f}/s asked: the broker takes no more"
+            note += f" of {now.asked_rate:,.0f}/s asked: the listener takes no more"
         return note
 
     def _show(self, report: Report, console: Console) -> None:

@@ -37,6 +37,7 @@ ON_READINGS = ("rollup", "detect", "alert")
 READERS = {
     topics.RAW: ("ingest",),
     topics.READINGS: (*ON_READINGS, "timescale"),
+    topics.READINGS_PRIORITY: ("alert",),
     topics.ALERTS: ("timescale", "whoever is notified"),
 }
 

@@ -12,6 +12,7 @@ from headrace import __version__
 #: Imported when it is run: a command pays only for what it needs.
 COMMANDS = {
     "bench": "headrace.cli.bench",
+    "bridge": "headrace.cli.bridge",
     "demo": "headrace.cli.demo",
     "devices": "headrace.cli.devices",
     "dlq": "headrace.cli.dlq",

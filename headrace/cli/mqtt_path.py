@@ -1,96 +1,70 @@
-"""Broker, source and publisher in one process: how the demo's devices, and a replay over MQTT, reach the log."""
+"""Listener and publisher in one process: how the demo's devices, and a replay over MQTT, reach the log."""
 
 import asyncio
+import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pydantic import SecretStr
-
-from headrace.connectors.broker import EmbeddedBroker
 from headrace.connectors.mqtt.connection import BrokerAddress
+from headrace.connectors.mqtt.listener import MqttListener
+from headrace.connectors.mqtt.listener_config import ListenerConfig
+from headrace.connectors.mqtt.passwords import password_line
 from headrace.connectors.mqtt.publisher import MqttPublisher
-from headrace.connectors.mqtt.source import MqttSource, MqttSourceConfig
+from headrace.connectors.routed_intake import RoutedIntake
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import Clock
-from headrace.engine.errors import Disconnected
 from headrace.engine.intake import Intake
+from headrace.engine.log import Log
 
-#: What was published must have reached the log this many seconds after the broker took the last of it.
-ARRIVAL = 30.0
-ARRIVAL_POLL = 0.01
-
-
-class MqttPath:
-    """Publishes as devices do, and knows when everything has arrived in the log."""
-
-    def __init__(self, publisher: MqttPublisher, source: MqttSource, clock: Clock) -> None:
-        self._publisher = publisher
-        self._source = source
-        self._clock = clock
-        self._published = 0
-
-    async def publish(self, topic: str, payload: bytes) -> None:
-        """Hand one message to the broker; waits while it takes no more."""
-        await self._publisher.publish(topic, payload)
-        self._published += 1
-
-    async def drain(self) -> None:
-        """Wait until everything published is in the log.
-
-        Raises:
-            Disconnected: something is still missing after `ARRIVAL` seconds.
-        """
-        await self._publisher.drain()
-        deadline = self._clock.monotonic() + ARRIVAL
-        while (arrived := self._source.statistics().appended) < self._published:
-            if self._clock.monotonic() > deadline:
-                raise Disconnected(
-                    f"the MQTT broker took {self._published} messages but passed on only {arrived}; "
-                    "start again: what is in the log stays there"
-                )
-            await self._clock.sleep(ARRIVAL_POLL)
+HOST = "127.0.0.1"
+#: Who publishes for all devices, with a password made for this run.
+USERNAME = "fleet"
+#: Messages without PUBACK at a time: one client stands for all devices, and each batch has to reach the disk.
+WINDOW = 1_000
 
 
 @asynccontextmanager
-async def mqtt_path(folder: Path, clock: Clock, intake: Intake, device_type: str) -> AsyncIterator[MqttPath]:
-    """An embedded broker with headrace subscribed to `dt/devices/+/telemetry`.
+async def mqtt_path(
+    folder: Path, log: Log, clock: Clock, intake: Intake, device_type: str
+) -> AsyncIterator[MqttPublisher]:
+    """headrace's own listener on a free port of the loopback interface, and a client of it.
 
-    On leaving, what has been received is appended and acknowledged; then the broker ends.
+    What the publisher has drained is in the log. On leaving, what has been received is appended and acknowledged.
 
     Args:
-        folder: for the broker's own files.
-        device_type: of every device that publishes here.
+        folder: for the password file.
+        device_type: of every device that publishes to `dt/devices/{device}/telemetry`.
     Raises:
-        Disconnected: the broker ended.
         LogError: the log takes nothing more.
     """
-    broker = EmbeddedBroker(folder, clock)
-    address = await broker.start()
-    try:
-        async with asyncio.TaskGroup() as group:
-            watch = group.create_task(broker.wait_stopped())
-            source = MqttSource(_source_config(address, device_type), intake, clock)
-            stop = asyncio.Event()
-            receiving = group.create_task(source.run(stop))
-            await source.wait_subscribed()
-            try:
-                async with MqttPublisher(address) as publisher:
-                    yield MqttPath(publisher, source, clock)
-            finally:
-                stop.set()
-            await receiving
-            watch.cancel()
-    finally:
-        await broker.stop()
-
-
-def _source_config(address: BrokerAddress, device_type: str) -> MqttSourceConfig:
-    profile = TopicProfile(name="devices", topic="dt/devices/{device}/telemetry", device_type=device_type)
-    return MqttSourceConfig(
-        host=address.host,
-        port=address.port,
-        username=address.username,
-        password=None if address.password is None else SecretStr(address.password),
-        profiles=(profile,),
+    password = secrets.token_hex(16)
+    config = ListenerConfig.model_validate(
+        {
+            "host": HOST,
+            "port": 0,
+            "max_inflight": WINDOW,
+            "passwords": _written(folder / "listener.users", password_line(USERNAME, password.encode())),
+            "grants": [{"users": [USERNAME], "publish": ["dt/devices/+/telemetry"]}],
+        }
     )
+    profile = TopicProfile(name="devices", topic="dt/devices/{device}/telemetry", device_type=device_type)
+    await log.create_topics(MqttListener.topic_specs(1))
+    listener, stop = MqttListener(config, RoutedIntake(intake, [profile]), log, clock), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(listener.run(stop))
+        ports = await listener.wait_listening()
+        try:
+            async with MqttPublisher(BrokerAddress(HOST, ports[0], USERNAME, password), window=WINDOW) as publisher:
+                yield publisher
+        finally:
+            stop.set()
+
+
+def _written(path: Path, text: str) -> Path:
+    """A file that only its owner can read."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    return path

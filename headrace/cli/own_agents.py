@@ -14,7 +14,7 @@ from headrace.cli.settings import Settings
 from headrace.engine.errors import ConfigError
 from headrace.engine.intake import SOURCE_POSITIONS
 from headrace.engine.log import TopicSpec
-from headrace.engine.operator import Operator
+from headrace.engine.operator import Operator, topics_of
 from headrace.schemas import topics
 
 #: Where they are unless the setting `agents` says otherwise, in the working directory.
@@ -27,7 +27,9 @@ SINKS = ("timescale",)
 #: How alike two topics are if one is a misspelling, from 0 to 1.
 SURELY = 0.9
 #: What others write, and the ledger counts.
-NOT_FOR_OUTPUT = (topics.RAW, topics.READINGS, topics.DEAD_LETTERS, topics.RULES, topics.DEVICES, SOURCE_POSITIONS)
+NOT_FOR_OUTPUT = (
+    topics.RAW, topics.READINGS, *topics.PRIORITY, topics.DEAD_LETTERS, topics.RULES, topics.DEVICES, SOURCE_POSITIONS,
+)  # fmt: skip
 
 
 class OwnAgent(NamedTuple):
@@ -44,7 +46,7 @@ class OwnAgent(NamedTuple):
 
     def __str__(self) -> str:
         sends = f" → {', '.join(self.outputs)}" if self.outputs else ""
-        return f"agent {self.operator.name} ({self.path}): {self.operator.topic}{sends}"
+        return f"agent {self.operator.name} ({self.path}): {', '.join(topics_of(self.operator))}{sends}"
 
 
 def own_agents(settings: Settings) -> list[OwnAgent]:
@@ -76,7 +78,7 @@ def taken_names(settings: Settings) -> set[str]:
 
 def own_topics(agents: Iterable[OwnAgent], partitions: int) -> list[TopicSpec]:
     """The topics that they read and send to."""
-    names = dict.fromkeys(name for each in agents for name in (*each.outputs, each.operator.topic))
+    names = dict.fromkeys(name for each in agents for name in (*each.outputs, *topics_of(each.operator)))
     return [TopicSpec(name, partitions) for name in names]
 
 
@@ -133,7 +135,7 @@ def _mistakes(operator: Any) -> Iterator[str]:
     if not isinstance(outputs, list | tuple):
         yield f"outputs is {outputs!r}; write a tuple of topics, as in ('devices.hot',)"
         return
-    for topic in (operator.topic, *outputs):
+    for topic in (*topics_of(operator), *outputs):
         if not isinstance(topic, str) or not re.fullmatch(TOPIC_NAME, topic):
             yield f"{topic!r} is no name of a topic; use letters, digits, and . _ -"
         elif topic in NOT_FOR_OUTPUT and topic in outputs:
@@ -143,9 +145,9 @@ def _mistakes(operator: Any) -> Iterator[str]:
 def _clashes(found: Sequence[OwnAgent], settings: Settings) -> Iterator[str]:
     agents = dict.fromkeys(taken_names(settings), "headrace")
     tables = {table.name: "headrace" for each in build_agents(settings, {}, ()) for table in each.tables}
-    known = {topics.RAW, *topics.OUTPUTS, *(name for each in found for name in each.outputs)}
+    known = {topics.RAW, topics.RAW_PRIORITY, *topics.OUTPUTS, *(name for each in found for name in each.outputs)}
     for agent in found:
-        name, topic = agent.operator.name, agent.operator.topic
+        name = agent.operator.name
         if name in agents:
             yield f"{agent.path}: there is an agent {name!r} already, in {agents[name]}; give it another name"
         agents.setdefault(name, str(agent.path))
@@ -153,5 +155,6 @@ def _clashes(found: Sequence[OwnAgent], settings: Settings) -> Iterator[str]:
             if table.name in tables:
                 yield f"{agent.path}: there is a table {table.name!r} already, in {tables[table.name]}"
             tables.setdefault(table.name, str(agent.path))
-        if topic not in known and (meant := get_close_matches(topic, known, 1, SURELY)):
-            yield f"{agent.path}: {name} reads {topic!r}, which nobody writes; did you mean {meant[0]!r}?"
+        for topic in topics_of(agent.operator):
+            if topic not in known and (meant := get_close_matches(topic, known, 1, SURELY)):
+                yield f"{agent.path}: {name} reads {topic!r}, which nobody writes; did you mean {meant[0]!r}?"

@@ -24,6 +24,7 @@ from headrace.engine.errors import AgentStopped, ConfigError, first
 from headrace.engine.intake import Intake
 from headrace.engine.ledger import Ledger, lag, read_ledger
 from headrace.engine.monitoring import Monitoring
+from headrace.engine.operator import Operator, topics_of
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
@@ -165,8 +166,9 @@ class Pipeline:
 
     async def left(self) -> int:
         """Records that the agents and the sink have still to go through; agents first, as what they do makes more."""
-        read = {topics.RAW, topics.READINGS, *(each.operator.topic for each in self.own_agents)}
-        agents = [(GROUP, topic) for topic in sorted(read)]
+        operators: list[Operator] = [*self.agents, *(each.operator for each in self.own_agents)]
+        read = dict.fromkeys(topic for each in operators for topic in topics_of(each))
+        agents = [(GROUP, topic) for topic in read]
         sink = [(self.sink.name, topic) for topic in self.sink.topics]
         return sum([await lag(self.log, group, topic) for group, topic in (*agents, *sink)])
 

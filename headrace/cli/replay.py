@@ -187,8 +187,8 @@ class Replay:
             await source.run(stop)
             return
         device_type = source.mapping.device_type
-        async with mqtt_path(self._folder, self._clock, pipeline.intake, device_type) as path:
-            source.deliver_to(PublishDelivery(path.publish, path.drain, pipeline.intake))
+        async with mqtt_path(self._folder, pipeline.log, self._clock, pipeline.intake, device_type) as publisher:
+            source.deliver_to(PublishDelivery(publisher.publish, publisher.drain, pipeline.intake))
             await source.run(stop)
 
     async def _show_progress(self, source: FileSource, pipeline: Pipeline, console: Console) -> None:

@@ -45,6 +45,11 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
 
 
+def config_arguments(config: Path | None) -> list[str]:
+    """`--config` for a process of our own."""
+    return [] if config is None else ["--config", str(config)]
+
+
 class Mistakes:
     """Collects the mistakes of everything a command needs, so that the user hears of all of them at once."""
 

@@ -2,14 +2,17 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, field_validator, model_validator
 
 from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
+from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.mqtt.listener_config import ListenerConfig
+from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
@@ -150,6 +153,12 @@ class DatabaseSettings(_Section):
         return SecretStr(dsn)
 
 
+class BridgeSettings(_Section):
+    """Inbound messages."""
+
+    into: Literal["log", "kinesis"] = Field("log", description="where messages go: the log, or the stream of [kinesis]")
+
+
 class Settings(LayeredSettings):
     """Everything that can be configured. `HEADRACE_ROLLUP__GRACE=60` sets `grace` of `[rollup]`."""
 
@@ -159,6 +168,10 @@ class Settings(LayeredSettings):
     profiles: TopicProfiles = Field(SHIPPED, description="MQTT topics that are taken; replace the shipped ones")
     log: LogSettings = LogSettings()
     kafka: KafkaSettings = KafkaSettings()
+    bridge: BridgeSettings = BridgeSettings()
+    kinesis: KinesisSettings = KinesisSettings()
+    mqtt: MqttSettings = MqttSettings()
+    listener: ListenerConfig | None = None
     runtime: RuntimeSettings = RuntimeSettings()
     ingest: IngestConfig = IngestConfig()
     rollup: RollupSettings = RollupSettings()
@@ -166,3 +179,9 @@ class Settings(LayeredSettings):
     alert: AlertSettings = AlertSettings()
     database: DatabaseSettings = DatabaseSettings()
     monitor: MonitorSettings = MonitorSettings()
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> Self:
+        if self.bridge.into == "kinesis" and self.kinesis.stream is None:
+            raise ValueError("bridge.into is kinesis: kinesis.stream must name the stream")
+        return self

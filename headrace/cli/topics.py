@@ -19,13 +19,17 @@ from headrace.cli.topics_view import show_partitions, show_topics
 from headrace.connectors.timescale import TimescaleSink
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
+from headrace.engine.operator import topics_of
 from headrace.engine.topic_overview import overview
 from headrace.schemas import topics as names
 
 #: Group of the sink, and what it reads.
 SINK = "timescale"
 #: By group that ships, the topics that it reads.
-READERS: Mapping[str, Collection[str]] = {GROUP: (names.RAW, names.READINGS), SINK: TimescaleSink.topics}
+READERS: Mapping[str, Collection[str]] = {
+    GROUP: (names.RAW, names.RAW_PRIORITY, names.READINGS, names.READINGS_PRIORITY),
+    SINK: TimescaleSink.topics,
+}
 
 
 @click.group(cls=ShowGroup)
@@ -121,7 +125,7 @@ def reset(
 
 def _readers(settings: Settings) -> dict[str, Collection[str]]:
     """By group, the topics that it reads: as `READERS`, and those of agents of the user's own."""
-    own = [each.operator.topic for each in own_agents(settings)]
+    own = [topic for each in own_agents(settings) for topic in topics_of(each.operator)]
     return {**READERS, GROUP: list(dict.fromkeys([*READERS[GROUP], *own]))}
 
 

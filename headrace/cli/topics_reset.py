@@ -18,7 +18,7 @@ from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError, LogInUse
 from headrace.engine.log import Log
-from headrace.engine.operator import Operator
+from headrace.engine.operator import Operator, topics_of
 from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.topic_reset import Reset, Where, carry_out, plan_reset
 from headrace.schemas import topics as names
@@ -36,10 +36,12 @@ def where_of(text: str) -> Where:
     return moment("--to", text, SystemClock().now_ms())
 
 
-#: Where the agents on a topic send to from the same partition: partitioned like it.
+#: Where the agents on a topic send to from the same partition, and an intake its copies: partitioned like it.
 OUTPUTS = {
-    names.RAW: (names.READINGS, names.CONFLICTS),
+    names.RAW: (names.READINGS, names.CONFLICTS, names.RAW_PRIORITY),
+    names.RAW_PRIORITY: (names.READINGS_PRIORITY,),
     names.READINGS: (names.ROLLUPS, names.LATE, names.ANOMALIES, names.ALERTS),
+    names.READINGS_PRIORITY: (names.ALERTS,),
 }
 
 
@@ -105,7 +107,7 @@ class TopicsReset:
         """Of all agents. What those that ship send to grows, too; if one of them reads that, it starts over as well."""
         agents = build_agents(self._settings, {}, ())
         everyone: list[Operator] = [*agents, *(each.operator for each in own_agents(self._settings))]
-        tables = {table.name for agent in everyone for table in agent.tables if agent.topic == topic}
+        tables = {table.name for agent in everyone for table in agent.tables if topic in topics_of(agent)}
         # The ledger adds the counts up over all partitions: they stay true wherever a key is.
         sums = tables & {agents.ingest.counters.name}
         outputs = OUTPUTS.get(topic, ())

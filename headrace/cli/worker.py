@@ -8,7 +8,7 @@ import click
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
 from headrace.cli.own_agents import own_agents, own_topics
-from headrace.cli.running import Setup, config_option, finishes, set_up, stop_on_signals
+from headrace.cli.running import Setup, config_arguments, config_option, finishes, set_up, stop_on_signals
 from headrace.cli.workers import Workers
 from headrace.engine.app import App
 from headrace.engine.clock import SystemClock
@@ -41,7 +41,7 @@ def worker(workers: int, data: Path | None, config: Path | None) -> None:
         raise ConfigError("--workers: the embedded log takes one worker; name a Kafka as [log] url for more")
     if workers > 1:
         asyncio.run(_prepare(setup))
-        asyncio.run(Workers(workers, config).run())
+        asyncio.run(Workers([["worker", *config_arguments(config)]] * workers).run())
     elif on_kafka:
         _work_on_kafka(setup)
     else:

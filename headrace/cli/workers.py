@@ -1,10 +1,10 @@
-"""Several worker processes on one machine, and what happens when one of them ends."""
+"""Several processes of one command on one machine, and what happens when one of them ends."""
 
 import asyncio
 import os
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import structlog
 
@@ -25,19 +25,15 @@ log = structlog.get_logger(__name__)
 
 
 class Workers:
-    """Runs `count` worker processes and starts those anew that fail.
+    """Runs worker processes and starts those anew that fail.
 
     Args:
-        count: processes, 1 or more.
-        config: settings file, passed on.
+        commands: arguments of `headrace`, per process.
     """
 
-    def __init__(self, count: int, config: Path | None) -> None:
-        self._count = count
-        command = [sys.executable, "-m", "headrace.cli.main", "worker"]
-        self._command = [sys.executable, die_with_parent.__file__, str(os.getpid()), *command]
-        if config is not None:
-            self._command += ["--config", str(config)]
+    def __init__(self, commands: Sequence[Sequence[str]]) -> None:
+        guard = [sys.executable, die_with_parent.__file__, str(os.getpid())]
+        self._commands = [[*guard, sys.executable, "-m", "headrace.cli.main", *each] for each in commands]
         self._clock = SystemClock()
 
     async def run(self) -> None:
@@ -49,7 +45,7 @@ class Workers:
         stop = stop_on_signals()
         mistake = False
         async with asyncio.TaskGroup() as group:
-            keepers = [group.create_task(self._keep(number, stop)) for number in range(self._count)]
+            keepers = [group.create_task(self._keep(number, stop)) for number in range(len(self._commands))]
             for keeper in keepers:
                 mistake |= await keeper
         if mistake:
@@ -60,7 +56,7 @@ class Workers:
         pause, failed = FIRST_PAUSE, False
         while not stop.is_set():
             began = self._clock.monotonic()
-            code = await self._run_once(stop)
+            code = await self._run_once(number, stop)
             if stop.is_set() or code == 0:
                 break
             if code == MISTAKE and not failed:
@@ -74,9 +70,9 @@ class Workers:
             pause = min(LONGEST_PAUSE, pause * 2)
         return False
 
-    async def _run_once(self, stop: asyncio.Event) -> int:
+    async def _run_once(self, number: int, stop: asyncio.Event) -> int:
         # A session of its own: Ctrl-C reaches the parent alone, which passes it on once.
-        process = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(*self._commands[number], start_new_session=True)
         ended, asked = asyncio.ensure_future(process.wait()), asyncio.ensure_future(stop.wait())
         await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()

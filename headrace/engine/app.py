@@ -14,7 +14,7 @@ from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.health import Health
 from headrace.engine.log import Log, TopicPartition, TopicSpec
 from headrace.engine.metrics import Metrics
-from headrace.engine.operator import HasWatermark, Operator
+from headrace.engine.operator import HasWatermark, Operator, topics_of
 from headrace.engine.replicas import Gate, Replicas
 from headrace.engine.runtime.agent import AgentFunction, BatchAgent, BatchTopic
 from headrace.engine.runtime.assignor import StickyAssignor
@@ -25,6 +25,7 @@ from headrace.engine.runtime.event_table_manager import EventTableManager
 from headrace.engine.runtime.event_tables import EventTable
 from headrace.engine.runtime.event_topic import EventTopic
 from headrace.engine.runtime.garbage import rare_collections
+from headrace.engine.runtime.lanes import Lanes
 from headrace.engine.runtime.large_arrays import release_large_arrays
 from headrace.engine.runtime.replies import LogReplies
 from headrace.engine.runtime.routing import LocalRouter
@@ -69,6 +70,7 @@ class App(faust.App):
         self.clock = clock or SystemClock()
         self.runtime = runtime or RuntimeSettings()
         self.metrics = metrics or Metrics()
+        self.lanes = Lanes(self.clock)
         self.health = health or Health(SystemClock())
         self._replicas = Replicas(log, self.clock, self.metrics, self.health)
         fixed: dict[str, Any] = {
@@ -104,8 +106,12 @@ class App(faust.App):
         The replicated tables that it reads (`HasReplicas`) are kept up to date.
         """
         for operator in operators:
-            cast(BatchTableManager, self.tables).register(operator.topic, operator.tables)
-            agent = self.agent(self.batches(operator.topic), name=operator.name)(
+            topics = topics_of(operator)
+            tables = cast(BatchTableManager, self.tables)
+            for topic in topics:
+                tables.register(topic, operator.tables)
+            tables.couple(topics)
+            agent = self.agent(self.batches(*topics), name=operator.name)(
                 _loop(operator, self._replicas.add(operator), self.metrics)
             )
             agent.operator = operator

@@ -16,7 +16,10 @@ CounterName = Literal[
     "headrace_dead_letters_total",
     "headrace_fetch_rebuilds_total",
     "headrace_intake_records_total",
-    "headrace_unknown_topics_total",
+    "headrace_kinesis_failures_total",
+    "headrace_kinesis_oversized_total",
+    "headrace_kinesis_records_total",
+    "headrace_kinesis_retries_total",
     "headrace_loop_blocked_seconds_total",
     "headrace_loop_blocked_total",
     "headrace_quarantined_total",
@@ -29,7 +32,12 @@ CounterName = Literal[
     "headrace_series_refused_total",
     "headrace_sink_records_total",
     "headrace_sink_retries_total",
+    "headrace_source_appended_total",
+    "headrace_source_probes_lost_total",
+    "headrace_source_reconnects_total",
+    "headrace_source_repeated_total",
     "headrace_unknown_fields_total",
+    "headrace_unknown_topics_total",
     "headrace_unknown_types_total",
 ]
 GaugeName = Literal[
@@ -45,6 +53,8 @@ GaugeName = Literal[
     "headrace_replica_entries",
     "headrace_replica_lag_records",
     "headrace_sink_state",
+    "headrace_source_connected",
+    "headrace_source_waiting_bytes",
     "headrace_standby_entries",
     "headrace_standby_lag_records",
     "headrace_watermark_delay_seconds",
@@ -53,6 +63,7 @@ HistogramName = Literal[
     "headrace_agent_batch_seconds",
     "headrace_commit_seconds",
     "headrace_intake_append_seconds",
+    "headrace_kinesis_append_seconds",
     "headrace_restore_seconds",
     "headrace_sink_write_seconds",
 ]
@@ -70,6 +81,7 @@ Label = Literal[
     "partition",
     "reason",
     "sink",
+    "source",
     "state",
     "term",
     "topic",
@@ -110,6 +122,7 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
         ("bad_record", "agent_error", "refused", "failed", "unregistered", "retired"),
     ),
     "sink": ("name of a sink", ()),
+    "source": ("name of a source", ()),
     "state": ("of a sink", ("connecting", "running", "retrying")),
     "term": ("of the ledger", ("accepted", "stored", "duplicate", "conflict", "dead_lettered", "in_flight")),
     "topic": ("name of a topic", ()),
@@ -123,6 +136,30 @@ METRICS: Mapping[MetricName, Metric] = {
         "counter", "Of these, messages on topics that no topic profile takes; ingest dead-letters them."
     ),
     "headrace_intake_append_seconds": Metric("histogram", "Seconds until an append was durable."),
+    "headrace_kinesis_records_total": Metric(
+        "counter", "Messages that Kinesis confirmed, where the bridge leads there."
+    ),
+    "headrace_kinesis_append_seconds": Metric("histogram", "Seconds until all messages of an append were confirmed."),
+    "headrace_kinesis_retries_total": Metric(
+        "counter", "Records sent again; `refused`: Kinesis did not take them, `failed`: no answer.", ("reason",)
+    ),
+    "headrace_kinesis_failures_total": Metric("counter", "Requests to Kinesis without a usable answer."),
+    "headrace_kinesis_oversized_total": Metric(
+        "counter", "Payloads larger than a record may be; a notice with their beginning was put instead."
+    ),
+    # Sources
+    "headrace_source_appended_total": Metric("counter", "Messages of a source that the log took.", ("source",)),
+    "headrace_source_repeated_total": Metric(
+        "counter", "Messages that the broker sent again though they were in the log; dropped.", ("source",)
+    ),
+    "headrace_source_waiting_bytes": Metric(
+        "gauge", "Payload bytes that waited for the log at the last append.", ("source",)
+    ),
+    "headrace_source_connected": Metric("gauge", "1 while the source is connected, else 0.", ("source",)),
+    "headrace_source_reconnects_total": Metric("counter", "Connections that the source lost.", ("source",)),
+    "headrace_source_probes_lost_total": Metric(
+        "counter", "Connections of these that it gave up: a message to itself did not come back.", ("source",)
+    ),
     # Agents
     "headrace_records_read_total": Metric(
         "counter", "Records given to agents, once however many agents read them.", ("topic", "partition")

@@ -157,6 +157,23 @@ class Operator(Protocol):
 
 
 @runtime_checkable
+class ReadsSeveral(Protocol):
+    """An operator that reads several topics, with as many partitions each; `Operator.topic` is the first.
+
+    It gets their batches in turns, each from the partition of one topic (`Batch.topic`); `process` and what the batch
+    finishes with run without anything between them. Its tables are of that partition of all the topics, which one
+    worker has, and which are committed together.
+    """
+
+    topics: Sequence[str]
+
+
+def topics_of(operator: "Operator") -> Sequence[str]:
+    """The topics that an operator reads."""
+    return operator.topics if isinstance(operator, ReadsSeveral) else (operator.topic,)
+
+
+@runtime_checkable
 class HasWatermark(Protocol):
     """An operator that keeps a watermark per partition."""
 

@@ -57,8 +57,8 @@ class Reset:
         return Reset(
             self.group,
             [*self.moves, *other.moves],
-            [*self.grown, *other.grown],
-            [*self.emptied, *other.emptied],
+            list(dict.fromkeys([*self.grown, *other.grown])),
+            list(dict.fromkeys([*self.emptied, *other.emptied])),
         )
 
 

@@ -22,7 +22,10 @@ PRESENCE = "devices.presence"
 COMMANDS = "devices.commands"
 
 #: What the agents write; partitioned by device like `RAW`.
-OUTPUTS = (READINGS, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)
+OUTPUTS = (READINGS, READINGS_PRIORITY, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)
+
+#: The priority lane: what comes here overtakes everything else.
+PRIORITY = frozenset({RAW_PRIORITY, READINGS_PRIORITY})
 
 #: Id given to a message when it was accepted; carried from the source to the sink and into every log line.
 MESSAGE_ID = "message-id"

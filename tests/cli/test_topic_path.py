@@ -11,7 +11,9 @@ from headrace.cli.pipeline import Pipeline
 from headrace.cli.settings import Settings
 from headrace.connectors.broker import EmbeddedBroker, find_mosquitto
 from headrace.connectors.mqtt.publisher import MqttPublisher
-from headrace.connectors.mqtt.source import MqttSource, MqttSourceConfig
+from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.mqtt.source import MqttSource
+from headrace.connectors.routed_intake import RoutedIntake
 from headrace.connectors.topic_profile import SHIPPED
 from headrace.engine import dead_letters
 from headrace.engine.clock import ManualClock, SystemClock
@@ -47,12 +49,11 @@ async def test_both_shipped_topics_end_to_end(tmp_path: Path, require: Require) 
     broker = EmbeddedBroker(tmp_path / "broker", SystemClock(), kind="mosquitto")
     address = await broker.start()
     password = SecretStr(address.password or "")
-    config = MqttSourceConfig(
-        host=address.host, port=address.port, username=address.username, password=password, profiles=SHIPPED
-    )
+    config = MqttSettings(host=address.host, port=address.port, username=address.username, password=password)
     async with Pipeline(tmp_path, Settings(), load_device_types(), load_rules(), ManualClock(NOW)) as pipeline:
         metrics = pipeline.monitoring.metrics
-        source = MqttSource(config, pipeline.intake, SystemClock(), metrics=metrics)
+        routed = RoutedIntake(pipeline.intake, SHIPPED, metrics)
+        source = MqttSource(config, [each.topic_filter for each in SHIPPED], routed, SystemClock())
 
         async def publish(stop: asyncio.Event) -> None:
             leave = asyncio.Event()

@@ -27,6 +27,7 @@ from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
 from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
 from headrace.connectors.mqtt.session import Outbox, Session
 from headrace.connectors.mqtt.subscriptions import Subscriptions
+from headrace.connectors.mqtt.topic_intake import TopicIntake
 from headrace.engine.clock import Clock
 from headrace.engine.errors import ConfigError, first
 from headrace.engine.log import Log, TopicSpec
@@ -48,15 +49,11 @@ BACKLOG = 4_096
 NEVER_EXPIRES = 0xFFFF_FFFF
 
 
-class TopicIntake(Protocol):
+class RoutingIntake(TopicIntake, Protocol):
     """The part of `headrace.connectors.routed_intake.RoutedIntake` that the listener needs."""
 
     def takes(self, topic: bytes) -> bool:
         """Whether some profile takes the topic."""
-        ...
-
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
-        """Append messages in order; when this returns they are in the log for good."""
         ...
 
 
@@ -104,7 +101,7 @@ class MqttListener:
         clock: for waiting and times.
     """
 
-    def __init__(self, config: ListenerConfig, intake: TopicIntake, log: Log, clock: Clock) -> None:
+    def __init__(self, config: ListenerConfig, intake: RoutingIntake, log: Log, clock: Clock) -> None:
         self.config = config
         self.largest_packet = config.max_payload_bytes + LARGEST_HEADER
         #: The clock's seconds, as of the last tick.
@@ -243,11 +240,6 @@ class MqttListener:
             self._note_disconnect(connection, session)
             self._detach(session)
         self._connections.pop(connection, None)
-
-    def hold(self, connection: ServerConnection) -> None:
-        """Read nothing of it until there is room again."""
-        connection.pause()
-        self._held[connection] = None
 
     def count_refusal(self, error: BadPacket) -> None:
         """Something was refused."""
@@ -446,6 +438,9 @@ class MqttListener:
     def put(self, connection: ServerConnection, message: Publish, is_command: bool) -> None:
         """A client has sent this; it is acknowledged when it is in the log."""
         self._put(_Message(connection, message, is_command))
+        if self._inflow.full:
+            connection.pause()
+            self._held[connection] = None
 
     def _put(self, message: _Message) -> None:
         self._received += 1

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace.connectors.mqtt.access import Identity
 from headrace.connectors.mqtt.codec.frames import Frame, Frames
@@ -82,8 +82,7 @@ class ServerConnection(asyncio.BufferedProtocol):
     # --- asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._host.connected(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -96,6 +95,8 @@ class ServerConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.seen = self._host.now
         try:
+            if self.session is None and not self._frames.waiting and not self._opening and _BUFFER[0] != Kind.CONNECT:
+                raise violation("the first packet is not CONNECT")
             frames = self._frames.feed(bytes(_BUFFER[:nbytes]))
             if self._opening:
                 self._early += frames
@@ -105,8 +106,6 @@ class ServerConnection(asyncio.BufferedProtocol):
         except BadPacket as error:
             self.fail(error)
         self.flush()
-        if self._host.full and not self.closing:
-            self._host.hold(self)
 
     def pause_writing(self) -> None:
         # It does not read what we answer: nothing more is taken from it either.

@@ -1,61 +1,36 @@
 """Takes device messages from an MQTT broker into the log, and acknowledges them when they are there."""
 
 import asyncio
-import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from headrace.connectors.mqtt.connection import BrokerAddress, MqttConnection
-from headrace.connectors.mqtt.packets import Publish
-from headrace.connectors.routed_intake import RoutedIntake
-from headrace.connectors.topic_profile import TopicProfiles
+from headrace.connectors.mqtt.codec.packets import V3, V5, Filter, Publish
+from headrace.connectors.mqtt.connection import Login, MqttConnection
+from headrace.connectors.mqtt.held import Held
+from headrace.connectors.mqtt.probe import Probe, ProbeLost
+from headrace.connectors.mqtt.refusals import VersionRefused
+from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.mqtt.subscribing import subscribe
+from headrace.connectors.mqtt.topic_intake import TopicIntake
+from headrace.connectors.mqtt.waiting import Batch, WaitingMessages
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
-from headrace.engine.errors import Disconnected
-from headrace.engine.intake import MessageIntake
+from headrace.engine.errors import ConfigError, Disconnected, RetryLater, first
+from headrace.engine.health import Health, Progress
 from headrace.engine.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-#: Batches that may wait behind the one being appended; beyond it the connection is not read.
-MAX_WAITING_BATCHES = 4
-#: Payload bytes that may wait; one message more than that is always taken, whatever its size.
-MAX_WAITING_BYTES = 32 * 1024 * 1024
 #: First and longest wait before connecting again, seconds; the wait is drawn between 0 and a doubling limit.
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
-
-
-class MqttSourceConfig(BaseModel):
-    """Configuration of `MqttSource`.
-
-    Args:
-        host, port: the broker.
-        username, password: who we are there.
-        client_id: names the session that the broker keeps for us; one running source per id.
-        profiles: the topics to take; they must not overlap.
-        linger: longest wait for more messages before a batch is appended, seconds.
-        max_batch: messages appended at once.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=1883, ge=1, le=65535)
-    username: str | None = None
-    password: SecretStr | None = None
-    client_id: str = Field(default="headrace", min_length=1, max_length=128)
-    profiles: TopicProfiles
-    linger: float = Field(default=0.015, ge=0, le=1)
-    max_batch: int = Field(default=2000, ge=1, le=50_000)
-
-    @property
-    def address(self) -> BrokerAddress:
-        """Where to connect."""
-        password = None if self.password is None else self.password.get_secret_value()
-        return BrokerAddress(self.host, self.port, self.username, password)
+#: Seconds before an append that the other side could not take is tried again, if it does not say.
+APPEND_PAUSE = 1.0
+#: Seconds that appends under way get when the source is stopped.
+STOP_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,58 +39,73 @@ class MqttStatistics:
 
     Args:
         received: messages that came, repeats included.
-        appended: messages put into the log.
-        unmatched: of these, messages on topics that no profile takes.
+        appended: messages that the log took.
         repeated: redeliveries of messages already appended; acknowledged and dropped.
         reconnects: connections lost.
+        probes_lost: of these, connections given up because a message to ourselves did not come back.
     """
 
     received: int
     appended: int
-    unmatched: int
     repeated: int
     reconnects: int
+    probes_lost: int
 
 
 class MqttSource:
-    """Subscribes with QoS 1 and a session that the broker keeps, and appends what comes, in order.
+    """Subscribes with a session that the broker keeps, and appends what comes, in order.
 
     A message is acknowledged only when it is in the log, so one that was not is sent again: at least once. What waits
-    here is bounded; behind that TCP holds the broker back. A lost connection is made again, for ever.
+    here is bounded; behind that TCP, and with MQTT 5 the receive maximum, holds the broker back. A lost connection is
+    made again, for ever, and so is one on which messages to ourselves do not come back.
 
     Args:
-        config: broker, topics, batches.
-        intake: appends; `headrace.engine.intake.Intake`.
+        settings: broker, session, batches.
+        filters: topic filters to subscribe to.
+        intake: appends.
         clock: for waiting.
-        metrics: told of unknown topics.
         random: jitter of the backoff.
+        metrics, health: of the process; told how it goes.
     """
+
+    name = "mqtt"
 
     def __init__(
         self,
-        config: MqttSourceConfig,
-        intake: MessageIntake,
+        settings: MqttSettings,
+        filters: Sequence[str],
+        intake: TopicIntake,
         clock: Clock,
         random: Random | None = None,
+        *,
         metrics: Metrics | None = None,
+        health: Health | None = None,
     ) -> None:
-        self._config = config
-        self._intake = RoutedIntake(intake, config.profiles, metrics)
+        self._settings = settings
+        self._address = settings.address
+        share = "" if settings.share is None else f"$share/{settings.share}/"
+        # Retain handling 1: what is retained comes with the first subscription and not with every reconnect.
+        self._filters = [Filter(share + each, settings.qos, retain_handling=1) for each in filters]
+        self._intake = intake
         self._clock = clock
         self._random = random or Random()
+        self._metrics = metrics or Metrics()
+        self._health = health or Health(clock, expects=[self.name])
+        self._version = V3 if settings.version == "3.1.1" else V5
         self._connection: MqttConnection | None = None
-        self._waiting: list[tuple[MqttConnection, Publish]] = []
-        self._waiting_bytes = 0
-        self._arrived, self._full = asyncio.Event(), asyncio.Event()
+        self._waiting = WaitingMessages(settings.max_batch, settings.max_waiting_bytes, settings.linger)
+        self._held = Held()
         self._subscribed = asyncio.Event()
-        self._stopping = False
-        # Appended, but their connection was gone before the PUBACK; by packet id. The broker sends them again.
-        self._in_doubt: dict[int, Publish] = {}
-        self._received = self._appended = self._repeated = self._reconnects = 0
+        self._probe = Probe(f"{settings.probe}/{settings.client_id}", settings.keepalive, clock)
+        self._received = self._appended = self._repeated = self._reconnects = self._probes_lost = 0
 
     def statistics(self) -> MqttStatistics:
         """A snapshot of the counters."""
-        return MqttStatistics(self._received, self._appended, self._intake.unknown, self._repeated, self._reconnects)
+        return MqttStatistics(self._received, self._appended, self._repeated, self._reconnects, self._probes_lost)
+
+    def progress(self) -> Progress:
+        """How far it has come, for health: what waits for the log is still to do."""
+        return Progress(self._appended + self._repeated, self._waiting.count)
 
     async def wait_subscribed(self) -> None:
         """Wait until the broker has the subscriptions: what is published from now on is kept for us."""
@@ -129,23 +119,25 @@ class MqttSource:
 
         Raises:
             LogError: an append failed; the connection is closed and nothing of that batch acknowledged.
-            ConfigError: the broker refuses us.
+            ConfigError: the broker refuses us from the start.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 connecting = group.create_task(self._stay_connected())
-                group.create_task(self._append_batches())
+                appending = group.create_task(self._append_batches())
                 await stop.wait()
                 if self._connection is not None:
                     self._connection.pause()
                 connecting.cancel()
-                self._stopping = True
-                self._arrived.set()
-                self._full.set()
+                self._waiting.close()
+                await asyncio.wait([appending], timeout=STOP_TIMEOUT)
+                if not appending.done():
+                    log.warning("mqtt_left_unacknowledged", messages=self._waiting.count)
+                    await cancel_and_wait(appending)
             if self._connection is not None:
                 await self._connection.disconnect()
-        except ExceptionGroup as group_error:
-            raise group_error.exceptions[0] from None
+        except ExceptionGroup as errors:
+            raise first(errors) from None
         finally:
             if self._connection is not None:
                 self._connection.abort()
@@ -156,9 +148,16 @@ class MqttSource:
             since = self._clock.monotonic()
             try:
                 await self._connect()
-            except Disconnected as error:
-                self._reconnects += self._connection is not None
-                log.warning("mqtt_disconnected", host=self._config.host, port=self._config.port, reason=str(error))
+            except VersionRefused:
+                if self._settings.version is not None or self._version == V3:
+                    raise
+                self._version = V3
+                log.info("mqtt_version", version="3.1.1", reason="the broker does not speak MQTT 5")
+                continue
+            except (Disconnected, ConfigError) as error:
+                if isinstance(error, ConfigError) and not self._subscribed.is_set():
+                    raise
+                self._note_lost(error)
             if self._clock.monotonic() - since > LONGEST_BACKOFF:
                 backoff = FIRST_BACKOFF
             await self._clock.sleep(self._random.uniform(0, backoff))
@@ -167,79 +166,100 @@ class MqttSource:
     async def _connect(self) -> None:
         """Connect and stay so until the connection breaks."""
         self._connection = None
-        self._connection = await MqttConnection.open(
-            self._config.address,
-            client_id=self._config.client_id,
-            filters=[profile.topic_filter for profile in self._config.profiles],
-            deliver=self._receive,
-        )
-        if not self._connection.session_present:
-            self._in_doubt.clear()
+        login = self._login()
+        connection = await MqttConnection.open(self._address, login, self._receive, self._held.release)
+        self._connection = connection
+        if not connection.welcome.session_present:
+            self._held.clear()
+        probes = await subscribe(connection, self._filters, self._probe.topic.decode() if self._probes else "")
+        if self._probes and not probes:
+            self._probe.give_up("the broker does not let us subscribe there")
         self._subscribed.set()
-        await self._connection.wait_closed()
+        self._metrics.set("headrace_source_connected", 1, source=self.name)
+        self._health.ready(self.name)
+        watching = asyncio.create_task(self._watch(connection))
+        try:
+            await connection.wait_closed()
+        finally:
+            await cancel_and_wait(watching)
 
-    def _receive(self, connection: MqttConnection, message: Publish) -> None:
-        self._received += 1
-        self._waiting.append((connection, message))
-        self._waiting_bytes += len(message.payload)
-        self._arrived.set()
-        if len(self._waiting) >= self._config.max_batch:
-            self._full.set()
-        if self._too_much(1.0):
-            connection.pause()
+    @property
+    def _probes(self) -> bool:
+        return bool(self._settings.probe) and not self._probe.hopeless
 
-    def _too_much(self, share: float) -> bool:
-        limit = MAX_WAITING_BATCHES * self._config.max_batch * share
-        return len(self._waiting) >= limit or self._waiting_bytes >= MAX_WAITING_BYTES * share
+    def _login(self) -> Login:
+        settings = self._settings
+        limits = {"receive_maximum": settings.receive_maximum, "session_expiry_interval": settings.session_expiry}
+        return Login(settings.client_id, self._version, False, settings.keepalive, limits)
+
+    async def _watch(self, connection: MqttConnection) -> None:
+        """Prove again and again that messages come through, and give up a connection on which they do not."""
+        try:
+            while self._probes:
+                await self._probe.prove(connection)
+                self._health.repaired(self.name)
+                await self._probe.wait_quiet(connection)
+        except ProbeLost as error:
+            self._probes_lost += 1
+            self._metrics.count("headrace_source_probes_lost_total", source=self.name)
+            self._health.broken(self.name, str(error), "look at the broker: its log, its access control, its queues")
+            connection.abort(error)
+        except Disconnected:
+            pass  # whoever waits for the connection says so
+
+    def _note_lost(self, error: Disconnected | ConfigError) -> None:
+        if self._connection is not None:
+            self._reconnects += 1
+            self._metrics.count("headrace_source_reconnects_total", source=self.name)
+        self._metrics.set("headrace_source_connected", 0, source=self.name)
+        self._health.not_ready(self.name, str(error))
+        log.warning("mqtt_disconnected", host=self._address.host, port=self._address.port, reason=str(error))
+
+    def _receive(self, connection: MqttConnection, messages: Sequence[Publish]) -> None:
+        self._connection = connection  # a kept session may deliver before `open` returns
+        if self._probes:
+            messages = self._probe.take(messages)
+        self._received += len(messages)
+        self._waiting.put(connection, messages)
 
     async def _append_batches(self) -> None:
-        while True:
-            await self._arrived.wait()
-            if not self._waiting:
-                return  # woken without a message: stopping, and nothing is left
-            if not self._full.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._config.linger):
-                        await self._full.wait()
-            await self._append(self._take_batch())
+        while (batch := await self._waiting.take()) is not None:
+            await self._append(batch)
 
-    def _take_batch(self) -> list[tuple[MqttConnection, Publish]]:
-        batch, self._waiting = self._waiting[: self._config.max_batch], self._waiting[self._config.max_batch :]
-        self._waiting_bytes -= sum(len(message.payload) for _, message in batch)
-        if not self._stopping:
-            if not self._waiting:
-                self._arrived.clear()
-            if len(self._waiting) < self._config.max_batch:
-                self._full.clear()
-            if self._connection is not None and not self._too_much(0.5):
-                self._connection.resume()
-        return batch
-
-    async def _append(self, batch: list[tuple[MqttConnection, Publish]]) -> None:
+    async def _append(self, batch: Batch) -> None:
         """Append a batch, then acknowledge it in the order it came (MQTT 4.6)."""
-        fresh: list[Publish] = []
-        for connection, message in batch:
-            if self._is_repeated(message):
-                self._repeated += 1
-            else:
-                fresh.append(message)
-                if connection.closed and message.packet_id:
-                    self._in_doubt[message.packet_id] = message
-        await self._intake.append([message.topic for message in fresh], [message.payload for message in fresh])
+        connection, messages = batch
+        fresh = [message for message in messages if not self._is_repeated(connection, message)]
+        if fresh:
+            await self._append_until_taken([each.topic for each in fresh], [each.payload for each in fresh])
         self._appended += len(fresh)
-        packet_ids: dict[MqttConnection, list[int]] = {}
-        for connection, message in batch:
-            if connection.closed and message.packet_id:
-                self._in_doubt[message.packet_id] = message
-            elif message.packet_id:
-                packet_ids.setdefault(connection, []).append(message.packet_id)
-        for connection, ids in packet_ids.items():
-            connection.acknowledge(ids)
+        self._repeated += len(messages) - len(fresh)
+        if connection.closed:
+            self._held.hold(fresh)
+        else:
+            self._held.hold([message for message in fresh if message.qos == 2])
+        connection.acknowledge(messages)
+        self._count(len(fresh), len(messages) - len(fresh))
 
-    def _is_repeated(self, message: Publish) -> bool:
-        """Whether the broker sent again what is in the log and could not be acknowledged.
+    async def _append_until_taken(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+        while True:
+            try:
+                await self._intake.append(topics, payloads)
+            except (RetryLater, Disconnected) as error:
+                log.warning("mqtt_append_repeated", messages=len(topics), reason=str(error))
+                await self._clock.sleep(error.after if isinstance(error, RetryLater) else APPEND_PAUSE)
+            else:
+                return
 
-        Only then: once a PUBACK is on its way the id may soon name another message with the same bytes.
-        """
-        doubted = self._in_doubt.pop(message.packet_id, None) if message.packet_id else None
-        return doubted is not None and message.duplicate and doubted[:2] == message[:2]
+    def _is_repeated(self, connection: MqttConnection, message: Publish) -> bool:
+        """Whether the broker sends again what is in the log."""
+        if message.packet_id and self._held.is_repeated(message):
+            return True
+        # 3.1.1 sends what is retained with every subscription, ours after each reconnect included.
+        again = message.retain and not message.duplicate and connection.welcome.session_present
+        return again and connection.version == V3
+
+    def _count(self, appended: int, repeated: int) -> None:
+        self._metrics.count("headrace_source_appended_total", appended, source=self.name)
+        self._metrics.count("headrace_source_repeated_total", repeated, source=self.name)
+        self._metrics.set("headrace_source_waiting_bytes", self._waiting.bytes, source=self.name)

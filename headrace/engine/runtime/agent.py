@@ -54,7 +54,7 @@ class BatchAgent(EventAgent):
         batches = self._batches.get(target)
         if batches is None:
             app = cast(Any, self.app)
-            batches = self._batches[target] = Batches(self.name, app.clock, app.metrics)
+            batches = self._batches[target] = Batches(self.name, app.clock, app.metrics, app.lanes)
             if self._partitions is not None:
                 self._partitions.create_task(self._run_partition(batches))
         batches.put(delivery)

@@ -13,6 +13,7 @@ from headrace.engine.dead_letters import dead_letters
 from headrace.engine.errors import AgentStopped, BadRecord
 from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.delivery import Delivery
+from headrace.engine.runtime.lanes import Lanes
 
 #: How often a batch is offered again before it is cut in halves, and the wait before the n-th time: 2^n × 100 ms.
 MAX_TRIES = 3
@@ -39,10 +40,11 @@ class Batches:
     what is offered next.
     """
 
-    def __init__(self, agent: str, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, agent: str, clock: Clock, metrics: Metrics, lanes: Lanes) -> None:
         self._agent = agent
         self._clock = clock
         self._metrics = metrics
+        self._lanes = lanes
         self._given = 0.0
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
         self._delivery: Delivery | None = None
@@ -66,6 +68,7 @@ class Batches:
             self._delivery = await self._queue.get()
             self._sends = []
             self._parts.append(_Part(0, len(self._delivery.fetched.records)))
+            await self._lanes.wait_turn(self._delivery.fetched.target)
             self._forget_over()
         self._part = self._parts.popleft()
         self._batch = self._view(self._part)

@@ -1,7 +1,7 @@
 """Collects what finished batches want to happen, and commits it in one step."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from headrace.engine.batch import Send
@@ -11,9 +11,10 @@ from headrace.engine.log import Append, Changes, Log, Member, Tally, TopicPartit
 from headrace.engine.metrics import Metrics
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
+from headrace.engine.runtime.lanes import Lanes, is_urgent
 
-#: Records that may be with agents or finished, and not yet committed, over all partitions: it bounds memory, and while
-#: the log is slow, or down, agents wait.
+#: Records that may be with agents or finished, and not yet committed, over all partitions of a lane: it bounds memory,
+#: and while the log is slow, or down, agents wait.
 MOST_UNCOMMITTED = 50_000
 
 #: Gives the table changes of finished batches of one input partition.
@@ -51,6 +52,7 @@ class Commits:
         coupled: Coupled,
         clock: Clock,
         metrics: Metrics,
+        lanes: Lanes,
         on_committed: OnCommitted = lambda positions: None,
     ) -> None:
         self._clock = clock
@@ -63,11 +65,17 @@ class Commits:
         self._on_committed = on_committed
         self._finished: dict[TopicPartition, _Finished] = {}
         self._busy: dict[TopicPartition, int] = {}
+        self._given_up: set[TopicPartition] = set()
         self._refused: set[TopicPartition] = set()
         self._partitioners: dict[str, Partitioner] = {}
         self._writing = asyncio.Lock()
-        self._uncommitted = 0
+        self._lanes = lanes
+        #: Not to begin before the next cut: a commit of the priority lane waits for them.
+        self._wanted: frozenset[TopicPartition] = frozenset()
+        #: By whether it is the priority lane.
+        self._uncommitted = {False: 0, True: 0}
         self._something_finished = asyncio.Event()
+        self._something_urgent = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self.committed: dict[TopicPartition, int] = {}
@@ -92,7 +100,7 @@ class Commits:
     def begin(self, target: TopicPartition, count: int) -> None:
         """A batch of `count` records is given to its agents: from now on the tables of `target` may be half-way."""
         self._busy[target] = count
-        self._add_uncommitted(count)
+        self._uncommitted[is_urgent(target)] += count
 
     def finish(self, target: TopicPartition, position: int, sends: Sequence[Send]) -> None:
         """Every agent is done with the records before `position`.
@@ -103,12 +111,19 @@ class Commits:
         finished.position = position
         finished.sends += sends
         finished.count += self._busy.pop(target, 0)
-        self._something_finished.set()
+        (self._something_urgent if is_urgent(target) else self._something_finished).set()
+        self._look_for_urgent()
 
     def give_up(self, target: TopicPartition) -> None:
-        """The batch in hand will never be finished; nothing more of the partition is committed."""
-        self._add_uncommitted(-self._busy[target])
+        """The batch in hand will never be finished; nothing more is committed of the partition, and of its coupled."""
+        self._uncommitted[is_urgent(target)] -= self._busy[target]
         self._busy[target] = 0
+        self._given_up.add(target)
+        self._look_for_urgent()
+
+    def gave_up(self, target: TopicPartition) -> TopicPartition | None:
+        """The coupled partition that was given up, so that nothing more of `target` is committed; None if none was."""
+        return next(iter(self._given_up & self._coupled(target)), None)
 
     def move(self, target: TopicPartition, position: int) -> None:
         """There is nothing to do before `position`: Kafka's own markers. Committed too, or lag would never reach 0."""
@@ -118,30 +133,45 @@ class Commits:
         """Wait until there is something to commit."""
         await self._something_finished.wait()
 
+    async def wait_urgent(self) -> None:
+        """Wait until there is something of the priority lane that can be committed."""
+        while not self._urgent():
+            self._something_urgent.clear()
+            await self._something_urgent.wait()
+
     async def wait_written(self) -> None:
         """Wait until no commit is being written: cut off, it would be durable without anybody here knowing."""
         async with self._writing:
             pass
 
-    async def wait_room(self) -> None:
-        """Wait while `MOST_UNCOMMITTED` records are not committed. Begin at once when this returns."""
-        while self._uncommitted >= MOST_UNCOMMITTED:
+    async def wait_room(self, target: TopicPartition) -> None:
+        """Wait while `MOST_UNCOMMITTED` records are not committed, or the priority lane waits to commit with `target`.
+
+        Begin at once when this returns.
+        """
+        while self._uncommitted[is_urgent(target)] >= MOST_UNCOMMITTED or target in self._wanted:
             self._room.clear()
             await self._room.wait()
 
-    async def commit(self, member: Member, on_cut: Callable[[], None] = lambda: None) -> None:
+    async def commit(
+        self, member: Member, on_cut: Callable[[], None] = lambda: None, *, urgent_only: bool = False
+    ) -> None:
         """Take everything that is finished at one instant, and make it durable and visible.
 
         Args:
             member: as whom the partitions were read.
             on_cut: called when batches may run again, before anything is written.
+            urgent_only: only what is of the priority lane, with what is coupled to it.
         Raises:
             CommitRefused: nothing of it is visible; the partitions in it are not committed any more, until `forget`.
             LogError: nothing of it is visible, and the log is no good.
         """
         async with self._writing:
-            self._something_finished.clear()
-            transaction, count = self._cut(member)
+            if not urgent_only:
+                self._something_finished.clear()
+            transaction, counts = self._cut(member, self._urgent() if urgent_only else self._finished.keys())
+            self._look_for_urgent()
+            self._room.set()
             on_cut()
             if transaction is None:
                 return
@@ -156,7 +186,10 @@ class Commits:
                 self._metrics.count("headrace_commit_failures_total", group=self._group, reason="failed")
                 raise
             finally:
-                self._add_uncommitted(-count)
+                for urgent, count in counts.items():
+                    self._uncommitted[urgent] -= count
+                self._room.set()
+            self._lanes.end(transaction.positions)
             self.committed.update(transaction.positions)
             self._reached.update(transaction.positions)
             self._note(transaction, self._clock.monotonic() - began)
@@ -170,33 +203,52 @@ class Commits:
     def forget(self) -> set[TopicPartition]:
         """Start anew with all partitions. Those whose tables changed without a commit."""
         ahead = self._refused | {target for target, finished in self._finished.items() if finished.count}
-        self._add_uncommitted(-sum(finished.count for finished in self._finished.values()) - sum(self._busy.values()))
+        for target, finished in self._finished.items():
+            self._uncommitted[is_urgent(target)] -= finished.count
+        for target, count in self._busy.items():
+            self._uncommitted[is_urgent(target)] -= count
         self._finished.clear()
         self._busy.clear()
+        self._given_up.clear()
         self._refused = set()
+        self._look_for_urgent()
+        self._room.set()
         return ahead
 
-    def _add_uncommitted(self, count: int) -> None:
-        self._uncommitted += count
-        if self._uncommitted < MOST_UNCOMMITTED:
+    def _urgent(self) -> set[TopicPartition]:
+        """What is finished of the priority lane and can be committed, with what is coupled to it."""
+        apart = self._busy.keys() | self._refused
+        groups = ({each, *self._coupled(each)} for each in self._finished if is_urgent(each))
+        return {target for group in groups if not apart & group for target in group}
+
+    def _look_for_urgent(self) -> None:
+        """Say what a commit of the priority lane waits for."""
+        waiting = [each for each in self._finished if is_urgent(each) and not self.gave_up(each)]
+        self._wanted = frozenset(other for each in waiting for other in self._coupled(each) if not is_urgent(other))
+        self._lanes.want(self._wanted & self._busy.keys())
+        if waiting:
+            self._something_urgent.set()
+        else:
             self._room.set()
 
-    def _cut(self, member: Member) -> tuple[Transaction | None, int]:
+    def _cut(
+        self, member: Member, targets: Collection[TopicPartition]
+    ) -> tuple[Transaction | None, Mapping[bool, int]]:
         sends: list[Send] = []
         changes: list[Changes] = []
         positions: dict[TopicPartition, int] = {}
-        count = 0
+        counts = {False: 0, True: 0}
         apart = self._busy.keys() | self._refused
-        for target in [each for each in self._finished if not apart & {each, *self._coupled(each)}]:
+        for target in [each for each in self._finished if each in targets and not apart & {each, *self._coupled(each)}]:
             finished = self._finished.pop(target)
             sends += finished.sends
             changes += self._collect(target)
             sends += self._view(target)
             positions[target] = finished.position
-            count += finished.count
+            counts[is_urgent(target)] += finished.count
         if not positions:
-            return None, 0
-        return Transaction(self._appends(sends), changes, self._group, positions, member), count
+            return None, counts
+        return Transaction(self._appends(sends), changes, self._group, positions, member), counts
 
     def _appends(self, sends: Sequence[Send]) -> list[Append]:
         parts: dict[TopicPartition, list[Records]] = {}

@@ -1,7 +1,7 @@
 """Faust's conductor: hands a fetch to every agent that reads its topic."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from faust.transport.conductor import Conductor
@@ -77,11 +77,16 @@ class BatchConductor(Conductor):
             if isinstance(agent.channel, BatchTopic) and topic in agent.channel.topics
         ]
 
-    def pieces(self, fetched: Fetched) -> Iterator[Fetched]:
-        """What to deliver one after the other: all of it to agents on batches, parts of it where events are read."""
+    def pieces(self, fetched: Fetched, most: Callable[[], int] | None = None) -> Iterator[Fetched]:
+        """What to deliver one after the other: all of it to agents on batches, parts of it where events are read.
+
+        Args:
+            most: says how many records that may be, each time; None for any number.
+        """
         start, count = 0, len(fetched.records)
         while start < count:
-            stop = min(count, start + self._piece(fetched.target.topic, count))
+            piece = self._piece(fetched.target.topic, count)
+            stop = min(count, start + (piece if most is None else min(piece, most())))
             yield fetched.part(start, stop)
             start = stop
 

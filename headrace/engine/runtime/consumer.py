@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Awaitable, Iterable, Mapping, Set
 from typing import Any, NamedTuple, cast
 
 import structlog
@@ -18,12 +18,15 @@ from headrace.engine.log import Log, Member, Membership, TopicPartition
 from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
+from headrace.engine.runtime.lanes import Lanes
 from headrace.engine.runtime.pumps import Pumps
 from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.shared_log import SharedLog
 
 #: Seconds between two looks for a partition that is not known.
 LOOK_PAUSE = 0.2
+#: Seconds from the first finished batch of the priority lane to its commit: other partitions may have one, too.
+URGENT_INTERVAL = 0.005
 #: Seconds that the log gets for the last commit of a worker that stops.
 LAST_COMMIT_TIMEOUT = 3.0
 
@@ -56,6 +59,7 @@ class BatchConsumer(Consumer):
         self._clock: Clock = app.clock
         self._settings: RuntimeSettings = app.runtime
         self._metrics: Metrics = app.metrics
+        self._lanes: Lanes = app.lanes
         self._health: Health = app.health
         self._group: str = app.conf.id
         tables = app.tables
@@ -67,10 +71,17 @@ class BatchConsumer(Consumer):
             tables.coupled,
             self._clock,
             self._metrics,
+            self._lanes,
             tables.committed,
         )
         self._pumps = Pumps(
-            self._headrace_log, self._commits, self._settings, self._clock, self._metrics, self._stop_partition
+            self._headrace_log,
+            self._commits,
+            self._settings,
+            self._clock,
+            self._metrics,
+            self._stop_partition,
+            self._lanes,
         )
         #: What the group gave us last; None while it gives out anew.
         self._assignment: _Assignment | None = None
@@ -244,10 +255,14 @@ class BatchConsumer(Consumer):
         try:
             async with asyncio.TaskGroup() as group:
                 self._pumps.open(group, cast(BatchConductor, self.app.topics))
-                committer = group.create_task(self._commit_when_finished())
+                committers = [
+                    group.create_task(self._commit_when_finished()),
+                    group.create_task(self._commit_urgent()),
+                ]
                 await self._drained.wait()
                 await self._commits.wait_written()
-                committer.cancel()
+                for committer in committers:
+                    committer.cancel()
         except ExceptionGroup as errors:
             raise first(errors) from None
         except asyncio.CancelledError:
@@ -263,12 +278,23 @@ class BatchConsumer(Consumer):
         while True:
             await self._commits.wait_finished()
             await self._clock.sleep(self._settings.commit_interval)
+            await self._lanes.wait_calm()
             await self._pumps.pause()
-            try:
-                await self._commits.commit(self._member, self._pumps.resume)
-            except CommitRefused as refused:
-                log_.warning("commit_refused", error=str(refused))
-                await self._start_over()
+            await self._commit_or_start_over(self._commits.commit(self._member, self._pumps.resume))
+
+    async def _commit_urgent(self) -> None:
+        """Commit what is finished of the priority lane, beside whatever else is under way."""
+        while True:
+            await self._commits.wait_urgent()
+            await self._clock.sleep(min(URGENT_INTERVAL, self._settings.commit_interval))
+            await self._commit_or_start_over(self._commits.commit(self._member, urgent_only=True))
+
+    async def _commit_or_start_over(self, committing: Awaitable[None]) -> None:
+        try:
+            await committing
+        except CommitRefused as refused:
+            log_.warning("commit_refused", error=str(refused))
+            await self._start_over()
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Commit what is finished (Faust's name for it)."""

@@ -52,12 +52,14 @@ class EventTableManager(BatchTableManager):
             await table.maybe_start()
 
     def coupled(self, target: TopicPartition) -> set[TopicPartition]:
-        """Partitions that write the same tables as `target`: one may not be committed while another is half-way."""
         return {
-            TopicPartition(topic, target.partition)
-            for table in self.values()
-            for topic in cast(EventTable, table).writers
-            if target.topic in cast(EventTable, table).writers
+            *super().coupled(target),
+            *(
+                TopicPartition(topic, target.partition)
+                for table in self.values()
+                for topic in cast(EventTable, table).writers
+                if target.topic in cast(EventTable, table).writers
+            ),
         }
 
     async def on_restored(self) -> None:

@@ -13,6 +13,7 @@ from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.commits import Commits
 from headrace.engine.runtime.conductor import BatchConductor
 from headrace.engine.runtime.delivery import Delivery
+from headrace.engine.runtime.lanes import Lanes, is_urgent
 from headrace.engine.runtime.settings import RuntimeSettings
 
 #: Seconds that a commit waits for batches in hand; a partition whose agent takes longer comes with a later commit.
@@ -50,7 +51,9 @@ class Pumps:
         clock: Clock,
         metrics: Metrics,
         on_stopped: OnStopped,
+        lanes: Lanes,
     ) -> None:
+        self._lanes = lanes
         self._metrics = metrics
         self._log = log
         self._reader = log.reader()
@@ -62,8 +65,9 @@ class Pumps:
         self._deliveries: dict[TopicPartition, Delivery] = {}
         self._slow: set[Delivery] = set()
         self._something_ended = asyncio.Event()
-        self._gate = asyncio.Event()
+        self._gate, self._urgent_gate = asyncio.Event(), asyncio.Event()
         self._gate.set()
+        self._urgent_gate.set()
         self._group: asyncio.TaskGroup | None = None
         self._conductor: BatchConductor | None = None
         self._early: dict[TopicPartition, int] = {}
@@ -85,6 +89,8 @@ class Pumps:
     async def pause(self) -> None:
         """Begin no new batch; return when those in hand are finished, or after `MAX_PAUSE`.
 
+        The priority lane goes on: what of it is not finished at that moment has a commit of its own.
+
         A batch that outlasted one pause holds up no other: its agent is slow, or its partition has stopped.
         """
         self._gate.clear()
@@ -99,14 +105,17 @@ class Pumps:
         """End all pumps; batches in hand get `timeout` seconds. The partitions whose batch was dropped."""
         self._early.clear()
         self._gate.clear()
+        self._urgent_gate.clear()
         await self._wait_finished(timeout, set())
         unfinished = set(self._deliveries)
         for delivery in self._deliveries.values():
             delivery.drop()
         await cancel_and_wait(*self._tasks.values())
+        self._lanes.end(self._tasks)
         self._tasks.clear()
         self._deliveries.clear()
         self._gate.set()
+        self._urgent_gate.set()
         return unfinished
 
     def forget(self, targets: Iterable[TopicPartition]) -> None:
@@ -121,7 +130,7 @@ class Pumps:
         """Wait until the batches in hand, `but` these, are finished or given up."""
         try:
             async with asyncio.timeout(timeout):
-                while any(not delivery.over and delivery not in but for delivery in self._deliveries.values()):
+                while any(not each.over and each not in but for each in self._deliveries.values()):
                     self._something_ended.clear()
                     await self._something_ended.wait()
         except TimeoutError:
@@ -135,14 +144,14 @@ class Pumps:
                 if not await self._pass_time(target, position, silence):
                     return
                 continue
-            await self._gate.wait()
-            await self._commits.wait_room()
+            await self._lanes.begin(target)
+            await self._wait_may_begin(target)
             try:
                 fetched = await self._fetch(target, position)
             except TopicChanged as error:
                 self._on_stopped(target, str(error))
                 return
-            await self._gate.wait()
+            await self._gate_of(target).wait()
             if fetched is None:
                 continue
             position = fetched.next_offset
@@ -161,7 +170,7 @@ class Pumps:
             elapsed = (now - silence.told.get(agent, silence.began)) / self._clock.real_seconds(1)
             if elapsed < timeout * 1000 or not await self._is_read(target, position):
                 continue
-            await self._gate.wait()
+            await self._gate_of(target).wait()
             silence.told[agent] = now
             self._commits.begin(target, 0)
             delivery = self._conductor.pass_time(agent, target, position, Idle(round(elapsed), self._clock.now_ms()))
@@ -180,11 +189,12 @@ class Pumps:
     async def _deliver_pieces(self, target: TopicPartition, fetched: Fetched) -> bool:
         """Give a fetch to its agents, in parts where they go event by event; whether the partition can go on."""
         assert self._conductor is not None
-        for piece in self._conductor.pieces(fetched):
-            await self._gate.wait()
-            await self._commits.wait_room()
-            if not await self._deliver(target, piece):
-                return False
+        sliced = not is_urgent(target) and any(map(is_urgent, self._tasks))
+        for piece in self._conductor.pieces(fetched, (lambda: self._lanes.most) if sliced else None):
+            async with self._lanes.one_at_a_time(target):
+                await self._wait_may_begin(target)
+                if not await self._deliver(target, piece):
+                    return False
         return True
 
     async def _deliver(self, target: TopicPartition, fetched: Fetched) -> bool:
@@ -196,6 +206,17 @@ class Pumps:
         self._metrics.count("headrace_batches_total", topic=topic, partition=partition)
         return await self._finish(self._conductor.deliver(fetched), fetched.next_offset)
 
+    def _gate_of(self, target: TopicPartition) -> asyncio.Event:
+        return self._urgent_gate if is_urgent(target) else self._gate
+
+    async def _wait_may_begin(self, target: TopicPartition) -> None:
+        """Wait while no new batch of `target` may begin; begin at once when this returns."""
+        while True:
+            await self._gate_of(target).wait()
+            await self._commits.wait_room(target)
+            if self._gate_of(target).is_set():
+                return
+
     async def _finish(self, delivery: Delivery, position: int) -> bool:
         """Wait until the agents are done with a delivery; whether the partition can go on."""
         target = delivery.fetched.target
@@ -204,8 +225,15 @@ class Pumps:
             sends = await delivery.wait_finished()
         except AgentStopped as error:
             self._commits.give_up(target)
+            self._lanes.end([target])
             self._on_stopped(target, str(error))
             self._something_ended.set()
+            return False
+        if (other := self._commits.gave_up(target)) is not None:
+            del self._deliveries[target]
+            self._commits.finish(target, position, sends)
+            self._something_ended.set()
+            self._on_stopped(target, f"{other.topic}/{other.partition} has stopped, and is committed together with it")
             return False
         del self._deliveries[target]
         self._commits.finish(target, position, sends)
@@ -215,7 +243,7 @@ class Pumps:
     async def _fetch(self, target: TopicPartition, position: int) -> Fetched | None:
         settings, reader = self._settings, self._reader
         fetched = await reader.read(target, position, settings.max_batch_records)
-        if fetched is not None and 0 < len(fetched.records) < settings.linger_records:
+        if fetched is not None and not is_urgent(target) and 0 < len(fetched.records) < settings.linger_records:
             await self._clock.sleep(settings.linger)
             room = settings.max_batch_records - len(fetched.records)
             more = await reader.read(target, fetched.next_offset, room)

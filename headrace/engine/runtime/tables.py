@@ -1,7 +1,7 @@
 """Faust's table manager, restoring headrace's own tables in bulk before the first batch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from typing import Any, cast
 
 from faust.tables.manager import TableManager
@@ -28,6 +28,8 @@ class BatchTableManager(TableManager):
     def __init__(self, app: Any, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self._states: dict[str, list[State]] = {}
+        #: By topic those whose partitions are committed together, itself included.
+        self._coupled: dict[str, set[str]] = {}
         self._restored_partitions: set[TopicPartition] = set()
         self._problems: dict[TopicPartition, str] = {}
         #: What migrated tables still have to write, by changelog.
@@ -38,13 +40,16 @@ class BatchTableManager(TableManager):
         """These tables are written by an agent that reads `topic`."""
         self._states.setdefault(topic, []).extend(states)
 
+    def couple(self, topics: Sequence[str]) -> None:
+        """One operator reads these, and may write its tables with each."""
+        if len(topics) > 1:
+            joined = set(topics).union(*(self._coupled.get(topic, ()) for topic in topics))
+            self._coupled.update(dict.fromkeys(joined, joined))
+
     def topic_specs(self, partitions: int) -> list[TopicSpec]:
         """The changelogs, partitioned like the topics whose agents write them."""
-        return [
-            TopicSpec(changelog_topic(self.app.conf.id, state.name), partitions, compacted=True)
-            for states in self._states.values()
-            for state in states
-        ]
+        names = dict.fromkeys(state.name for states in self._states.values() for state in states)
+        return [TopicSpec(changelog_topic(self.app.conf.id, name), partitions, compacted=True) for name in names]
 
     def changes(self, target: TopicPartition) -> list[Changes]:
         """What finished batches of `target` changed since the last call."""
@@ -69,8 +74,8 @@ class BatchTableManager(TableManager):
                             state.committed(changelog.partition, positions[changelog])
 
     def coupled(self, target: TopicPartition) -> Set[TopicPartition]:
-        """Partitions that write the same tables as `target`. Here each table belongs to one topic."""
-        return frozenset()
+        """Partitions that write the same tables as `target`: one may not be committed while another is half-way."""
+        return {TopicPartition(topic, target.partition) for topic in self._coupled.get(target.topic, ())}
 
     def drop(self, targets: Iterable[TopicPartition]) -> None:
         """State of these partitions is not what the log says: the next assignment restores it."""

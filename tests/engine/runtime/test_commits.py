@@ -13,6 +13,7 @@ from headrace.engine.log import Changes, Member, TopicPartition, TopicSpec, Tran
 from headrace.engine.metrics import Metrics
 from headrace.engine.records import Records
 from headrace.engine.runtime.commits import Commits
+from headrace.engine.runtime.lanes import Lanes
 
 A, B = TopicPartition("a", 0), TopicPartition("b", 0)
 OUT = TopicPartition("out", 0)
@@ -48,7 +49,16 @@ def new_commits(log: EmbeddedLog, *, coupled: bool = False) -> Commits:
     def view(target: TopicPartition) -> list[Send]:
         return []
 
-    return Commits(log, "g", changes, view, lambda target: {A, B} if coupled else set(), SystemClock(), Metrics())
+    return Commits(
+        log,
+        "g",
+        changes,
+        view,
+        lambda target: {A, B} if coupled else set(),
+        SystemClock(),
+        Metrics(),
+        Lanes(SystemClock()),
+    )
 
 
 def work(commits: Commits, target: TopicPartition, position: int, *values: bytes) -> None:
