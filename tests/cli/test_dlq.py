@@ -18,6 +18,8 @@ import pytest
 from headrace.cli.opened_log import opened_log
 from headrace.cli.pipeline import Pipeline
 from headrace.cli.settings import Settings
+from headrace.connectors.routed_intake import RoutedIntake
+from headrace.connectors.topic_profile import SHIPPED
 from headrace.engine.clock import ManualClock
 from headrace.engine.dead_letters import dead_letter_records
 from headrace.engine.embedded.log import EmbeddedLog
@@ -316,6 +318,27 @@ def test_repaired_and_replayed_the_ledger_balances(headrace: Headrace, tmp_path:
     assert [letter["replayed"] is not None for letter in again] == [True, True, False, False]
     (newest,) = lines(headrace("dlq", "show", again[-1]["id"], "--data", data, "--json"))
     assert newest["headers"]["redriven-from"]["text"] in {again[0]["id"], again[1]["id"]}
+
+
+@pytest.mark.integration
+def test_messages_of_unknown_topics_are_stored_once_there_is_a_profile(headrace: Headrace, tmp_path: Path) -> None:
+    """They go back under the device, type and profile that the settings give them now."""
+    data, config = tmp_path / "data", tmp_path / "headrace.toml"
+    config.write_text('profiles = [{ name = "rooms", topic = "rooms/{device}", device_type = "environmental" }]')
+
+    async def quarantine() -> None:
+        async with Pipeline(data, Settings(), load_device_types(), load_rules(), ManualClock(NOW)) as pipeline:
+            payload = orjson.dumps({"timestamp": NOW, "temp": 20})
+            await RoutedIntake(pipeline.intake, SHIPPED).append([b"rooms/hall", b"room/hall"], [payload] * 2)
+
+    asyncio.run(quarantine())
+    before, _ = asyncio.run(run_pipeline(data, []))
+    headrace("dlq", "replay", "--data", data, "--config", config, "--yes")
+    after, rows = asyncio.run(run_pipeline(data, []))
+
+    assert before == Ledger(accepted=2, stored=0, duplicate=0, conflict=0, dead_lettered=2, in_flight=0)
+    assert after == Ledger(accepted=4, stored=1, duplicate=0, conflict=0, dead_lettered=3, in_flight=0)
+    assert rows == [("hall", 20.0)]
 
 
 @pytest.mark.integration
