@@ -50,6 +50,7 @@ class Mosquitto:
         self.port = free_port()
         self.host = "127.0.0.1"
         self._output = folder / "mosquitto.log"
+        self._database = folder / "mosquitto.db"
         self._configuration = folder / "mosquitto.conf"
         database = [f"persistence_location {folder}/", "autosave_on_changes true", "autosave_interval 1"]
         lines = ["user root", f"listener {self.port} {self.host}", *listener, *settings]
@@ -92,6 +93,10 @@ class Mosquitto:
         self._process.kill()
         self._process.wait()
         self._process = None
+
+    def forget(self) -> None:
+        """Remove what it has saved."""
+        self._database.unlink(missing_ok=True)
 
     def said(self) -> str:
         """Its log."""

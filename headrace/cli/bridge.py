@@ -27,7 +27,9 @@ from headrace.cli.running import (
 )
 from headrace.cli.settings import Settings
 from headrace.cli.workers import Workers
-from headrace.connectors.mqtt.source import MqttSource, MqttSourceConfig
+from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.mqtt.source import MqttSource
+from headrace.connectors.mqtt.topic_intake import ProfileIntake
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
@@ -163,21 +165,22 @@ class Bridge:
         """The connectors that the configuration has; one line each."""
         intake = Intake(log, self._clock, monitoring.metrics)
         metrics, health = monitoring.metrics, monitoring.health
-        return [MqttSource(self._mqtt(), intake, self._clock, metrics=metrics, health=health)]
-
-    def _mqtt(self) -> MqttSourceConfig:
-        settings = self._settings.mqtt
-        ours: dict[str, Any] = {"profiles": PROFILES}
-        if self._processes > 1:
-            ours |= {"client_id": f"{settings.client_id}-{self._number}", "share": settings.share or settings.client_id}
-        config = MqttSourceConfig.model_validate({**dict(settings), **ours})
+        filters = [profile.topic_filter for profile in PROFILES]
+        mqtt = self._mqtt()
         target = self._settings.log.url if self._data is None else self._data
         click.echo(
-            f"bridge {config.client_id}: {', '.join(config.filters)} of {config.address.host}:{config.address.port} "
-            f"into {target}; Ctrl-C stops",
-            err=True,
+            f"bridge {mqtt.client_id}: {', '.join(filters)} from {mqtt.address} into {target}; Ctrl-C stops", err=True
         )
-        return config
+        routed = ProfileIntake(intake, PROFILES)
+        return [MqttSource(mqtt, filters, routed, self._clock, metrics=metrics, health=health)]
+
+    def _mqtt(self) -> MqttSettings:
+        """The settings of this process: of several, each has a session, and all one subscription."""
+        settings = self._settings.mqtt
+        if self._processes == 1:
+            return settings
+        own = {"client_id": f"{settings.client_id}-{self._number}", "share": settings.share or settings.client_id}
+        return settings.model_copy(update=own)
 
     async def _watch(self, sources: Sequence[Source], monitoring: Monitoring, screen: Console) -> None:
         status = screen.status("connecting") if screen.is_terminal else None

@@ -10,7 +10,9 @@ from pydantic import SecretStr
 from headrace.connectors.broker import EmbeddedBroker
 from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.connectors.mqtt.publisher import MqttPublisher
-from headrace.connectors.mqtt.source import MqttSource, MqttSourceConfig
+from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.mqtt.source import MqttSource
+from headrace.connectors.mqtt.topic_intake import ProfileIntake
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected
@@ -43,9 +45,8 @@ class MqttPath:
         """
         await self._publisher.drain()
         deadline = self._clock.monotonic() + ARRIVAL
-        while (now := self._source.statistics()).appended + now.unmatched < self._published:
+        while (arrived := self._source.statistics().appended) < self._published:
             if self._clock.monotonic() > deadline:
-                arrived = now.appended + now.unmatched
                 raise Disconnected(
                     f"the MQTT broker took {self._published} messages but passed on only {arrived}; "
                     "start again: what is in the log stays there"
@@ -71,7 +72,9 @@ async def mqtt_path(folder: Path, clock: Clock, intake: Intake, device_type: str
     try:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(broker.wait_stopped())
-            source = MqttSource(_source_config(address, device_type), intake, clock)
+            profile = TopicProfile(name="devices", topic_filter="dt/devices/+/telemetry", device_type=device_type)
+            routed = ProfileIntake(intake, [profile])
+            source = MqttSource(_source_settings(address), [profile.topic_filter], routed, clock)
             stop = asyncio.Event()
             receiving = group.create_task(source.run(stop))
             await source.wait_subscribed()
@@ -86,12 +89,12 @@ async def mqtt_path(folder: Path, clock: Clock, intake: Intake, device_type: str
         await broker.stop()
 
 
-def _source_config(address: BrokerAddress, device_type: str) -> MqttSourceConfig:
-    profile = TopicProfile(name="devices", topic_filter="dt/devices/+/telemetry", device_type=device_type)
-    return MqttSourceConfig(
+def _source_settings(address: BrokerAddress) -> MqttSettings:
+    return MqttSettings(
         host=address.host,
         port=address.port,
         username=address.username,
         password=None if address.password is None else SecretStr(address.password),
-        profiles=(profile,),
+        version="3.1.1",
+        probe="",
     )

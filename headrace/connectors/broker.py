@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from headrace.connectors.mqtt.connection import BrokerAddress, MqttConnection
+from headrace.connectors.mqtt.codec.packets import V3
+from headrace.connectors.mqtt.connection import BrokerAddress, Login, MqttConnection
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.errors import ConfigError, Disconnected
 
@@ -164,7 +165,7 @@ class EmbeddedBroker:
         give_up = self._clock.monotonic() + START_TIMEOUT
         while self._process.returncode is None and self._clock.monotonic() < give_up:
             try:
-                connection = await MqttConnection.open(address, client_id="headrace-start", clean=True)
+                connection = await MqttConnection.open(address, Login("headrace-start", V3, clean=True))
             except Disconnected:
                 await self._clock.sleep(POLL)
             else:

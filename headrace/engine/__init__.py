@@ -14,7 +14,7 @@ from headrace.engine.errors import (
     LogInUse,
     RetryLater,
 )
-from headrace.engine.intake import Intake, Mark
+from headrace.engine.intake import Intake, Mark, MessageIntake
 from headrace.engine.ledger import Ledger
 from headrace.engine.log import Append, Changes, Fetched, Log, Tally, TopicPartition, TopicSpec, Transaction
 from headrace.engine.memory_sink import MemorySink
@@ -47,6 +47,7 @@ __all__ = [
     "ManualClock",
     "Mark",
     "MemorySink",
+    "MessageIntake",
     "Operator",
     "Reading",
     "Record",

@@ -33,8 +33,9 @@ CounterName = Literal[
     "headrace_sink_records_total",
     "headrace_sink_retries_total",
     "headrace_source_appended_total",
-    "headrace_source_messages_total",
+    "headrace_source_probes_lost_total",
     "headrace_source_reconnects_total",
+    "headrace_source_repeated_total",
     "headrace_unknown_fields_total",
     "headrace_unknown_types_total",
 ]
@@ -143,13 +144,18 @@ METRICS: Mapping[MetricName, Metric] = {
         "counter", "Payloads larger than a record may be; a notice with their beginning was put instead."
     ),
     # Sources
-    "headrace_source_messages_total": Metric("counter", "Messages that a source took, repeats included.", ("source",)),
-    "headrace_source_appended_total": Metric("counter", "Messages of these that it appended.", ("source",)),
+    "headrace_source_appended_total": Metric("counter", "Messages of a source that the log took.", ("source",)),
+    "headrace_source_repeated_total": Metric(
+        "counter", "Messages that the broker sent again though they were in the log; dropped.", ("source",)
+    ),
     "headrace_source_waiting_bytes": Metric(
         "gauge", "Payload bytes that waited for the log at the last append.", ("source",)
     ),
     "headrace_source_connected": Metric("gauge", "1 while the source is connected, else 0.", ("source",)),
     "headrace_source_reconnects_total": Metric("counter", "Connections that the source lost.", ("source",)),
+    "headrace_source_probes_lost_total": Metric(
+        "counter", "Connections of these that it gave up: a message to itself did not come back.", ("source",)
+    ),
     # Agents
     "headrace_records_read_total": Metric(
         "counter", "Records given to agents, once however many agents read them.", ("topic", "partition")

@@ -2,6 +2,9 @@
 
 RAW = "telemetry.raw"
 READINGS = "telemetry.readings"
+#: Copies of what is an alarm, and of the readings made of them: nothing else stands before them there.
+RAW_PRIORITY = "telemetry.raw.priority"
+READINGS_PRIORITY = "telemetry.readings.priority"
 ROLLUPS = "telemetry.rollups"
 ANOMALIES = "telemetry.anomalies"
 LATE = "telemetry.late"
@@ -12,6 +15,11 @@ ALERTS = "alerts.v1"
 RULES = "rules"
 #: The device registry, compacted: key device id, value a `headrace.schemas.device.Device` as JSON.
 DEVICES = "registry.devices"
+#: Connects and disconnects of devices on headrace's own MQTT listener: key device id, value a
+#: `headrace.schemas.presence.Presence` as JSON.
+PRESENCE = "devices.presence"
+#: Commands to devices, as sent: key device id, header `source-topic` the MQTT topic.
+COMMANDS = "devices.commands"
 
 #: What the agents write; partitioned by device like `RAW`.
 OUTPUTS = (READINGS, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)

@@ -104,7 +104,7 @@ async def test_messages_reach_the_log_also_those_of_a_pause(mosquitto: Mosquitto
     """What was published while the bridge ran, and while it was away, is in the log once."""
     settings = f'[mqtt]\nhost = "127.0.0.1"\nport = {mosquitto.port}\n'
     first = start(settings, "--json")
-    assert f"of 127.0.0.1:{mosquitto.port} into" in wait_started(first)
+    assert f"127.0.0.1:{mosquitto.port} into" in wait_started(first)
     await wait_session(mosquitto)
     await publish(mosquitto, 500)
     assert len(await payloads(tmp_path / "data", 500)) == 500

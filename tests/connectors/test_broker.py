@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from headrace.connectors.broker import BrokerKind, EmbeddedBroker, find_mosquitto
-from headrace.connectors.mqtt.connection import BrokerAddress, MqttConnection
+from headrace.connectors.mqtt.codec.packets import V3
+from headrace.connectors.mqtt.connection import BrokerAddress, Login, MqttConnection
 from headrace.engine.errors import ConfigError, Disconnected
 from tests.conftest import Require
 
@@ -45,10 +46,10 @@ async def test_only_who_has_the_password_gets_in(kind: BrokerKind, tmp_path: Pat
     try:
         stranger = BrokerAddress(address.host, address.port, address.username, "guess")
         with pytest.raises(ConfigError, match="refuses us"):
-            await MqttConnection.open(stranger, client_id="stranger", clean=True)
+            await MqttConnection.open(stranger, Login("stranger", V3, clean=True))
         with pytest.raises(ConfigError, match="refuses us"):
-            await MqttConnection.open(BrokerAddress(address.host, address.port), client_id="nobody", clean=True)
-        connection = await MqttConnection.open(address, client_id="friend", clean=True)
+            await MqttConnection.open(BrokerAddress(address.host, address.port), Login("nobody", V3, clean=True))
+        connection = await MqttConnection.open(address, Login("friend", V3, clean=True))
         await connection.disconnect()
     finally:
         await broker.stop()

@@ -1,6 +1,7 @@
 """The intake appends what devices send, whatever its size."""
 
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import orjson
 import pytest
@@ -9,10 +10,10 @@ from headrace.agents.ingest import Ingest
 from headrace.engine.clock import ManualClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.intake import KEPT, Intake
+from headrace.engine.intake import KEPT, Intake, MessageIds
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
-from headrace.engine.log import Log
+from headrace.engine.log import Log, Tally, TopicPartition
 from headrace.engine.log_range import read_range, reading
 from headrace.engine.records import Records
 from headrace.engine.testkit import drive
@@ -93,6 +94,61 @@ def test_size_that_is_one_for_all() -> None:
     ((_, why),) = refused_by_ingest(records)
 
     assert why.startswith("payload has \N{REPLACEMENT CHARACTER} bytes")
+
+
+async def test_one_append_of_several_profiles(narrow: NarrowLog) -> None:
+    """Messages of several profiles are one batch in the order given, each with headers and a tally of its own."""
+    types, profiles = ["environmental", "tilt", "environmental"], ["devices", "slopes", "devices"]
+
+    await Intake(narrow, ManualClock(T0)).append(
+        [b"a", b"b", b"a"], [b"1", b"2", b"3"], device_type=types, profile=profiles, sources=[b"t/a", b"t/b", b"t/a"]
+    )
+
+    fetched = await narrow.read(TopicPartition(topics.RAW, 0), 0, 100)
+    assert fetched is not None
+    records = fetched.records
+    assert records.values == [b"1", b"2", b"3"]
+    assert records.header(topics.DEVICE_TYPE) == [each.encode() for each in types]
+    assert records.header(topics.PROFILE) == [each.encode() for each in profiles]
+    assert records.header(topics.SOURCE) == [b"t/a", b"t/b", b"t/a"]
+    assert await narrow.tallies(topics.RAW) == {Tally(T0, "environmental"): 2, Tally(T0, "tilt"): 1}
+
+
+async def test_alarms_are_copied_and_counted_once() -> None:
+    """An alarm is in both lanes, the same in both, in the same partition; the ledger counts it once."""
+    log = EmbeddedLog(MEMORY)
+    await log.create_topics(Intake.topic_specs(4))
+    devices = [b"d%d" % number for number in range(40)]
+    alarms = [3, 4, 17, 39]
+
+    await Intake(log, ManualClock(T0)).append(
+        devices, [b"%d" % number for number in range(40)], device_type="tilt", profile="test", alarms=alarms
+    )
+
+    copies = 0
+    for partition in range(4):
+        everything = await log.read(TopicPartition(topics.RAW, partition), 0, 100)
+        priority = await log.read(TopicPartition(topics.RAW_PRIORITY, partition), 0, 100)
+        copied = list(priority.records) if priority else []
+        assert everything is not None
+        assert copied == [record for record in everything.records if int(record.value or b"") in alarms]
+        copies += len(copied)
+    assert copies == len(alarms)
+    assert await log.tallies(topics.RAW) == {Tally(T0, "tilt"): 40}
+    assert await log.tallies(topics.RAW_PRIORITY) == {}
+    await log.close()
+
+
+def test_message_ids_ascend_and_are_uuids() -> None:
+    """Ids are UUIDs of version 7, in order however many are taken at a time."""
+    source = MessageIds(ManualClock(T0))
+
+    ids = [each.decode() for total in (1, 600, 0, 255, 256, 1) for each in source.take(total)]
+
+    assert len(ids) == 1113
+    assert ids == sorted(set(ids))
+    assert {UUID(each).version for each in ids} == {7}
+    assert {str(UUID(each)) for each in ids} == set(ids)
 
 
 @pytest.mark.integration

@@ -1,38 +1,39 @@
-"""One connection to an MQTT 3.1.1 broker, for receiving: it acknowledges when told to, and can stop reading."""
+"""One connection to an MQTT broker, for receiving: it acknowledges when told to, and can stop reading."""
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from itertools import cycle
+from typing import Any, NamedTuple, Self, TypeVar
 
-from headrace.connectors.mqtt import packets
-from headrace.connectors.mqtt.packets import Frame, Frames, Publish
-from headrace.engine.errors import ConfigError, Disconnected
+from headrace.connectors.mqtt.codec.frames import Frames
+from headrace.connectors.mqtt.codec.packets import (
+    NONE,
+    V5,
+    Ack,
+    Connack,
+    Connect,
+    Disconnect,
+    Filter,
+    Kind,
+    Packet,
+    Properties,
+    Publish,
+    Suback,
+    Subscribe,
+)
+from headrace.connectors.mqtt.codec.read import read, read_publish
+from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
+from headrace.connectors.mqtt.codec.write import PINGREQ, write, write_acks
+from headrace.connectors.mqtt.refusals import explained, login_error, tls_error
+from headrace.engine.errors import Disconnected
 
-#: Seconds for the connection to open and the broker to let us in.
-OPEN_TIMEOUT = 10.0
+#: Seconds for the connection to open, and for an answer while nothing else comes.
+ANSWER_TIMEOUT = 10.0
 #: Seconds for the broker to close after we said goodbye.
 CLOSE_TIMEOUT = 0.5
-#: CONNACK codes that another try cannot change (3.2.2.3).
-REFUSALS = {
-    1: "it does not speak MQTT 3.1.1",
-    2: "it does not accept the client id",
-    4: "bad user name or password",
-    5: "not authorised",
-}
-
-
-#: What OpenSSL says when another try cannot help.
-TLS_REFUSALS = {
-    "CERTIFICATE_VERIFY_FAILED": "check [mqtt] host, tls_ca and tls_check_hostname",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it asks for a client certificate: set [mqtt] tls_certificate and tls_key",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": "it may ask for a client certificate: set [mqtt] tls_certificate and tls_key",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not take our certificate: check [mqtt] tls_certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired: renew [mqtt] tls_certificate",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not know who signed our certificate: check [mqtt] tls_certificate",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS on this port: check [mqtt] port and tls",
-}
+LARGEST_ID = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,92 +46,140 @@ class BrokerAddress:
     password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False)
 
+    def __str__(self) -> str:
+        return f"the MQTT broker at {self.host}:{self.port}"
 
-class MqttConnection(asyncio.Protocol):
-    """A connection that is logged in. Make it with `open`.
 
-    `deliver` is called for every message, from the event loop, and must not block; nothing is acknowledged by itself.
+class Login(NamedTuple):
+    """How to introduce ourselves.
+
+    Args:
+        client_id: names the session.
+        version: `V3` or `V5`.
+        clean: start without what the broker kept for the client id.
+        keepalive: seconds; a broker closes after one and a half times this without a packet.
+        properties: of CONNECT, MQTT 5.
     """
 
-    def __init__(self, keepalive: int, deliver: "Callable[[MqttConnection, Publish], None]") -> None:
-        self._keepalive = keepalive
+    client_id: str
+    version: int = V5
+    clean: bool = False
+    keepalive: int = 30
+    properties: Properties = NONE
+
+
+Messages = Sequence[Publish]
+#: Takes the messages that one read brought, in order; called from the event loop, must not block.
+Deliver = Callable[["MqttConnection", Messages], None]
+#: Told of packet ids that the broker is done with (QoS 2); they are confirmed after it.
+Release = Callable[[Sequence[int]], None]
+Answer = TypeVar("Answer", Connack, Suback)
+
+
+class MqttConnection(asyncio.Protocol):
+    """A connection that is logged in. Make it with `open`. Nothing is acknowledged by itself."""
+
+    def __init__(self, login: Login, deliver: Deliver, release: Release) -> None:
+        self.version = login.version
+        self._keepalive = login.keepalive
         self._deliver = deliver
-        loop = asyncio.get_running_loop()
-        self._closed: asyncio.Future[None] = loop.create_future()
-        self._answer: asyncio.Future[Frame] = loop.create_future()
+        self._release = release
+        self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._answer: asyncio.Future[Packet] = self._loop.create_future()
+        self._published: dict[int, asyncio.Future[int]] = {}
+        self._packet_ids = cycle(range(1, LARGEST_ID + 1))
         self._frames = Frames()
         self._reason: Exception | None = None
-        self._ponged = True
+        self._heard = True
         self._pinger: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
         self._leaving = False
         self.paused = False
-        self.session_present = False
+        #: What the broker said to our CONNECT.
+        self.welcome = Connack(False)
+        #: When something came last, and when a message did, or reading was taken up; seconds of the event loop.
+        self.heard_at = self.message_at = self._loop.time()
 
     @classmethod
     async def open(
         cls,
         address: BrokerAddress,
-        *,
-        client_id: str,
-        clean: bool = False,
-        keepalive: int = 30,
-        qos: int = 1,
-        filters: Sequence[str] = (),
-        deliver: "Callable[[MqttConnection, Publish], None]" = lambda connection, publish: None,
+        login: Login,
+        deliver: Deliver = lambda connection, messages: None,
+        release: Release = lambda packet_ids: None,
     ) -> Self:
-        """Connect, log in and subscribe. Messages of a kept session may be delivered before this returns.
+        """Connect and log in. Messages of a kept session may be delivered before this returns.
 
-        Args:
-            address: the broker.
-            client_id: names the session.
-            clean: start without what the broker kept for the client id, and have it keep nothing.
-            keepalive: seconds; a broker closes after one and a half times this without a packet.
-            qos: quality of service to subscribe with.
-            filters: topic filters to subscribe to.
-            deliver: takes each message together with its connection.
         Raises:
             Disconnected: no broker there, or it went away.
-            ConfigError: the broker refuses us or a subscription, and would again.
+            VersionRefused: it does not speak this version of MQTT.
+            ConfigError: it refuses us, and would again.
         """
         loop = asyncio.get_running_loop()
-        where = f"the MQTT broker at {address.host}:{address.port}"
         try:
-            async with asyncio.timeout(OPEN_TIMEOUT):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
                 _, self = await loop.create_connection(
-                    lambda: cls(keepalive, deliver), address.host, address.port, ssl=address.tls
+                    lambda: cls(login, deliver, release), address.host, address.port, ssl=address.tls
                 )
         except ssl.SSLError as error:
-            raise tls_error(where, error) from error
+            raise tls_error(str(address), error) from error
         except (OSError, TimeoutError) as error:
-            raise Disconnected(f"{where} cannot be reached: {error}") from error
+            hint = (
+                "; does it speak TLS on this port?" if address.tls and isinstance(error, ConnectionResetError) else ""
+            )
+            raise Disconnected(f"{address} cannot be reached: {error}{hint}") from error
+        password = None if address.password is None else address.password.encode()
+        client_id, version, clean, keepalive, properties = login
+        hello = Connect(client_id, version, clean, keepalive, address.username, password, None, properties)
         try:
-            login = packets.connect(client_id, address.username, address.password, keepalive=keepalive, clean=clean)
-            async with asyncio.timeout(OPEN_TIMEOUT):
-                flags, code = (await self._ask(login, packets.CONNACK)).body
-            if code in REFUSALS:
-                raise ConfigError(f"{where} refuses us: {REFUSALS[code]}")
-            if code:
-                raise Disconnected(f"{where} is not available now (CONNACK {code})")
-            self.session_present = bool(flags & 1)
-            self._keep_alive()
-            if filters:
-                granted = (await self._ask(packets.subscribe(1, filters, qos), packets.SUBACK)).body[2:]
-                refused = [name for name, code in zip(filters, granted, strict=True) if code == packets.REFUSED]
-                if refused:
-                    raise ConfigError(f"{where} refuses to let us subscribe to {', '.join(refused)}")
-        except TimeoutError as error:
-            self.abort()
-            raise Disconnected(f"{where} does not answer") from error
+            self.welcome = await self._ask(write(hello, version), Connack)
+            if self.welcome.reason:
+                raise login_error(str(address), self.welcome.reason, self.welcome.properties)
         except Disconnected as error:
             self.abort()
             if isinstance(self._reason, ssl.SSLError):
-                raise tls_error(where, self._reason) from error
+                raise tls_error(str(address), self._reason) from error
             raise
         except (Exception, asyncio.CancelledError):
             self.abort()
             raise
+        self._keepalive = min(self._keepalive, self.limit("server_keep_alive", 0) or self._keepalive)
+        self._keep_alive()
         return self
+
+    def limit(self, name: str, otherwise: int) -> int:
+        """A limit that the broker told when we came, or what holds without (3.2.2.3 of MQTT 5)."""
+        value: int = self.welcome.properties.get(name, otherwise)
+        return value
+
+    async def subscribe(self, filters: Sequence[Filter]) -> Sequence[int]:
+        """Ask for messages; the granted QoS, or the reason of the refusal, per filter.
+
+        Raises:
+            Disconnected: the connection broke before the answer.
+        """
+        asked = Subscribe(next(self._packet_ids), filters)
+        answer = await self._ask(write(asked, self.version), Suback)
+        if len(answer.reasons) != len(filters):
+            raise Disconnected("the MQTT broker answered another number of subscriptions than were asked for")
+        return answer.reasons
+
+    async def publish(self, topic: bytes, payload: bytes) -> int:
+        """Publish with QoS 1; the reason of the PUBACK. Waits for ever: limit it.
+
+        Raises:
+            Disconnected: the connection broke before the answer.
+        """
+        packet_id = next(self._packet_ids)
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._published[packet_id] = answer
+        if not self.closed:
+            self._transport.write(write(Publish(topic, payload, packet_id, 1), self.version))
+        try:
+            return await answer
+        finally:
+            self._published.pop(packet_id, None)
 
     @property
     def closed(self) -> bool:
@@ -147,13 +196,17 @@ class MqttConnection(asyncio.Protocol):
         if self._reason is not None:
             raise Disconnected(f"lost the connection to the MQTT broker: {self._reason}") from self._reason
 
-    def acknowledge(self, packet_ids: Iterable[int]) -> None:
-        """Send PUBACKs, in this order; nothing on a closed connection."""
-        if not self.closed:
-            self._transport.write(packets.pubacks(packet_ids))
+    def acknowledge(self, messages: Messages) -> None:
+        """Send PUBACK or PUBREC of each, in this order, in one write; nothing on a closed connection."""
+        if self.closed:
+            return
+        once = [message.packet_id for message in messages if message.qos == 1]
+        twice = [message.packet_id for message in messages if message.qos == 2]
+        if once or twice:
+            self._transport.write(write_acks(Kind.PUBACK, once) + write_acks(Kind.PUBREC, twice))
 
     def pause(self) -> None:
-        """Read nothing more for now; the broker notices by TCP's own flow control."""
+        """Read nothing more for now; the broker notices by TCP's own flow control. Pings go on."""
         if not self.paused and not self.closed:
             self.paused = True
             self._transport.pause_reading()
@@ -162,7 +215,8 @@ class MqttConnection(asyncio.Protocol):
         """Read on."""
         if self.paused and not self.closed:
             self.paused = False
-            self._ponged = True
+            self._heard = True
+            self.heard_at = self.message_at = self._loop.time()
             self._transport.resume_reading()
 
     async def disconnect(self) -> None:
@@ -174,15 +228,16 @@ class MqttConnection(asyncio.Protocol):
         if not self.closed:
             self._leaving = True
             self.resume()
-            self._transport.write(packets.DISCONNECT)
+            self._transport.write(write(Disconnect(), self.version))
             try:
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     await asyncio.shield(self._closed)
             except TimeoutError:
                 self.abort()
 
-    def abort(self) -> None:
+    def abort(self, reason: Exception | None = None) -> None:
         """Close at once, without goodbye."""
+        self._reason = self._reason or reason
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -190,62 +245,79 @@ class MqttConnection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self._heard, self.heard_at = True, self._loop.time()
+        if self._leaving:
+            return
+        messages: list[Publish] = []
+        released: list[int] = []
         try:
             for frame in self._frames.feed(data):
-                self._take(frame)
-        except Disconnected as error:
-            self._reason = error
-            self.abort()
+                if frame.head & 0xF0 == Kind.PUBLISH:
+                    messages.append(read_publish(frame.head, frame.body, self.version))
+                else:
+                    self._take(read(frame, self.version), released)
+        except BadPacket as error:
+            if self.version == V5 and not self.closed:
+                self._transport.write(write(Disconnect(error.reason), self.version))
+            self.abort(error)
+            return
+        if released:
+            self._release(released)
+            self._transport.write(write_acks(Kind.PUBCOMP, released))
+        if messages:
+            self.message_at = self.heard_at
+            self._deliver(self, messages)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pinger is not None:
             self._pinger.cancel()
         self._reason = self._reason or exc
-        if not self._answer.done():
-            self._answer.set_exception(Disconnected("the MQTT broker closed the connection"))
-            self._answer.exception()  # whoever asked may be gone
+        waiting: list[asyncio.Future[Any]] = [self._answer, *self._published.values()]
+        for each in waiting:
+            if not each.done():
+                each.set_exception(Disconnected(f"the MQTT broker closed the connection: {self._reason}"))
+                each.exception()  # whoever asked may be gone
         if not self._closed.done():
             self._closed.set_result(None)
 
     def eof_received(self) -> None:
         if not self._leaving:
-            self._reason = ConnectionResetError("closed by the broker")
+            self._reason = self._reason or ConnectionResetError("closed by the broker")
 
-    async def _ask(self, packet: bytes, answer: int) -> Frame:
-        """Send `packet` and wait for the broker's answer to it."""
+    async def _ask(self, packet: bytes, kind: type[Answer]) -> Answer:
+        """Send `packet` and wait for the broker's answer to it, which may stand behind many messages."""
         if not self.closed:
-            self._answer = asyncio.get_running_loop().create_future()
+            self._answer = self._loop.create_future()
             self._transport.write(packet)
-        frame = await self._answer
-        if frame.head != answer:
-            raise Disconnected(f"the MQTT broker answered with packet {frame.head:#x} instead of {answer:#x}")
-        return frame
+        asked_at = self._loop.time()
+        while not self._answer.done():
+            silent = 0.0 if self.paused else self._loop.time() - max(asked_at, self.heard_at)
+            if silent >= ANSWER_TIMEOUT:
+                raise Disconnected("the MQTT broker does not answer")
+            await asyncio.wait([self._answer], timeout=ANSWER_TIMEOUT - silent)
+        answer = self._answer.result()
+        if not isinstance(answer, kind):
+            raise Disconnected(f"the MQTT broker answered with {answer} instead of {kind.__name__}")
+        return answer
 
-    def _take(self, frame: Frame) -> None:
-        kind = frame.head & 0xF0
-        if self._leaving:
-            return
-        if kind == packets.PUBLISH:
-            self._deliver(self, packets.read_publish(frame))
-        elif kind == packets.PINGRESP:
-            self._ponged = True
-        elif not self._answer.done():
-            self._answer.set_result(frame)
+    def _take(self, packet: Packet, released: list[int]) -> None:
+        match packet:
+            case Ack(kind=Kind.PUBREL):
+                released.append(packet.packet_id)
+            case Ack(kind=Kind.PUBACK) if packet.packet_id in self._published:
+                self._published.pop(packet.packet_id).set_result(packet.reason)
+            case Disconnect():
+                told = explained(packet.reason, packet.properties)
+                if packet.reason == Reason.SESSION_TAKEN_OVER:
+                    told += "; another client has the same client id: give each a [mqtt] client_id of its own"
+                self.abort(ConnectionResetError(told))
+            case Connack() | Suback() if not self._answer.done():
+                self._answer.set_result(packet)
 
     def _keep_alive(self) -> None:
-        if not self._ponged and not self.paused:
-            self._reason = TimeoutError(f"no answer to a ping for {self._keepalive / 2:g} s")
-            self.abort()
+        if not self._heard and not self.paused:
+            self.abort(TimeoutError(f"no answer to a ping for {self._keepalive / 2:g} s"))
             return
-        self._ponged = False
-        self._transport.write(packets.PINGREQ)
-        self._pinger = asyncio.get_running_loop().call_later(self._keepalive / 2, self._keep_alive)
-
-
-def tls_error(where: str, error: ssl.SSLError) -> ConfigError | Disconnected:
-    """What to raise when TLS fails: only what another try cannot change is a mistake in the configuration."""
-    detail = getattr(error, "verify_message", "") or error.reason or str(error)
-    advice = TLS_REFUSALS.get(error.reason)
-    if advice is None:
-        return Disconnected(f"TLS with {where} failed: {detail}")
-    return ConfigError(f"TLS with {where} failed: {detail}; {advice}")
+        self._heard = False
+        self._transport.write(PINGREQ)
+        self._pinger = self._loop.call_later(self._keepalive / 2, self._keep_alive)

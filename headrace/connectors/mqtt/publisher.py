@@ -17,7 +17,7 @@ WINDOW = 20
 
 
 class MqttPublisher:
-    """Publishes with QoS 1, in order, as fast as the broker acknowledges. An async context manager.
+    """Publishes in order, as fast as the broker acknowledges. An async context manager.
 
     aiomqtt costs 0.1-0.2 ms a message, less than an embedded broker does: it suffices here, but not in `MqttSource`.
 
@@ -74,7 +74,7 @@ class MqttPublisher:
             with contextlib.suppress(aiomqtt.MqttError):
                 await self._client.__aexit__(kind, error, trace)
 
-    async def publish(self, topic: str, payload: bytes) -> None:
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Hand over one message; waits while the window is full.
 
         Raises:
@@ -84,7 +84,7 @@ class MqttPublisher:
         if self._failure is not None:
             self._slots.release()
             raise Disconnected(str(self._failure)) from self._failure
-        task = self._group.create_task(self._send(topic, payload))
+        task = self._group.create_task(self._send(topic, payload, qos, retain))
         self._sending.add(task)
         task.add_done_callback(self._sent)
 
@@ -99,9 +99,9 @@ class MqttPublisher:
         if self._failure is not None:
             raise Disconnected(str(self._failure)) from self._failure
 
-    async def _send(self, topic: str, payload: bytes) -> None:
+    async def _send(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         try:
-            await self._client.publish(topic, payload, qos=1, timeout=math.inf)
+            await self._client.publish(topic, payload, qos=qos, retain=retain, timeout=math.inf)
         except aiomqtt.MqttError as error:
             self._fail(error)
 

@@ -2,7 +2,7 @@
 
 import ssl
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -11,6 +11,8 @@ from headrace.engine.config import resolve_secret
 from headrace.engine.errors import ConfigError
 
 PORT, TLS_PORT = 1883, 8883
+#: Session expiry of MQTT 5 that stands for ever.
+NEVER = 0xFFFF_FFFF
 
 
 class MqttSettings(BaseModel):
@@ -27,7 +29,16 @@ class MqttSettings(BaseModel):
     client_id: str = Field(
         "headrace", min_length=1, max_length=128, description="names the session that the broker keeps for us"
     )
-    qos: int = Field(1, ge=0, le=1, description="quality of service that is subscribed with")
+    version: Literal["5", "3.1.1"] | None = Field(
+        None, description="of MQTT; 5 if left out, and 3.1.1 where the broker does not speak that"
+    )
+    qos: int = Field(1, ge=0, le=2, description="quality of service that is subscribed with")
+    receive_maximum: int = Field(
+        8000, ge=1, le=65_535, description="messages that the broker may send before we acknowledge one, MQTT 5"
+    )
+    session_expiry: int = Field(
+        7 * 86_400, ge=0, le=NEVER, description="seconds that the broker keeps the session while we are away, MQTT 5"
+    )
     share: str | None = Field(
         None,
         pattern=r"^[^/+#]+$",
@@ -35,6 +46,11 @@ class MqttSettings(BaseModel):
         "and there are several processes",
     )
     keepalive: int = Field(30, ge=2, le=65_535, description="seconds of silence after which the other side is gone")
+    probe: str = Field(
+        "headrace/probe",
+        pattern=r"^[^+#$]*$",
+        description="topic, with `/` and the client id behind it, of messages to ourselves; none if empty",
+    )
     tls: bool = Field(False, description="whether connections are encrypted")
     tls_ca: Path | None = Field(None, description="PEM file of the authority; the system's own if left out")
     tls_certificate: Path | None = Field(None, description="PEM file of our certificate, for mutual TLS")

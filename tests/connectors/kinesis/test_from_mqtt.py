@@ -12,7 +12,9 @@ from headrace.connectors.broker import EmbeddedBroker, find_mosquitto
 from headrace.connectors.kinesis import KinesisIntake, open_kinesis
 from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.connectors.mqtt.publisher import MqttPublisher
-from headrace.connectors.mqtt.source import MqttSource, MqttSourceConfig
+from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.mqtt.source import MqttSource
+from headrace.connectors.mqtt.topic_intake import ProfileIntake
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import SystemClock
 from tests.conftest import Require
@@ -33,8 +35,8 @@ async def address(require: Require, tmp_path: Path) -> AsyncIterator[BrokerAddre
 def source(address: BrokerAddress, intake: KinesisIntake) -> MqttSource:
     """A source from the broker into the stream."""
     known = {name: getattr(address, name) for name in ("host", "port", "username", "password")}
-    config = MqttSourceConfig.model_validate({**known, "profiles": [STANDARD]})
-    return MqttSource(config, intake, SystemClock())
+    routed = ProfileIntake(intake, [STANDARD])
+    return MqttSource(MqttSettings.model_validate(known), [STANDARD.topic_filter], routed, SystemClock())
 
 
 async def until(condition: Callable[[], bool]) -> None:

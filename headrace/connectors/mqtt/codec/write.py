@@ -10,6 +10,7 @@ from headrace.connectors.mqtt.codec.packets import (
     Connack,
     Connect,
     Disconnect,
+    Filter,
     Kind,
     Packet,
     Ping,
@@ -71,14 +72,15 @@ def _ack(packet: Ack, version: int) -> tuple[int, bytes]:
 
 
 def _subscribe(packet: Subscribe, version: int) -> tuple[int, bytes]:
-    filters = [
-        text(each.name)
-        + bytes([each.qos | each.no_local << 2 | each.retain_as_published << 3 | each.retain_handling << 4])
-        for each in packet.filters
-    ]
-    return Kind.SUBSCRIBE | 0x02, packet.packet_id.to_bytes(2) + _properties(packet.properties, version) + b"".join(
-        filters
-    )
+    filters = [text(each.name) + bytes([_options(each, version)]) for each in packet.filters]
+    header = packet.packet_id.to_bytes(2) + _properties(packet.properties, version)
+    return Kind.SUBSCRIBE | 0x02, header + b"".join(filters)
+
+
+def _options(wanted: Filter, version: int) -> int:
+    if version != V5:
+        return wanted.qos
+    return wanted.qos | wanted.no_local << 2 | wanted.retain_as_published << 3 | wanted.retain_handling << 4
 
 
 def _unsubscribe(packet: Unsubscribe, version: int) -> tuple[int, bytes]:

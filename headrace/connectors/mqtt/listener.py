@@ -1,0 +1,500 @@
+"""headrace's own MQTT listener: devices connect straight to it, and what it acknowledges is in the log.
+
+It speaks MQTT 3.1.1 and 5 with QoS 0, 1 and 2, and is no general broker: telemetry goes into the log, commands go to
+the devices they are for. Retained messages, shared subscriptions and subscriptions to anything else are refused.
+"""
+
+import asyncio
+import errno
+import heapq
+import itertools
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+
+from headrace.connectors.mqtt.access import DEVICE, Identity
+from headrace.connectors.mqtt.codec.packets import V3, V5, Connack, Connect, Filter, Publish, Will
+from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
+from headrace.connectors.mqtt.codec.topic import SHARE, matches
+from headrace.connectors.mqtt.commands import Commands
+from headrace.connectors.mqtt.inflow import Inflow
+from headrace.connectors.mqtt.listener_config import ListenerConfig
+from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
+from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
+from headrace.connectors.mqtt.session import Outbox, Session
+from headrace.connectors.mqtt.subscriptions import Subscriptions
+from headrace.engine.clock import Clock
+from headrace.engine.errors import ConfigError, first
+from headrace.engine.log import Log, TopicSpec
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between looks at keep-alives and at sessions that end.
+TICK = 0.5
+#: A client may be silent for its keep-alive and half of it (3.1.2.10).
+KEEP_ALIVE_SHARE = 1.5
+#: Beside its payload a packet has a topic of up to 64 KiB, and properties.
+LARGEST_HEADER = 128 * 1024
+#: Bytes that a message costs here beside its own.
+OVERHEAD = 300
+MAX_CLIENT_ID = 256
+#: What clients may queue up to connect at once, as the kernel sees it.
+BACKLOG = 4_096
+#: A session expiry of MQTT 5 that means for ever.
+NEVER_EXPIRES = 0xFFFF_FFFF
+
+
+class TopicIntake(Protocol):
+    """The part of `headrace.connectors.routed_intake.RoutedIntake` that the listener needs."""
+
+    def takes(self, topic: bytes) -> bool:
+        """Whether some profile takes the topic."""
+        ...
+
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+        """Append messages in order; when this returns they are in the log for good."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStatistics:
+    """What a listener did so far, counts.
+
+    Args:
+        connections: now.
+        received: messages taken.
+        appended: of these, in the log.
+        refused: packets or connections, for any reason.
+        taken_over: connections that ended because their client id connected again.
+        waiting_bytes: of messages that wait for the log, now.
+    """
+
+    connections: int
+    received: int
+    appended: int
+    refused: int
+    taken_over: int
+    waiting_bytes: int
+
+
+class _Message(NamedTuple):
+    """A message with where its acknowledgement goes; without connection it is a will."""
+
+    connection: ServerConnection | None
+    publish: Publish
+    is_command: bool
+
+
+class MqttListener:
+    """Takes messages of devices into the log; QoS 1 and 2 are acknowledged when they are there, at least once.
+
+    At QoS 2 a message that is sent again in the same session is not appended again. Sessions are kept in memory: after
+    a crash of this process clients start anew, and what had no acknowledgement comes again. The messages of one client
+    are appended in the order in which it sent them. While the log is slow, what waits is bounded by
+    `max_waiting_bytes` and 4 KiB per connection; behind that clients wait, and nothing is dropped.
+
+    Args:
+        config: where to listen, who may do what, limits.
+        intake: appends telemetry.
+        log: for presence and commands.
+        clock: for waiting and times.
+    """
+
+    def __init__(self, config: ListenerConfig, intake: TopicIntake, log: Log, clock: Clock) -> None:
+        self.config = config
+        self.largest_packet = config.max_payload_bytes + LARGEST_HEADER
+        #: The clock's seconds, as of the last tick.
+        self.now = clock.monotonic()
+        self._intake = intake
+        self._clock = clock
+        self._access = config.access()
+        self._tls = config.tls()
+        self._presence = PresenceLog(log, clock)
+        self._commands = Commands(log, clock)
+        self._subscriptions = Subscriptions(config.commands)
+        self._command_filter = config.commands.replace(DEVICE, "+")
+        self._inflow: Inflow[_Message] = Inflow(
+            self._append,
+            self._go_on,
+            clock,
+            linger=config.linger,
+            max_batch=config.max_batch,
+            max_bytes=config.max_waiting_bytes,
+        )
+        self._connections: dict[ServerConnection, str] = {}
+        self._held: dict[ServerConnection, None] = {}
+        self._sessions: dict[str, Session] = {}
+        #: When something is due for a session that has no connection.
+        self._due: list[tuple[float, int, Session]] = []
+        self._numbers = itertools.count()
+        self._tokens = config.connect_rate
+        self._servers: list[asyncio.Server] = []
+        self._group: asyncio.TaskGroup | None = None
+        self._listening: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._stopping = False
+        self._received = self._appended = self._refused = self._taken_over = 0
+
+    @staticmethod
+    def topic_specs(partitions: int) -> list[TopicSpec]:
+        """The topics it needs beside those of the intake."""
+        return [*PresenceLog.topic_specs(partitions), *Commands.topic_specs(partitions)]
+
+    def statistics(self) -> ListenerStatistics:
+        """A snapshot of the counters."""
+        return ListenerStatistics(
+            len(self._connections),
+            self._received,
+            self._appended,
+            self._refused,
+            self._taken_over,
+            self._inflow.waiting_bytes,
+        )
+
+    async def wait_listening(self) -> list[int]:
+        """Wait until clients can connect; the ports, first that without TLS."""
+        return await asyncio.shield(self._listening)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take clients until `stop` is set; then append and acknowledge what has come, and say goodbye.
+
+        Raises:
+            LogError: an append failed; nothing of that batch was acknowledged.
+            ConfigError: the port is taken.
+        """
+        try:
+            positions = await self._commands.ends()
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                inflow = group.create_task(self._inflow.run())
+                presence = group.create_task(self._presence.queue.run())
+                others = [
+                    group.create_task(self._commands.follow(positions, self._deliver)),
+                    group.create_task(self._tick()),
+                ]
+                await self._listen()
+                await stop.wait()
+                self._stopping = True
+                for server in self._servers:
+                    server.close()
+                for connection in self._connections:
+                    connection.pause()
+                self._inflow.close()
+                await inflow
+                self._say_goodbye()
+                self._presence.queue.close()
+                await presence
+                for task in others:
+                    task.cancel()
+        except ExceptionGroup as errors:
+            raise first(errors) from None
+        finally:
+            for server in self._servers:
+                server.close()
+            for connection in list(self._connections):
+                connection.abort()
+
+    async def _listen(self) -> None:
+        loop, config = asyncio.get_running_loop(), self.config
+        for port, tls in ((config.port, None), (config.tls_port, self._tls)):
+            if port is None:
+                continue
+            more: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": config.connect_timeout} if tls else {}
+            try:
+                server = await loop.create_server(
+                    lambda: ServerConnection(self), config.host, port, backlog=BACKLOG, **more
+                )
+            except OSError as error:
+                what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error}"
+                raise ConfigError(f"listener: {config.host}:{port} {what}") from error
+            self._servers.append(server)
+        self._listening.set_result([server.sockets[0].getsockname()[1] for server in self._servers])
+
+    def _say_goodbye(self) -> None:
+        for connection in list(self._connections):
+            connection.leave(Reason.SERVER_SHUTTING_DOWN)
+            session = connection.session
+            if session is not None and session.connection is connection:
+                session.will = None
+                self._note_disconnect(connection, session)
+
+    # --- connections ---
+
+    @property
+    def full(self) -> bool:
+        """Whether too much waits for the log."""
+        return self._inflow.full
+
+    def connected(self, connection: ServerConnection) -> None:
+        """A client has opened a connection; it is not known yet."""
+        if self._stopping or len(self._connections) >= 2 * self.config.max_connections:
+            self._refused += 1
+            connection.abort()  # not even for a word is there room
+        self._connections[connection] = ""
+
+    def gone(self, connection: ServerConnection) -> None:
+        """The connection is closed."""
+        self._held.pop(connection, None)
+        session = connection.session
+        if session is not None and session.connection is connection:
+            self._note_disconnect(connection, session)
+            self._detach(session)
+        self._connections.pop(connection, None)
+
+    def count_refusal(self, error: BadPacket) -> None:
+        """Something was refused."""
+        self._refused += 1
+        log.debug("mqtt_refused", reason=error.reason.name, detail=str(error))
+
+    def open(self, connection: ServerConnection, connect: Connect) -> None:
+        """A client asks to be let in; it is answered by `accept` or `refuse`."""
+        assert self._group is not None
+        self._group.create_task(self._open(connection, connect))
+
+    async def _open(self, connection: ServerConnection, connect: Connect) -> None:
+        try:
+            self._check_room(connect)
+            client_id = connect.client_id or self._made_up(connect)
+            identity = await self._access.identify(connect, client_id, connection.certificate)
+            if connection.closing:
+                return
+            self._check_will(connect.will, connect.version, identity)
+            session, present = self._session(connect, client_id, identity)
+        except BadPacket as error:
+            self.count_refusal(error)
+            if not connection.closing:
+                connection.refuse(error)
+            return
+        except Exception:
+            log.exception("mqtt_connect_failed", peer=connection.peer)  # a bug; it concerns one client
+            connection.abort()
+            return
+        session.will, session.will_at, session.ends_at = connect.will, None, None
+        self._connections[connection] = connection_id = self._presence.connection_id()
+        self._presence.connected(identity.name, client_id, connection_id)
+        asked = connect.keep_alive or self.config.max_keep_alive
+        keep_alive = min(asked, self.config.max_keep_alive)
+        connection.keep_alive = KEEP_ALIVE_SHARE * (keep_alive if connect.version == V5 else asked)
+        connection.accept(session, identity, self._connack(connect, client_id, present, session.expiry, keep_alive))
+
+    def _check_room(self, connect: Connect) -> None:
+        if self._stopping:
+            raise BadPacket(Reason.SERVER_SHUTTING_DOWN, "the listener is being stopped")
+        if len(self._connections) > self.config.max_connections:
+            raise BadPacket(Reason.SERVER_BUSY, f"there are {self.config.max_connections} clients already")
+        if self._tokens < 1:
+            raise BadPacket(Reason.CONNECTION_RATE_EXCEEDED, "too many clients connect at once; come again later")
+        if self._presence.queue.waiting_bytes >= MAX_WAITING:
+            raise BadPacket(Reason.SERVER_BUSY, "the log is not keeping up")
+        if "authentication_method" in connect.properties:
+            raise BadPacket(Reason.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported")
+        if len(connect.client_id) > MAX_CLIENT_ID:
+            raise BadPacket(Reason.CLIENT_IDENTIFIER_NOT_VALID, f"a client id of over {MAX_CLIENT_ID} characters")
+        self._tokens -= 1
+
+    @staticmethod
+    def _made_up(connect: Connect) -> str:
+        if connect.version == V3 and not connect.clean_start:
+            raise BadPacket(Reason.CLIENT_IDENTIFIER_NOT_VALID, "a session that is kept needs a client id")
+        return f"auto-{secrets.token_hex(8)}"
+
+    def _check_will(self, will: Will | None, version: int, identity: Identity) -> None:
+        if will is None:
+            return
+        if will.retain and version == V5:
+            raise BadPacket(Reason.RETAIN_NOT_SUPPORTED, "this is an ingest listener: it keeps no retained messages")
+        if not identity.may_publish(will.topic.decode()):
+            raise BadPacket(Reason.NOT_AUTHORIZED, f"{identity.name} may not leave a will there")
+        if len(will.payload) > self.config.max_payload_bytes:
+            raise BadPacket(Reason.PACKET_TOO_LARGE, f"a will of over {self.config.max_payload_bytes} bytes")
+
+    def _session(self, connect: Connect, client_id: str, identity: Identity) -> tuple[Session, bool]:
+        """The client's session, and whether it had one; whoever else is connected under its id has to go."""
+        old = self._sessions.get(client_id)
+        if old is not None and old.owner != identity.name:
+            raise BadPacket(Reason.CLIENT_IDENTIFIER_NOT_VALID, "somebody else has this client id")
+        if old is not None and old.connection is not None:
+            before = old.connection
+            self._taken_over += 1
+            before.leave(Reason.SESSION_TAKEN_OVER)
+            self._note_disconnect(before, old)
+            self._detach(old)
+            old = self._sessions.get(client_id)
+        if old is not None and connect.clean_start:
+            self._end(old)
+            old = None
+        if old is not None:
+            self._publish_will(old, due=self.now)  # one that is not due yet is dropped (5: 3.1.3.2.2)
+        session = old or Session(client_id, identity.name)
+        self._sessions[client_id] = session
+        if connect.version == V5:
+            session.expiry = self.granted_expiry(connect.properties.get("session_expiry_interval", 0))
+        else:
+            session.expiry = 0.0 if connect.clean_start else self.granted_expiry(NEVER_EXPIRES)
+        return session, old is not None
+
+    def granted_expiry(self, asked: int) -> float:
+        """Seconds that a session outlives its connection."""
+        return min(math.inf if asked == NEVER_EXPIRES else asked, self.config.max_session_expiry)
+
+    def _connack(self, connect: Connect, client_id: str, present: bool, expiry: float, keep_alive: int) -> Connack:
+        if connect.version != V5:
+            return Connack(present)
+        properties: dict[str, Any] = {
+            "receive_maximum": self.config.max_inflight,
+            "retain_available": 0,
+            "maximum_packet_size": self.largest_packet,
+            "topic_alias_maximum": TOPIC_ALIAS_MAXIMUM,
+            "subscription_identifier_available": 0,
+            "shared_subscription_available": 0,
+        }
+        if not connect.client_id:
+            properties["assigned_client_identifier"] = client_id
+        if keep_alive != connect.keep_alive:
+            properties["server_keep_alive"] = keep_alive
+        if int(expiry) != connect.properties.get("session_expiry_interval", 0):
+            properties["session_expiry_interval"] = int(expiry)
+        return Connack(present, properties=properties)
+
+    def _note_disconnect(self, connection: ServerConnection, session: Session) -> None:
+        connection_id = self._connections.get(connection)
+        if connection_id:
+            reason = {Reason.SUCCESS: "goodbye", Reason.UNSPECIFIED: "connection lost"}.get(
+                connection.leave_reason, connection.leave_reason.name.lower().replace("_", " ").removeprefix("session ")
+            )
+            self._presence.disconnected(session.owner, session.client_id, connection_id, reason)
+            self._connections[connection] = ""
+
+    # --- sessions ---
+
+    def _detach(self, session: Session) -> None:
+        """The session has no connection any more; it ends now, or later."""
+        session.connection = None
+        session.ends_at = self.now + session.expiry
+        delay = 0.0
+        if session.will is not None:
+            delay = min(session.will.properties.get("will_delay_interval", 0), session.expiry)
+            session.will_at = self.now + delay
+        if not delay:
+            self._publish_will(session, due=self.now)
+        if not session.expiry:
+            self._end(session)
+        else:
+            for due in {session.ends_at, session.will_at} - {None, math.inf}:
+                heapq.heappush(self._due, (due or 0.0, next(self._numbers), session))
+
+    def _publish_will(self, session: Session, due: float) -> None:
+        """The will is out if its time has come; either way it is gone."""
+        will, session.will = session.will, None
+        if will is None or session.will_at is None or session.will_at > due:
+            return
+        self._presence.will(session.owner, session.client_id, self._presence.connection_id(), will)
+        is_command = self.is_command(will.topic.decode())
+        if is_command or self._intake.takes(will.topic):
+            self._put(_Message(None, Publish(will.topic, will.payload), is_command))
+
+    def _end(self, session: Session) -> None:
+        self._publish_will(session, due=math.inf)
+        self._subscriptions.forget(session)
+        if self._sessions.get(session.client_id) is session:
+            del self._sessions[session.client_id]
+
+    def subscribe(self, session: Session, identity: Identity, wanted: Filter) -> int:
+        """Subscribe; the granted QoS, at most 1, or the reason why not."""
+        if wanted.name.startswith(SHARE):
+            return Reason.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+        if not identity.may_subscribe(wanted.name):
+            self._refused += 1
+            return Reason.NOT_AUTHORIZED
+        granted = min(wanted.qos, 1)
+        if session.outbox is None:
+            session.outbox = Outbox(session.connection.window if session.connection else 1)
+        self._subscriptions.add(session, wanted.name, granted)
+        return granted
+
+    def unsubscribe(self, session: Session, name: str) -> bool:
+        """Unsubscribe; whether there was such a subscription."""
+        return self._subscriptions.remove(session, name)
+
+    def _deliver(self, topic: bytes, payload: bytes) -> None:
+        """A command is in the log: send it to those who listen."""
+        for session, qos in self._subscriptions.find(topic.decode()):
+            connection = session.connection
+            if qos == 0:
+                if connection is not None:
+                    connection.deliver(Publish(topic, payload))
+            elif session.outbox is not None:
+                if not session.outbox.offer(Publish(topic, payload, qos=1)):
+                    log.warning("mqtt_command_dropped", client_id=session.client_id, waiting=len(session.outbox))
+                elif connection is not None:
+                    connection.send_outbox()
+
+    def is_command(self, topic: str) -> bool:
+        """Whether what is published there is for devices."""
+        return matches(self._command_filter, topic)
+
+    # --- messages ---
+
+    def put(self, connection: ServerConnection, message: Publish, is_command: bool) -> None:
+        """A client has sent this; it is acknowledged when it is in the log."""
+        self._put(_Message(connection, message, is_command))
+        if self._inflow.full:
+            connection.pause()
+            self._held[connection] = None
+
+    def _put(self, message: _Message) -> None:
+        self._received += 1
+        self._inflow.put(message, len(message.publish.payload) + len(message.publish.topic) + OVERHEAD)
+
+    async def _append(self, batch: Sequence[_Message]) -> None:
+        commands = [each.publish for each in batch if each.is_command]
+        telemetry = [each.publish for each in batch if not each.is_command] if commands else [m.publish for m in batch]
+        if telemetry:
+            await self._intake.append([each.topic for each in telemetry], [each.payload for each in telemetry])
+        if commands:
+            device_of = self._subscriptions.device_of
+            await self._commands.append([(device_of(m.topic.decode()), m.topic, m.payload) for m in commands])
+        self._appended += len(batch)
+        answers: dict[ServerConnection, list[Publish]] = {}
+        for connection, publish, _ in batch:
+            if publish.qos and connection is not None:
+                answers.setdefault(connection, []).append(publish)
+        for connection, messages in answers.items():
+            connection.appended(messages)
+
+    def _go_on(self) -> None:
+        """There is room for messages again."""
+        held, self._held = self._held, {}
+        if not self._stopping:
+            for connection in held:
+                connection.resume()
+
+    # --- time ---
+
+    async def _tick(self) -> None:
+        rate = self.config.connect_rate
+        while True:
+            await self._clock.sleep(TICK)
+            before, self.now = self.now, self._clock.monotonic()
+            self._tokens = min(rate, self._tokens + rate * (self.now - before))
+            for connection in list(self._connections):
+                if connection.session is None:
+                    if self.now - connection.seen > self.config.connect_timeout and not connection.closing:
+                        self._refused += 1
+                        connection.abort()
+                elif not connection.paused and self.now - connection.seen > connection.keep_alive:
+                    connection.leave(Reason.KEEP_ALIVE_TIMEOUT)
+            while self._due and self._due[0][0] <= self.now:
+                self._settle(heapq.heappop(self._due)[2])
+
+    def _settle(self, session: Session) -> None:
+        """A session without connection has come to its end, or to its will."""
+        if session.connection is not None or session.ends_at is None:
+            return
+        if session.will_at is not None and session.will_at <= self.now:
+            self._publish_will(session, due=self.now)
+        if session.ends_at <= self.now:
+            self._end(session)
