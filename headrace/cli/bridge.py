@@ -27,6 +27,7 @@ from headrace.cli.running import (
 )
 from headrace.cli.settings import Settings
 from headrace.cli.workers import Workers
+from headrace.connectors.kinesis import open_kinesis
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.source import MqttSource
 from headrace.connectors.mqtt.topic_intake import ProfileIntake
@@ -36,7 +37,7 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import first
 from headrace.engine.health import Progress
-from headrace.engine.intake import Intake
+from headrace.engine.intake import Intake, MessageIntake
 from headrace.engine.kafka.instance import instance_name
 from headrace.engine.log import Log
 from headrace.engine.monitoring import Monitoring
@@ -72,7 +73,7 @@ class Source(Protocol):
 @config_option
 @json_option
 def bridge(processes: int, number: int | None, data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Take messages from an MQTT broker into the log, until Ctrl-C.
+    """Take messages from an MQTT broker into the log, or into Kinesis, until Ctrl-C.
 
     The broker is that of [mqtt] in --config. A message is acknowledged when it is in the log; a worker on the same
     Kafka, or on the same data folder, processes it. With --processes the broker shares the messages out among them.
@@ -97,7 +98,8 @@ def bridge(processes: int, number: int | None, data: Path | None, config: Path |
 def _check(settings: Settings, data: Path | None) -> None:
     wrong = Mistakes()
     wrong.take(lambda: settings.mqtt.address)
-    wrong.take(lambda: log_folder(settings, data, make=True))
+    if settings.bridge.into == "log":
+        wrong.take(lambda: log_folder(settings, data, make=True))
     wrong.check()
 
 
@@ -124,11 +126,10 @@ class Bridge:
         stop = stop_on_signals()
         screen, result = consoles(self._as_json)
         monitoring = Monitoring(self._settings.monitor, expects=["mqtt"], index=self._number)
-        async with self._log(monitoring) as log:
-            # Takes as long as Kafka is away.
-            if not await finishes(log.create_topics(topic_specs(self._settings)), stop):
+        async with self._intake(monitoring, stop) as intake:
+            if intake is None:
                 return
-            sources = self._sources(log, monitoring)
+            sources = self._sources(intake, monitoring)
             began = self._clock.monotonic()
             try:
                 async with monitoring, asyncio.TaskGroup() as group:
@@ -140,6 +141,18 @@ class Bridge:
                 raise first(errors) from errors
             finally:
                 self._report(sources, self._clock.monotonic() - began, result)
+
+    @asynccontextmanager
+    async def _intake(self, monitoring: Monitoring, stop: asyncio.Event) -> AsyncIterator[MessageIntake | None]:
+        """Where messages go, as [bridge] says; None if told to stop before that is there."""
+        if self._settings.bridge.into == "kinesis":
+            async with open_kinesis(self._settings.kinesis, self._clock, monitoring.metrics) as stream:
+                yield stream
+            return
+        async with self._log(monitoring) as log:
+            # Takes as long as Kafka is away.
+            made = await finishes(log.create_topics(topic_specs(self._settings)), stop)
+            yield Intake(log, self._clock, monitoring.metrics) if made else None
 
     @asynccontextmanager
     async def _log(self, monitoring: Monitoring) -> AsyncIterator[Log]:
@@ -161,13 +174,14 @@ class Bridge:
             finally:
                 await log.close()
 
-    def _sources(self, log: Log, monitoring: Monitoring) -> Sequence[Source]:
+    def _sources(self, intake: MessageIntake, monitoring: Monitoring) -> Sequence[Source]:
         """The connectors that the configuration has; one line each."""
-        intake = Intake(log, self._clock, monitoring.metrics)
         metrics, health = monitoring.metrics, monitoring.health
         filters = [profile.topic_filter for profile in PROFILES]
         mqtt = self._mqtt()
-        target = self._settings.log.url if self._data is None else self._data
+        target: object = self._settings.log.url if self._data is None else self._data
+        if self._settings.bridge.into == "kinesis":
+            target = f"Kinesis, stream {self._settings.kinesis.stream}"
         click.echo(
             f"bridge {mqtt.client_id}: {', '.join(filters)} from {mqtt.address} into {target}; Ctrl-C stops", err=True
         )
