@@ -53,9 +53,9 @@ class Share(NamedTuple):
 
 
 def source_names(settings: Settings) -> list[str]:
-    """The connectors that are configured; the source alone where nothing is said."""
-    names = [MqttListener.name] if settings.listener is not None else []
-    return [*names, MqttSource.name] if "mqtt" in settings.model_fields_set or not names else names
+    """The connectors that are configured."""
+    named = {MqttListener.name: settings.listener.wanted, MqttSource.name: settings.mqtt.host is not None}
+    return [name for name, wanted in named.items() if wanted]
 
 
 def check_sources(settings: Settings, data: Path | None, processes: int) -> None:
@@ -65,12 +65,14 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
         ConfigError: all of them.
     """
     wrong = Mistakes()
-    listener = settings.listener
-    if MqttSource.name in source_names(settings):
+    names = source_names(settings)
+    if not names:
+        wrong.add("nothing to take messages from: name a broker as mqtt.host, or a port to listen on as listener.port")
+    if MqttSource.name in names:
         wrong.take(lambda: settings.mqtt.address)
-    if listener is not None:
-        wrong.take(listener.access)
-        wrong.take(listener.tls)
+    if MqttListener.name in names:
+        wrong.take(settings.listener.access)
+        wrong.take(settings.listener.tls)
         if processes > 1:
             wrong.add("--processes: one process has the ports of [listener]; give [mqtt] a configuration of its own")
     if _needs_log(settings):
@@ -80,7 +82,7 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
 
 def _needs_log(settings: Settings) -> bool:
     """The listener keeps presence and commands there, wherever telemetry goes."""
-    return settings.bridge.into == "log" or settings.listener is not None
+    return settings.bridge.into == "log" or settings.listener.wanted
 
 
 @asynccontextmanager
@@ -107,7 +109,7 @@ async def opened_sources(
             target = settings.log.url if data is None else str(data)
         routed = RoutedIntake(intake, settings.profiles, metrics)
         names, sources = source_names(settings), list[Source]()
-        if settings.listener is not None:
+        if settings.listener.wanted:
             assert log is not None
             listener = MqttListener(settings.listener, routed, log, clock, metrics=metrics, health=health)
             click.echo(f"listener: {settings.listener.where} into {target}; Ctrl-C stops", err=True)

@@ -171,7 +171,7 @@ class Settings(LayeredSettings):
     bridge: BridgeSettings = BridgeSettings()
     kinesis: KinesisSettings = KinesisSettings()
     mqtt: MqttSettings = MqttSettings()
-    listener: ListenerConfig | None = None
+    listener: ListenerConfig = ListenerConfig()
     runtime: RuntimeSettings = RuntimeSettings()
     ingest: IngestConfig = IngestConfig()
     rollup: RollupSettings = RollupSettings()

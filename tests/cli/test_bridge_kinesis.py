@@ -58,7 +58,7 @@ async def test_messages_go_into_the_stream(require: Require, tmp_path: Path, mon
         broker.stop()
 
     assert running.returncode == 0, errors
-    assert "into Kinesis, stream fleet" in errors
+    assert "into Kinesis stream fleet" in errors
 
 
 def test_a_stream_that_is_not_there_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

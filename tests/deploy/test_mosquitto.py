@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from headrace.connectors.broker import find_mosquitto
 from headrace.connectors.mqtt.codec.packets import V3, V5
 from headrace.connectors.mqtt.codec.reasons import Reason
 from tests.conftest import Require
 from tests.deploy.mosquitto import Broker, run_script
 from tests.deploy.wire import Client
+from tests.mosquitto import find_mosquitto
 
 MESSAGES = 50_000
 

@@ -20,9 +20,7 @@ class ListenerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; `0.0.0.0` or `::` for all")
-    port: int | None = Field(
-        1883, ge=0, le=65535, description='without TLS; left out with `port = "none"`; 0: any free one'
-    )
+    port: int | None = Field(None, ge=0, le=65535, description="without TLS; usually 1883; 0: any free one")
     tls_port: int | None = Field(None, ge=0, le=65535, description="with TLS 1.2 or newer; usually 8883")
     certificate: Path | None = Field(None, description="PEM, of the listener, with those between it and its authority")
     key: Path | None = Field(None, description="PEM, of the listener")
@@ -55,11 +53,6 @@ class ListenerConfig(BaseModel):
         32 << 20, ge=1 << 16, description="of messages that wait for the log, before clients have to wait"
     )
 
-    @field_validator("port", mode="before")
-    @classmethod
-    def _no_port(cls, value: object) -> object:
-        return None if value == "none" else value
-
     @field_validator("commands")
     @classmethod
     def _check_commands(cls, value: str) -> str:
@@ -73,19 +66,22 @@ class ListenerConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         wrong = []
-        if self.port is None and self.tls_port is None:
-            wrong.append("neither port nor tls_port is set: nothing to listen on")
         if self.tls_port is not None and (self.certificate is None or self.key is None):
             wrong.append("tls_port needs certificate and key")
         if self.tls_port is None and (self.client_ca is not None or self.require_certificate):
             wrong.append("client certificates need tls_port")
         if self.require_certificate and self.client_ca is None:
             wrong.append("require_certificate needs client_ca")
-        if not self.anonymous and self.passwords is None and self.client_ca is None:
+        if self.wanted and not self.anonymous and self.passwords is None and self.client_ca is None:
             wrong.append("nobody could come in: set passwords, client_ca, or anonymous = true")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a port to listen on."""
+        return self.port is not None or self.tls_port is not None
 
     @property
     def where(self) -> str:

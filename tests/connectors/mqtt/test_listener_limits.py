@@ -63,7 +63,6 @@ async def test_passwords(version: int, tmp_path: Path) -> None:
     ("settings", "mistake"),
     [
         ({"anonymous": False}, "nobody could come in"),
-        ({"port": "none"}, "nothing to listen on"),
         ({"tls_port": 0}, "tls_port needs certificate and key"),
         ({"client_ca": "x"}, "client certificates need tls_port"),
         ({"publish": ["dt/#/x"]}, "topic filter"),
