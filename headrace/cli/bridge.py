@@ -26,6 +26,7 @@ from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import first
 from headrace.engine.monitoring import Monitoring
+from headrace.engine.runtime.garbage import rare_collections
 
 #: Seconds between two looks at the sources.
 INTERVAL = 0.5
@@ -89,15 +90,22 @@ class Bridge:
                 return
             began = self._clock.monotonic()
             try:
-                async with monitoring, asyncio.TaskGroup() as group:
-                    watching = group.create_task(self._watch(sources, monitoring, screen))
-                    running = [group.create_task(source.run(stop)) for source in sources]
-                    await asyncio.wait(running)
-                    await cancel_and_wait(watching)
-            except ExceptionGroup as errors:
-                raise first(errors) from errors
+                with rare_collections(settings.runtime.collect_after):
+                    await self._run(sources, monitoring, screen, stop)
             finally:
                 self._report(sources, self._clock.monotonic() - began, result)
+
+    async def _run(
+        self, sources: Sequence[Source], monitoring: Monitoring, screen: Console, stop: asyncio.Event
+    ) -> None:
+        try:
+            async with monitoring, asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(sources, monitoring, screen))
+                running = [group.create_task(source.run(stop)) for source in sources]
+                await asyncio.wait(running)
+                await cancel_and_wait(watching)
+        except ExceptionGroup as errors:
+            raise first(errors) from errors
 
     async def _watch(self, sources: Sequence[Source], monitoring: Monitoring, screen: Console) -> None:
         status = screen.status("connecting") if screen.is_terminal else None

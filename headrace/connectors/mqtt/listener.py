@@ -126,7 +126,7 @@ class MqttListener:
         self._commands = Commands(log, clock)
         self._subscriptions = Subscriptions(config.commands)
         self._command_filter = config.commands.replace(DEVICE, "+")
-        self._inflow: Inflow[_Message] = Inflow(
+        self.inflow: Inflow[_Message] = Inflow(
             self._append,
             self._go_on,
             clock,
@@ -157,7 +157,7 @@ class MqttListener:
             self._appended,
             self._refused,
             self._taken_over,
-            self._inflow.waiting_bytes,
+            self.inflow.waiting_bytes,
         )
 
     def progress(self) -> Progress:
@@ -179,7 +179,7 @@ class MqttListener:
             positions = await self._commands.ends()
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                inflow = group.create_task(self._inflow.run())
+                inflow = group.create_task(self.inflow.run())
                 presence = group.create_task(self._presence.queue.run())
                 others = [
                     group.create_task(self._commands.follow(positions, self._deliver)),
@@ -192,7 +192,7 @@ class MqttListener:
                     server.close()
                 for connection in self._connections:
                     connection.pause()
-                self._inflow.close()
+                self.inflow.close()
                 await inflow
                 self._say_goodbye()
                 self._presence.queue.close()
@@ -233,11 +233,6 @@ class MqttListener:
                 self._note_disconnect(connection, session)
 
     # --- connections ---
-
-    @property
-    def full(self) -> bool:
-        """Whether too much waits for the log."""
-        return self._inflow.full
 
     def connected(self, connection: ServerConnection) -> None:
         """A client has opened a connection; it is not known yet."""
@@ -371,7 +366,8 @@ class MqttListener:
         self._presence.will(session.owner, session.client_id, self._presence.connection_id(), will)
         is_command = self.is_command(will.topic.decode())
         if is_command or self._intake.takes(will.topic):
-            self._put(_Message(None, Publish(will.topic, will.payload), is_command))
+            self._received += 1
+            self.inflow.put(_Message(None, Publish(will.topic, will.payload), is_command), len(will.payload) + OVERHEAD)
 
     def subscribe(self, session: Session, identity: Identity, wanted: Filter) -> int:
         """Subscribe; the granted QoS, at most 1, or the reason why not."""
@@ -411,14 +407,12 @@ class MqttListener:
 
     def put(self, connection: ServerConnection, message: Publish, is_command: bool) -> None:
         """A client has sent this; it is acknowledged when it is in the log."""
-        self._put(_Message(connection, message, is_command))
-        if self._inflow.full:
+        self._received += 1
+        inflow, size = self.inflow, len(message.payload) + len(message.topic) + OVERHEAD
+        inflow.put(_Message(connection, message, is_command), size)
+        if inflow.full:
             connection.pause()
             self._held[connection] = None
-
-    def _put(self, message: _Message) -> None:
-        self._received += 1
-        self._inflow.put(message, len(message.publish.payload) + len(message.publish.topic) + OVERHEAD)
 
     async def _append(self, batch: Sequence[_Message]) -> None:
         commands = [each.publish for each in batch if each.is_command]
@@ -453,7 +447,7 @@ class MqttListener:
         while True:
             await self._clock.sleep(TICK)
             before, self.now = self.now, self._clock.monotonic()
-            self._metrics.set("headrace_source_waiting_bytes", self._inflow.waiting_bytes, source=self.name)
+            self._metrics.set("headrace_source_waiting_bytes", self.inflow.waiting_bytes, source=self.name)
             self._metrics.set("headrace_listener_connections", len(self._connections))
             self._tokens = min(rate, self._tokens + rate * (self.now - before))
             for connection in list(self._connections):

@@ -36,6 +36,7 @@ READ_BYTES = 64 * 1024
 _BUFFER = memoryview(bytearray(READ_BYTES))
 #: While too much waits for the log, each connection may hand in so much more before it is not read any more.
 FULL_READ_BYTES = 4 * 1024
+_SMALL_BUFFER = _BUFFER[:FULL_READ_BYTES]
 #: Topics remembered per connection; a device has one or two.
 MAX_KNOWN_TOPICS = 256
 #: Aliases that a client may give to topics.
@@ -43,6 +44,7 @@ TOPIC_ALIAS_MAXIMUM = 16
 #: Seconds that a client gets to read the last words.
 CLOSE_TIMEOUT = 2.0
 _PUBLISH = int(Kind.PUBLISH)
+_PUBACK = bytes([Kind.PUBACK, 2])
 
 
 class ServerConnection(asyncio.BufferedProtocol):
@@ -52,13 +54,14 @@ class ServerConnection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_aliases", "_early", "_frames", "_host", "_known", "_opening", "_out", "_transport", "_unacknowledged",
-        "_writing_paused", "closing", "identity", "keep_alive", "leave_reason", "limits", "paused", "seen", "session",
-        "version",
+        "_aliases", "_early", "_frames", "_host", "_inflow", "_known", "_opening", "_out", "_transport",
+        "_unacknowledged", "_writing_paused", "closing", "identity", "keep_alive", "leave_reason", "limits", "paused", "seen",
+        "session", "version",
     )  # fmt: skip
 
     def __init__(self, host: "MqttListener") -> None:
         self._host = host
+        self._inflow = host.inflow
         self._frames = Frames(host.largest_packet)
         self._transport: asyncio.Transport
         self._early: list[Frame] = []
@@ -90,7 +93,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._host.gone(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _BUFFER[:FULL_READ_BYTES] if self._host.full else _BUFFER
+        return _SMALL_BUFFER if self._inflow.full else _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         self.seen = self._host.now
@@ -170,7 +173,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def resume(self) -> None:
         """Read on, unless there is another reason not to."""
-        held = self._host.full or self._writing_paused or self._opening
+        held = self._inflow.full or self._writing_paused or self._opening
         crowded = self.version == V3 and self._unacknowledged >= self._host.config.max_inflight
         if self.paused and not held and not crowded and not self._transport.is_closing():
             self.paused = False
@@ -182,17 +185,12 @@ class ServerConnection(asyncio.BufferedProtocol):
         session = self.session
         assert session is not None
         if self.closing:
-            for message in messages:
-                if message.qos == 1:
-                    session.in_doubt[message.packet_id] = message
-        elif messages[0].qos == messages[-1].qos == 1 and all(message.qos == 1 for message in messages):
-            self._out.append(write_acks(Kind.PUBACK, [message.packet_id for message in messages]))
-            self._released(len(messages))
+            session.in_doubt |= {message.packet_id: message for message in messages if message.qos == 1}
         else:
-            for message in messages:
-                if message.qos == 1:
-                    self._out.append(write_acks(Kind.PUBACK, (message.packet_id,)))
-                    self._released(1)
+            acks = [_PUBACK + message.packet_id.to_bytes(2) for message in messages if message.qos == 1]
+            if acks:
+                self._out += acks
+                self._released(len(acks))
         for message in messages:
             if message.qos == 2 and message.packet_id in session.received:
                 session.received[message.packet_id] = True

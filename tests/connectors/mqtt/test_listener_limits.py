@@ -255,7 +255,7 @@ async def test_a_slow_log_holds_clients_back() -> None:
                 assert await client.last_words() is None
 
         floods = [asyncio.create_task(flood(f"d{number}")) for number in range(5)]
-        await until(lambda: listening.listener.full)
+        await until(lambda: listening.listener.inflow.full)
         for _ in range(20):
             assert await idle.ask(Ping()) == Ping(Kind.PINGRESP)
             assert listening.listener.statistics().waiting_bytes < (1 << 20) + 6 * 65_536

@@ -45,6 +45,12 @@ class Frames:
                 return []
             data = bytes(self._rest)
             self._rest.clear()
+        elif len(data) > 2:  # nearly always one packet, all of it, of less than 16 KiB
+            length, body = data[1], 2
+            if length & 0x80:
+                length, body = length & 0x7F | data[2] << 7, 3 if 0 < data[2] < 0x80 else LARGEST
+            if len(data) == body + length <= self._largest:
+                return [Frame(data[0], data[body:])]
         frames, start, size = [], 0, len(data)
         self._needed = 2
         while size - start >= 2:
