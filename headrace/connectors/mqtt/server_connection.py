@@ -55,8 +55,8 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_aliases", "_early", "_frames", "_host", "_inflow", "_known", "_opening", "_out", "_transport",
-        "_unacknowledged", "_writing_paused", "closing", "identity", "keep_alive", "leave_reason", "limits", "paused", "seen",
-        "session", "version",
+        "_unacknowledged", "_writing_paused", "closing", "identity", "keep_alive", "leave_reason", "limits", "paused",
+        "seen", "session", "version",
     )  # fmt: skip
 
     def __init__(self, host: "MqttListener") -> None:

@@ -16,6 +16,10 @@ class Frame(NamedTuple):
     body: bytes
 
 
+#: What `Frame(…)` does, without the call in between: half the time, on the path of every message.
+_new = tuple.__new__
+
+
 class Frames:
     """Holds at most the packet that is incomplete.
 
@@ -50,7 +54,7 @@ class Frames:
             if length & 0x80:
                 length, body = length & 0x7F | data[2] << 7, 3 if 0 < data[2] < 0x80 else LARGEST
             if len(data) == body + length <= self._largest:
-                return [Frame(data[0], data[body:])]
+                return [_new(Frame, (data[0], data[body:]))]
         frames, start, size = [], 0, len(data)
         self._needed = 2
         while size - start >= 2:
@@ -65,7 +69,7 @@ class Frames:
             if end > size:
                 self._needed = end - start
                 break
-            frames.append(Frame(data[start], data[body:end]))
+            frames.append(_new(Frame, (data[start], data[body:end])))
             start = end
         if start < size:
             self._rest += data[start:]

@@ -62,10 +62,10 @@ def read_publish(head: int, body: bytes, version: int) -> Publish:
         raise malformed("a PUBLISH shorter than its own topic")
     topic, packet_id, qos = body[2:start], 0, head >> 1 & 3
     if qos:
-        packet_id = int.from_bytes(body[start : start + 2])
-        start += 2
-        if qos == 3 or start > len(body):
+        if qos == 3 or start + 2 > len(body):
             raise malformed("a PUBLISH with QoS 3, or without its packet identifier")
+        packet_id = body[start] << 8 | body[start + 1]
+        start += 2
         if not packet_id:
             raise violation("packet identifier 0")
     elif head & 0x08:
@@ -84,7 +84,8 @@ def read_publish(head: int, body: bytes, version: int) -> Publish:
         check_topic(topic)
     elif "topic_alias" not in properties:
         raise BadPacket(Reason.PROTOCOL_ERROR if version == V5 else Reason.MALFORMED_PACKET, "an empty topic name")
-    return Publish(topic, body[start:], packet_id, qos, bool(head & 0x08), bool(head & 0x01), properties)
+    # What `Publish(…)` does, without the call in between.
+    return tuple.__new__(Publish, (topic, body[start:], packet_id, qos, head & 0x08 != 0, head & 0x01 != 0, properties))
 
 
 def _properties(cursor: Cursor, version: int, kind: int) -> Properties:
