@@ -33,6 +33,8 @@ from headrace.engine.intake import Intake
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Log
+from headrace.engine.runtime.garbage import rare_collections
+from headrace.engine.runtime.settings import RuntimeSettings
 from tests.mosquitto import ANYBODY, Mosquitto
 
 PROFILE = TopicProfile(name="devices", topic="dt/devices/{device}/telemetry", device_type="environmental")
@@ -92,11 +94,12 @@ async def drain_source(address: BrokerAddress, total: int, qos: int, intake: Top
     counting, stop = Counting(intake), asyncio.Event()
     settings = MqttSettings(host=address.host, port=address.port, qos=qos, probe="")
     source = MqttSource(settings, [FILTER], counting, SystemClock())
-    running = asyncio.create_task(source.run(stop))
-    while counting.count < total:
-        await asyncio.sleep(0.002)
-    stop.set()
-    await running
+    with rare_collections(RuntimeSettings().collect_after):  # as `headrace bridge` does
+        running = asyncio.create_task(source.run(stop))
+        while counting.count < total:
+            await asyncio.sleep(0.002)
+        stop.set()
+        await running
 
 
 async def drain_aiomqtt(address: BrokerAddress, total: int, qos: int) -> None:

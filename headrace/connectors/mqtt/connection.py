@@ -34,6 +34,7 @@ ANSWER_TIMEOUT = 10.0
 #: Seconds for the broker to close after we said goodbye.
 CLOSE_TIMEOUT = 0.5
 LARGEST_ID = 65_535
+_PUBLISH = int(Kind.PUBLISH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +253,7 @@ class MqttConnection(asyncio.Protocol):
         released: list[int] = []
         try:
             for frame in self._frames.feed(data):
-                if frame.head & 0xF0 == Kind.PUBLISH:
+                if frame.head & 0xF0 == _PUBLISH:
                     messages.append(read_publish(frame.head, frame.body, self.version))
                 else:
                     self._take(read(frame, self.version), released)
