@@ -23,7 +23,11 @@ def passwd(file: Path, users: tuple[str, ...], generate: bool, remove: bool) -> 
     The password is asked for, or read as one line from standard input if that is no terminal. A listener that runs
     notices. The file has the format of Mosquitto's.
     """
-    wrong = [f"user {name!r}: a name is a level of a topic, without / + # or :" for name in users if not is_name(name)]
+    wrong = [
+        f"user {name!r}: a name is a level of a topic, without / + # or :"
+        for name in users
+        if not is_name(name) or ":" in name or not name.isprintable() or name != name.strip()
+    ]
     if generate and remove:
         wrong.append("--generate and --remove exclude each other")
     if len(users) > 1 and not generate and not remove:

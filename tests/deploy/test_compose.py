@@ -102,7 +102,7 @@ def test_no_password_is_in_what_git_has() -> None:
     assert {"/deploy/secrets/", "/deploy/.env"} <= set(ignored)
 
 
-@pytest.mark.parametrize("name", ["worker", "bridge"])
+@pytest.mark.parametrize("name", ["worker", "bridge", "listener"])
 def test_commands_of_the_containers_parse(name: str) -> None:
     """Each is a command of headrace and takes these options."""
     command = SERVICES[name]["command"]
@@ -127,6 +127,22 @@ def test_settings_of_the_containers_load(tmp_path: Path, monkeypatch: pytest.Mon
     assert settings.log.url == "kafka://kafka:9092"
     assert settings.mqtt.host in SERVICES
     assert f":{settings.monitor.port}/health" in health
+
+
+def test_settings_of_the_listener_load(require: Require, tmp_path: Path) -> None:
+    """deploy/listener.toml, with the certificates and passwords that secrets.sh makes, on the port that is published."""
+    require(shutil.which("mosquitto_passwd"), "mosquitto_passwd", "install the package `mosquitto`")
+    run_script(tmp_path)
+    text = (DEPLOY / "listener.toml").read_text()
+    for name in set(re.findall(r"/run/secrets/([a-z-]+)", text)):
+        assert name in SERVICES["listener"]["secrets"]
+        text = text.replace(f'"/run/secrets/{name}"', f'"{tmp_path / Path(COMPOSE["secrets"][name]["file"]).name}"')
+    (tmp_path / "listener.toml").write_text(text)
+    listener = load(Settings, tmp_path / "listener.toml").listener
+
+    assert listener.access() is not None
+    assert listener.tls() is not None
+    assert SERVICES["listener"]["ports"][0].endswith(f":{listener.tls_port}")
 
 
 def test_image_is_built_from_files_that_are_in_git() -> None:

@@ -15,11 +15,11 @@ from headrace.schemas.topics import MAX_DEVICE_ID
 #: Stands for whoever is connected.
 DEVICE = "{device}"
 #: Names that would change a pattern's meaning when they are put into it.
-_SPECIAL = re.compile(r"[+#/:\0\s]")
+_SPECIAL = re.compile(r"[+#/\0]")
 
 
 def is_name(name: str) -> bool:
-    """Whether a client may be called so: its name is a level of topics, and a line of the password file."""
+    """Whether a client may be called so: its name is a level of topics."""
     return bool(name) and len(name) <= MAX_DEVICE_ID and not name.startswith("$") and not _SPECIAL.search(name)
 
 
