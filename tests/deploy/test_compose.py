@@ -130,7 +130,7 @@ def test_settings_of_the_containers_load(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_settings_of_the_listener_load(require: Require, tmp_path: Path) -> None:
-    """deploy/listener.toml, with the certificates and passwords that secrets.sh makes, on the port that is published."""
+    """deploy/listener.toml, with the certificates and passwords of secrets.sh, on the port that is published."""
     require(shutil.which("mosquitto_passwd"), "mosquitto_passwd", "install the package `mosquitto`")
     run_script(tmp_path)
     text = (DEPLOY / "listener.toml").read_text()
