@@ -143,7 +143,7 @@ class World:
 
         async def owned() -> bool:
             owners = await self.log.owners(GROUP)
-            return len(owners) == 2 * PARTITIONS and len(set(owners.values())) == count
+            return len(owners) == 4 * PARTITIONS and len(set(owners.values())) == count
 
         await self._wait(owned, f"the partitions are not shared by {count}")
 

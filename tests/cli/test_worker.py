@@ -92,7 +92,7 @@ class Kafka:
 
         async def shared() -> bool:
             owners = await self.log.owners(GROUP)
-            return len(owners) == 2 * PARTITIONS and len(set(owners.values())) == 2
+            return len(owners) == 4 * PARTITIONS and len(set(owners.values())) == 2
 
         await wait_until(shared, "two workers do not share the partitions")
 
