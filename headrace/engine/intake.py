@@ -1,7 +1,7 @@
 """Where messages enter: every source appends through here, and may acknowledge when the append returns."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,7 +109,7 @@ class Intake:
         for partition, rows in self._partitioner.split(device_ids).items():
             part = records.take(rows)
             appends.append(Append(TopicPartition(topics.RAW, partition), part, _tallies(part)))
-        for partition, rows in self._partitioner.split([device_ids[place] for place in alarms]).items():
+        for partition, rows in self._split_alarms([device_ids[place] for place in alarms]):
             copies = records.take([alarms[row] for row in rows])
             appends.append(Append(TopicPartition(topics.RAW_PRIORITY, partition), copies))
         changes = []
@@ -119,6 +119,12 @@ class Intake:
         await self._log.commit(Transaction(appends=appends, changes=changes))
         self._metrics.observe("headrace_intake_append_seconds", self._clock.monotonic() - began)
         self._metrics.count("headrace_intake_records_total", total)
+
+    def _split_alarms(self, device_ids: Sequence[bytes]) -> Iterable[tuple[int, Sequence[int]]]:
+        """By partition of the priority lane; it has as many as the ordinary one, unless somebody gave that more."""
+        if not device_ids:
+            return ()
+        return Partitioner(self._log.partitions(topics.RAW_PRIORITY)).split(device_ids).items()
 
     def _cut(self, payloads: Sequence[bytes]) -> tuple[Sequence[bytes], dict[int, bytes]]:
         """The payloads as the log takes them, and by place the size of each that was cut."""
