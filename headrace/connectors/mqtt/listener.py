@@ -141,7 +141,7 @@ class MqttListener:
         self._servers: list[asyncio.Server] = []
         self._group: asyncio.TaskGroup | None = None
         self._listening: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._stopping = False
+        self.stopping = False
         self._received = self._appended = self._refused = self._taken_over = 0
 
     @staticmethod
@@ -187,7 +187,7 @@ class MqttListener:
                 ]
                 await self._listen()
                 await stop.wait()
-                self._stopping = True
+                self.stopping = True
                 for server in self._servers:
                     server.close()
                 for connection in self._connections:
@@ -241,7 +241,7 @@ class MqttListener:
 
     def connected(self, connection: ServerConnection) -> None:
         """A client has opened a connection; it is not known yet."""
-        if self._stopping or len(self._connections) >= 2 * self.config.max_connections:
+        if self.stopping or len(self._connections) >= 2 * self.config.max_connections:
             self._refused += 1
             connection.abort()  # not even for a word is there room
         self._connections[connection] = ""
@@ -292,7 +292,7 @@ class MqttListener:
         connection.accept(session, identity, self._connack(connect, client_id, present, session.expiry, keep_alive))
 
     def _check_room(self, connect: Connect) -> None:
-        if self._stopping:
+        if self.stopping:
             raise BadPacket(Reason.SERVER_SHUTTING_DOWN, "the listener is being stopped")
         if len(self._connections) > self.config.max_connections:
             raise BadPacket(Reason.SERVER_BUSY, f"there are {self.config.max_connections} clients already")
@@ -442,7 +442,7 @@ class MqttListener:
     def _go_on(self) -> None:
         """There is room for messages again."""
         held, self._held = self._held, {}
-        if not self._stopping:
+        if not self.stopping:
             for connection in held:
                 connection.resume()
 
@@ -461,6 +461,6 @@ class MqttListener:
                     if self.now - connection.seen > self.config.connect_timeout and not connection.closing:
                         self._refused += 1
                         connection.abort()
-                elif not connection.paused and self.now - connection.seen > connection.keep_alive:
+                elif not connection.held and self.now - connection.seen > connection.keep_alive + TICK:
                     connection.leave(Reason.KEEP_ALIVE_TIMEOUT)
             self._sessions.settle(self.now)

@@ -41,23 +41,28 @@ class Outbox:
         """What may be sent now, with packet identifiers."""
         found = []
         while self._queue and len(self._sent) < self.window:
-            message = self._queue.popleft()._replace(packet_id=self._next_id())
+            message = self._queue.popleft()
+            if not message.packet_id:
+                message = message._replace(packet_id=self._next_id())
             self._sent[message.packet_id] = message
             found.append(message)
         return found
 
-    def to_send_again(self) -> list[Publish]:
-        """What was sent on a connection that is gone, in that order."""
-        return [message._replace(duplicate=True) for message in self._sent.values()]
+    def begin_again(self, window: int) -> None:
+        """On a new connection what was sent on the one before goes first, in that order, under the same identifiers."""
+        self.window = window
+        self._queue.extendleft(message._replace(duplicate=True) for message in reversed(self._sent.values()))
+        self._sent.clear()
 
     def acknowledge(self, packet_id: int) -> bool:
         """The client has it; False if nothing was sent under this identifier."""
         return self._sent.pop(packet_id, None) is not None
 
     def _next_id(self) -> int:
+        taken = {*self._sent, *(message.packet_id for message in self._queue)}
         while True:
             self._last_id = self._last_id % LAST_ID + 1
-            if self._last_id not in self._sent:
+            if self._last_id not in taken:
                 return self._last_id
 
 
@@ -70,8 +75,8 @@ class Session:
     """
 
     __slots__ = (
-        "client_id", "connection", "ends_at", "expiry", "in_doubt", "outbox", "owner", "received", "subscriptions",
-        "will", "will_at",
+        "client_id", "connection", "ends_at", "expiry", "in_doubt", "outbox", "owner", "received", "released_early",
+        "subscriptions", "will", "will_at",
     )  # fmt: skip
 
     def __init__(self, client_id: str, owner: str) -> None:
@@ -88,6 +93,8 @@ class Session:
         self.subscriptions: dict[str, int] = {}
         #: QoS 2 packet identifiers that the client has not released, and whether their message is in the log.
         self.received: dict[int, bool] = {}
+        #: Of these, released before their message was in the log.
+        self.released_early: set[int] = set()
         #: QoS 1: in the log, but their connection was gone before the PUBACK. The client sends them again.
         self.in_doubt: dict[int, Publish] = {}
         self.outbox: Outbox | None = None
