@@ -17,12 +17,13 @@ from headrace.connectors.mqtt.access import DEVICE, Identity
 from headrace.connectors.mqtt.codec.packets import V3, V5, Connack, Connect, Filter, Publish, Will
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
 from headrace.connectors.mqtt.codec.topic import SHARE, matches
-from headrace.connectors.mqtt.commands import Commands
+from headrace.connectors.mqtt.commands import Command, Commands
 from headrace.connectors.mqtt.inflow import Inflow
 from headrace.connectors.mqtt.listener_config import ListenerConfig
+from headrace.connectors.mqtt.outbox import Outbox, unexpired
 from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
 from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
-from headrace.connectors.mqtt.session import Outbox, Session
+from headrace.connectors.mqtt.session import Session
 from headrace.connectors.mqtt.sessions import Sessions
 from headrace.connectors.mqtt.subscriptions import Subscriptions
 from headrace.connectors.mqtt.topic_intake import TopicIntake, append_until_taken
@@ -82,6 +83,11 @@ class _Message(NamedTuple):
     connection: ServerConnection | None
     publish: Publish
     is_command: bool
+
+    @property
+    def client_id(self) -> str:
+        """Of who sent it; that of a will does not matter."""
+        return self.connection.session.client_id if self.connection and self.connection.session else ""
 
 
 class MqttListener:
@@ -371,7 +377,8 @@ class MqttListener:
         self._presence.will(session.owner, session.client_id, self._presence.connection_id(), will)
         is_command = self.is_command(will.topic.decode())
         if is_command or self._intake.takes(will.topic):
-            self._put(_Message(None, Publish(will.topic, will.payload), is_command))
+            message = Publish(will.topic, will.payload, qos=will.qos, properties=will.properties)
+            self._put(_Message(None, message, is_command))
 
     def subscribe(self, session: Session, identity: Identity, wanted: Filter) -> int:
         """Subscribe; the granted QoS, at most 1, or the reason why not."""
@@ -383,22 +390,31 @@ class MqttListener:
         granted = min(wanted.qos, 1)
         if session.outbox is None:
             session.outbox = Outbox(session.connection.window if session.connection else 1)
-        self._subscriptions.add(session, wanted.name, granted)
+        self._subscriptions.add(session, wanted._replace(qos=granted))
         return granted
 
     def unsubscribe(self, session: Session, name: str) -> bool:
         """Unsubscribe; whether there was such a subscription."""
         return self._subscriptions.remove(session, name)
 
-    def _deliver(self, topic: bytes, payload: bytes) -> None:
+    def now_ms(self) -> int:
+        """The clock's time of day."""
+        return self._clock.now_ms()
+
+    def _deliver(self, command: Command) -> None:
         """A command is in the log: send it to those who listen."""
-        for session, qos in self._subscriptions.find(topic.decode()):
+        topic = command.message.topic.decode()
+        if not self.is_command(topic):
+            return
+        for session, granted in self._subscriptions.find(topic, command.client_id):
             connection = session.connection
+            qos = min(granted, command.message.qos)
             if qos == 0:
-                if connection is not None:
-                    connection.deliver(Publish(topic, payload))
+                message = unexpired(command.message._replace(qos=0), command.expires_ms, self._clock.now_ms())
+                if connection is not None and message is not None:
+                    connection.deliver(message)
             elif session.outbox is not None:
-                if not session.outbox.offer(Publish(topic, payload, qos=1)):
+                if not session.outbox.offer(command.message._replace(qos=1), command.expires_ms):
                     log.warning("mqtt_command_dropped", client_id=session.client_id, waiting=len(session.outbox))
                 elif connection is not None:
                     connection.send_outbox()
@@ -421,7 +437,7 @@ class MqttListener:
         self._inflow.put(message, len(message.publish.payload) + len(message.publish.topic) + OVERHEAD)
 
     async def _append(self, batch: Sequence[_Message]) -> None:
-        commands = [each.publish for each in batch if each.is_command]
+        commands = [each for each in batch if each.is_command]
         telemetry = [each.publish for each in batch if not each.is_command] if commands else [m.publish for m in batch]
         if telemetry:
             await append_until_taken(
@@ -429,7 +445,9 @@ class MqttListener:
             )
         if commands:
             device_of = self._subscriptions.device_of
-            await self._commands.append([(device_of(m.topic.decode()), m.topic, m.payload) for m in commands])
+            messages = [each.publish for each in commands]
+            devices = [device_of(message.topic.decode()) for message in messages]
+            await self._commands.append(devices, messages, [each.client_id for each in commands])
         self._appended += len(batch)
         self._metrics.count("headrace_source_appended_total", len(batch), source=self.name)
         answers: dict[ServerConnection, list[Publish]] = {}

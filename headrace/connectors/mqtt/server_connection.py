@@ -424,7 +424,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def _send_outbox(self) -> None:
         if self.session is not None and self.session.outbox is not None and not self._writing_paused:
-            for message in self.session.outbox.to_send():
+            for message in self.session.outbox.to_send(self._host.now_ms()):
                 data = write(message, self.version)
                 if self._fits(data):
                     self._out.append(data)

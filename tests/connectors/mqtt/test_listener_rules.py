@@ -223,10 +223,19 @@ async def test_stopping_under_load(version: int) -> None:
             except EOFError:
                 return
 
+        async def slow_log() -> None:
+            while True:
+                listening.intake.gate.clear()
+                await asyncio.sleep(0.002)
+                listening.intake.gate.set()
+                await asyncio.sleep(0)
+
+        slow = asyncio.create_task(slow_log())
         busy = asyncio.create_task(publish())
         await until(lambda: acknowledged > 200)
         listening.stop.set()
         async with asyncio.timeout(5):
             await listening.task
             await busy
+        slow.cancel()
         assert listening.intake.payloads[:acknowledged] == [b"%d" % each for each in range(1, acknowledged + 1)]
