@@ -26,6 +26,7 @@ from headrace.connectors.mqtt.codec.packets import (
 )
 from headrace.connectors.mqtt.codec.read import read, read_publish
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason, violation
+from headrace.connectors.mqtt.codec.topic import LONGEST_REMEMBERED
 from headrace.connectors.mqtt.codec.write import PINGRESP, write, write_acks
 from headrace.connectors.mqtt.session import Session
 
@@ -352,7 +353,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         return message._replace(topic=self._aliases[alias])
 
     def _decide(self, topic: bytes) -> bool:
-        """Whether messages on `topic` are commands; remembered.
+        """Whether messages on `topic` are commands; remembered if it is short.
 
         Raises:
             BadPacket: the client may not publish there.
@@ -362,7 +363,9 @@ class ServerConnection(asyncio.BufferedProtocol):
             raise BadPacket(Reason.NOT_AUTHORIZED, f"{self.identity.name} may not publish to {text[:200]}")
         if len(self._known) >= MAX_KNOWN_TOPICS:
             self._known.clear()
-        is_command = self._known[topic] = self._host.is_command(text)
+        is_command = self._host.is_command(text)
+        if len(topic) <= LONGEST_REMEMBERED:
+            self._known[topic] = is_command
         return is_command
 
     def _refuse(self, message: Publish, error: BadPacket) -> None:

@@ -239,3 +239,13 @@ async def test_stopping_under_load(version: int) -> None:
             await busy
         slow.cancel()
         assert listening.intake.payloads[:acknowledged] == [b"%d" % each for each in range(1, acknowledged + 1)]
+
+
+async def test_long_topics_are_not_remembered() -> None:
+    """Topics of 64 KiB, each other than the last, leave nothing behind."""
+    async with Listening() as listening, connected(listening.port) as client:
+        for number in range(1, 20):
+            topic = b"dt/devices/a/%d/" % number + b"x" * 60_000
+            assert await client.ask(Publish(topic, b"", number, 1)) == Ack(Kind.PUBACK, number)
+        connection = next(iter(listening.listener._connections))
+        assert sum(map(len, connection._known)) < 1_000
