@@ -18,8 +18,12 @@ DEVICES = "registry.devices"
 #: Connects and disconnects of devices on headrace's own MQTT listener: key device id, value a
 #: `headrace.schemas.presence.Presence` as JSON.
 PRESENCE = "devices.presence"
-#: Commands to devices, as sent: key device id, header `source-topic` the MQTT topic.
+#: Commands to devices, as sent: key device id, header `source-topic` the MQTT topic; optional headers below.
 COMMANDS = "devices.commands"
+#: Of a command: its QoS as a digit, 1 if absent; the MQTT 5 properties that go with it, as on the wire; who sent it.
+MQTT_QOS = "mqtt-qos"
+MQTT_PROPERTIES = "mqtt-properties"
+MQTT_CLIENT_ID = "mqtt-client-id"
 
 #: What the agents write; partitioned by device like `RAW`.
 OUTPUTS = (READINGS, READINGS_PRIORITY, ROLLUPS, ANOMALIES, LATE, CONFLICTS, DEAD_LETTERS, ALERTS)

@@ -17,12 +17,13 @@ from headrace.connectors.mqtt.access import DEVICE, Identity
 from headrace.connectors.mqtt.codec.packets import V3, V5, Connack, Connect, Filter, Publish, Will
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
 from headrace.connectors.mqtt.codec.topic import SHARE, matches
-from headrace.connectors.mqtt.commands import Commands
+from headrace.connectors.mqtt.commands import Command, Commands
 from headrace.connectors.mqtt.inflow import Inflow
 from headrace.connectors.mqtt.listener_config import ListenerConfig
+from headrace.connectors.mqtt.outbox import Outbox, unexpired
 from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
 from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
-from headrace.connectors.mqtt.session import Outbox, Session
+from headrace.connectors.mqtt.session import Session
 from headrace.connectors.mqtt.sessions import Sessions
 from headrace.connectors.mqtt.subscriptions import Subscriptions
 from headrace.connectors.mqtt.topic_intake import TopicIntake, append_until_taken
@@ -83,6 +84,11 @@ class _Message(NamedTuple):
     publish: Publish
     is_command: bool
 
+    @property
+    def client_id(self) -> str:
+        """Of who sent it; that of a will does not matter."""
+        return self.connection.session.client_id if self.connection and self.connection.session else ""
+
 
 class MqttListener:
     """Takes messages of devices into the log; QoS 1 and 2 are acknowledged when they are there, at least once.
@@ -141,7 +147,7 @@ class MqttListener:
         self._servers: list[asyncio.Server] = []
         self._group: asyncio.TaskGroup | None = None
         self._listening: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._stopping = False
+        self.stopping = False
         self._received = self._appended = self._refused = self._taken_over = 0
 
     @staticmethod
@@ -187,7 +193,7 @@ class MqttListener:
                 ]
                 await self._listen()
                 await stop.wait()
-                self._stopping = True
+                self.stopping = True
                 for server in self._servers:
                     server.close()
                 for connection in self._connections:
@@ -236,7 +242,7 @@ class MqttListener:
 
     def connected(self, connection: ServerConnection) -> None:
         """A client has opened a connection; it is not known yet."""
-        if self._stopping or len(self._connections) >= 2 * self.config.max_connections:
+        if self.stopping or len(self._connections) >= 2 * self.config.max_connections:
             self._refused += 1
             connection.abort()  # not even for a word is there room
         self._connections[connection] = ""
@@ -287,7 +293,7 @@ class MqttListener:
         connection.accept(session, identity, self._connack(connect, client_id, present, session.expiry, keep_alive))
 
     def _check_room(self, connect: Connect) -> None:
-        if self._stopping:
+        if self.stopping:
             raise BadPacket(Reason.SERVER_SHUTTING_DOWN, "the listener is being stopped")
         if len(self._connections) > self.config.max_connections:
             raise BadPacket(Reason.SERVER_BUSY, f"there are {self.config.max_connections} clients already")
@@ -366,8 +372,13 @@ class MqttListener:
         self._presence.will(session.owner, session.client_id, self._presence.connection_id(), will)
         is_command = self.is_command(will.topic.decode())
         if is_command or self._intake.takes(will.topic):
+<<<<<<< HEAD
             self._received += 1
             self.inflow.put(_Message(None, Publish(will.topic, will.payload), is_command), len(will.payload) + OVERHEAD)
+=======
+            message = Publish(will.topic, will.payload, qos=will.qos, properties=will.properties)
+            self._put(_Message(None, message, is_command))
+>>>>>>> 3cb08e32de86f52d39e1c4c13df49b559d6d2631
 
     def subscribe(self, session: Session, identity: Identity, wanted: Filter) -> int:
         """Subscribe; the granted QoS, at most 1, or the reason why not."""
@@ -379,22 +390,31 @@ class MqttListener:
         granted = min(wanted.qos, 1)
         if session.outbox is None:
             session.outbox = Outbox(session.connection.window if session.connection else 1)
-        self._subscriptions.add(session, wanted.name, granted)
+        self._subscriptions.add(session, wanted._replace(qos=granted))
         return granted
 
     def unsubscribe(self, session: Session, name: str) -> bool:
         """Unsubscribe; whether there was such a subscription."""
         return self._subscriptions.remove(session, name)
 
-    def _deliver(self, topic: bytes, payload: bytes) -> None:
+    def now_ms(self) -> int:
+        """The clock's time of day."""
+        return self._clock.now_ms()
+
+    def _deliver(self, command: Command) -> None:
         """A command is in the log: send it to those who listen."""
-        for session, qos in self._subscriptions.find(topic.decode()):
+        topic = command.message.topic.decode()
+        if not self.is_command(topic):
+            return
+        for session, granted in self._subscriptions.find(topic, command.client_id):
             connection = session.connection
+            qos = min(granted, command.message.qos)
             if qos == 0:
-                if connection is not None:
-                    connection.deliver(Publish(topic, payload))
+                message = unexpired(command.message._replace(qos=0), command.expires_ms, self._clock.now_ms())
+                if connection is not None and message is not None:
+                    connection.deliver(message)
             elif session.outbox is not None:
-                if not session.outbox.offer(Publish(topic, payload, qos=1)):
+                if not session.outbox.offer(command.message._replace(qos=1), command.expires_ms):
                     log.warning("mqtt_command_dropped", client_id=session.client_id, waiting=len(session.outbox))
                 elif connection is not None:
                     connection.send_outbox()
@@ -415,7 +435,7 @@ class MqttListener:
             self._held[connection] = None
 
     async def _append(self, batch: Sequence[_Message]) -> None:
-        commands = [each.publish for each in batch if each.is_command]
+        commands = [each for each in batch if each.is_command]
         telemetry = [each.publish for each in batch if not each.is_command] if commands else [m.publish for m in batch]
         if telemetry:
             await append_until_taken(
@@ -423,7 +443,9 @@ class MqttListener:
             )
         if commands:
             device_of = self._subscriptions.device_of
-            await self._commands.append([(device_of(m.topic.decode()), m.topic, m.payload) for m in commands])
+            messages = [each.publish for each in commands]
+            devices = [device_of(message.topic.decode()) for message in messages]
+            await self._commands.append(devices, messages, [each.client_id for each in commands])
         self._appended += len(batch)
         self._metrics.count("headrace_source_appended_total", len(batch), source=self.name)
         answers: dict[ServerConnection, list[Publish]] = {}
@@ -436,7 +458,7 @@ class MqttListener:
     def _go_on(self) -> None:
         """There is room for messages again."""
         held, self._held = self._held, {}
-        if not self._stopping:
+        if not self.stopping:
             for connection in held:
                 connection.resume()
 
@@ -455,6 +477,6 @@ class MqttListener:
                     if self.now - connection.seen > self.config.connect_timeout and not connection.closing:
                         self._refused += 1
                         connection.abort()
-                elif not connection.paused and self.now - connection.seen > connection.keep_alive:
+                elif not connection.held and self.now - connection.seen > connection.keep_alive + TICK:
                     connection.leave(Reason.KEEP_ALIVE_TIMEOUT)
             self._sessions.settle(self.now)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace.connectors.mqtt.access import Identity
 from headrace.connectors.mqtt.codec.frames import Frame, Frames
+from headrace.connectors.mqtt.codec.from_client import check_message, check_reason
 from headrace.connectors.mqtt.codec.packets import (
     NONE,
     V3,
@@ -25,6 +26,7 @@ from headrace.connectors.mqtt.codec.packets import (
 )
 from headrace.connectors.mqtt.codec.read import read, read_publish
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason, violation
+from headrace.connectors.mqtt.codec.topic import LONGEST_REMEMBERED
 from headrace.connectors.mqtt.codec.write import PINGRESP, write, write_acks
 from headrace.connectors.mqtt.session import Session
 
@@ -44,7 +46,14 @@ TOPIC_ALIAS_MAXIMUM = 16
 #: Seconds that a client gets to read the last words.
 CLOSE_TIMEOUT = 2.0
 _PUBLISH = int(Kind.PUBLISH)
+<<<<<<< HEAD
 _PUBACK = bytes([Kind.PUBACK, 2])
+=======
+#: Left out of a CONNACK that would be too large, in this order: a client is told when it matters.
+_SPARED = (
+    "topic_alias_maximum", "shared_subscription_available", "subscription_identifier_available", "maximum_packet_size",
+)  # fmt: skip
+>>>>>>> 3cb08e32de86f52d39e1c4c13df49b559d6d2631
 
 
 class ServerConnection(asyncio.BufferedProtocol):
@@ -96,7 +105,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         return _SMALL_BUFFER if self._inflow.full else _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.seen = self._host.now
+        if self.session is not None:
+            self.seen = self._host.now  # until then `connect_timeout` counts from the first byte
         try:
             if self.session is None and not self._frames.waiting and not self._opening and _BUFFER[0] != Kind.CONNECT:
                 raise violation("the first packet is not CONNECT")
@@ -118,6 +128,7 @@ class ServerConnection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._writing_paused = False
         self.resume()
+        self.send_outbox()
 
     # --- what the listener asks for ---
 
@@ -135,11 +146,16 @@ class ServerConnection(asyncio.BufferedProtocol):
     def accept(self, session: Session, identity: Identity, connack: Connack) -> None:
         """Let the client in; what it sent meanwhile is taken now."""
         self.session, self.identity, self._opening = session, identity, False
+        self.seen = self._host.now
         session.connection = self
-        self._out.append(write(connack, self.version))
+        data = self._fitting(connack)
+        if data is None:
+            self.leave_reason = Reason.PACKET_TOO_LARGE
+            self._close()
+            return
+        self._out.append(data)
         if session.outbox is not None:
-            session.outbox.window = self.window
-            self._out += [write(each, self.version) for each in session.outbox.to_send_again()]
+            session.outbox.begin_again(self.window)
             self._send_outbox()
         early, self._early = self._early, []
         try:
@@ -151,8 +167,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def refuse(self, error: BadPacket) -> None:
         """Say in a CONNACK why not, and close."""
-        properties: Properties = {"reason_string": str(error)} if self.version == V5 else NONE
-        self._out.append(write(Connack(False, error.reason, properties), self.version))
+        self._say_why(lambda more: Connack(False, error.reason, more), str(error))
         self._close()
 
     def fail(self, error: BadPacket) -> None:
@@ -162,7 +177,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._host.count_refusal(error)
         self.leave_reason = error.reason
         if self.version == V5 and self.session is not None:
-            self._out.append(write(Disconnect(error.reason, {"reason_string": str(error)}), V5))
+            self._say_why(lambda more: Disconnect(error.reason, more), str(error))
         self._close()
 
     def pause(self) -> None:
@@ -173,7 +188,11 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def resume(self) -> None:
         """Read on, unless there is another reason not to."""
+<<<<<<< HEAD
         held = self._inflow.full or self._writing_paused or self._opening
+=======
+        held = self._host.full or self._host.stopping or self._writing_paused or self._opening
+>>>>>>> 3cb08e32de86f52d39e1c4c13df49b559d6d2631
         crowded = self.version == V3 and self._unacknowledged >= self._host.config.max_inflight
         if self.paused and not held and not crowded and not self._transport.is_closing():
             self.paused = False
@@ -184,6 +203,9 @@ class ServerConnection(asyncio.BufferedProtocol):
         """These, at QoS 1 or 2, are in the log for good: acknowledge them, in the order in which they came."""
         session = self.session
         assert session is not None
+        if session.in_doubt and not self.closing:
+            for message in messages:
+                session.in_doubt.pop(message.packet_id, None)
         if self.closing:
             session.in_doubt |= {message.packet_id: message for message in messages if message.qos == 1}
         else:
@@ -193,10 +215,19 @@ class ServerConnection(asyncio.BufferedProtocol):
                 self._released(len(acks))
         for message in messages:
             if message.qos == 2 and message.packet_id in session.received:
-                session.received[message.packet_id] = True
-                if session.connection is not None:
-                    session.connection.tell(write_acks(Kind.PUBREC, (message.packet_id,)))
+                self._received(session, message.packet_id)
         self.flush()
+
+    def _received(self, session: Session, packet_id: int) -> None:
+        """A message of QoS 2 is in the log: PUBREC goes to where its session is connected now."""
+        session.received[packet_id] = True
+        if self.version == V3:
+            self._released(1)  # it is not read while it has too many: its PUBREL must not be among what is not read
+        if session.connection is not None:
+            session.connection.tell(write_acks(Kind.PUBREC, (packet_id,)))
+            if packet_id in session.released_early:
+                session.connection._pubrel(session, packet_id)
+                session.connection.flush()
 
     def tell(self, data: bytes) -> None:
         """Send with the next flush of this connection, or now if it is not in one."""
@@ -205,15 +236,22 @@ class ServerConnection(asyncio.BufferedProtocol):
             self.flush()
 
     def deliver(self, message: Publish) -> None:
-        """Send a command; one that is larger than the client takes is dropped, as MQTT asks for."""
-        data = write(message, self.version)
-        if len(data) <= self.limits.get("maximum_packet_size", len(data)):
-            self.tell(data)
+        """Send a command of QoS 0; dropped if it is larger than the client takes, or if the client reads nothing."""
+        if not self._writing_paused:
+            data = write(message, self.version)
+            if self._fits(data):
+                self.tell(data)
 
     def send_outbox(self) -> None:
         """Send what waits, as far as the client's window goes."""
-        self._send_outbox()
-        self.flush()
+        if not self.closing:
+            self._send_outbox()
+            self.flush()
+
+    @property
+    def held(self) -> bool:
+        """Whether it is not read because of others: its silence means nothing then."""
+        return self.paused and not self._writing_paused
 
     @property
     def window(self) -> int:
@@ -233,7 +271,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         if not self.closing:
             self.leave_reason = reason
             if self.version == V5 and self.session is not None:
-                self._out.append(write(Disconnect(reason), V5))
+                self._say_why(lambda more: Disconnect(reason, more))
             self._close()
 
     def abort(self) -> None:
@@ -268,7 +306,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             packet = read(frame, V3)
         except BadPacket as error:
             if error.reason == Reason.UNSUPPORTED_PROTOCOL_VERSION:
-                level = frame.body[2 + int.from_bytes(frame.body[:2])]
+                level = frame.body[2 + int.from_bytes(frame.body[:2])] & 0x7F  # the upper bit says: a bridge
                 self.version = V5 if level > V5 else V3
                 self._host.count_refusal(error)
                 self.refuse(error)
@@ -306,6 +344,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._host.put(self, message, is_command)
 
     def _without_alias(self, message: Publish) -> Publish:
+        check_message(message.properties)
         alias = message.properties.get("topic_alias")
         if alias is None:
             return message
@@ -319,7 +358,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         return message._replace(topic=self._aliases[alias])
 
     def _decide(self, topic: bytes) -> bool:
-        """Whether messages on `topic` are commands; remembered.
+        """Whether messages on `topic` are commands; remembered if it is short.
 
         Raises:
             BadPacket: the client may not publish there.
@@ -329,7 +368,9 @@ class ServerConnection(asyncio.BufferedProtocol):
             raise BadPacket(Reason.NOT_AUTHORIZED, f"{self.identity.name} may not publish to {text[:200]}")
         if len(self._known) >= MAX_KNOWN_TOPICS:
             self._known.clear()
-        is_command = self._known[topic] = self._host.is_command(text)
+        is_command = self._host.is_command(text)
+        if len(topic) <= LONGEST_REMEMBERED:
+            self._known[topic] = is_command
         return is_command
 
     def _refuse(self, message: Publish, error: BadPacket) -> None:
@@ -366,11 +407,9 @@ class ServerConnection(asyncio.BufferedProtocol):
     def _ack(self, packet: Ack) -> None:
         session = self.session
         assert session is not None
+        check_reason(packet.kind, packet.reason)
         if packet.kind == Kind.PUBREL:
-            known = session.received.pop(packet.packet_id, None) is not None
-            self._released(1 if known else 0)
-            reason = Reason.SUCCESS if known else Reason.PACKET_IDENTIFIER_NOT_FOUND
-            self._out.append(write(Ack(Kind.PUBCOMP, packet.packet_id, reason), self.version))
+            self._pubrel(session, packet.packet_id)
         elif packet.kind == Kind.PUBACK:
             if session.outbox is not None and session.outbox.acknowledge(packet.packet_id):
                 self._send_outbox()
@@ -379,11 +418,23 @@ class ServerConnection(asyncio.BufferedProtocol):
             unknown = Ack(Kind.PUBREL, packet.packet_id, Reason.PACKET_IDENTIFIER_NOT_FOUND)
             self._out.append(write(unknown, self.version))
 
+    def _pubrel(self, session: Session, packet_id: int) -> None:
+        """The client releases an identifier of QoS 2; one whose message is on its way into the log has to wait."""
+        if session.received.get(packet_id) is False:
+            session.released_early.add(packet_id)
+            return
+        session.released_early.discard(packet_id)
+        known = session.received.pop(packet_id, None) is not None
+        if known and self.version == V5:
+            self._released(1)
+        reason = Reason.SUCCESS if known else Reason.PACKET_IDENTIFIER_NOT_FOUND
+        self._out.append(write(Ack(Kind.PUBCOMP, packet_id, reason), self.version))
+
     def _send_outbox(self) -> None:
         if self.session is not None and self.session.outbox is not None and not self._writing_paused:
-            for message in self.session.outbox.to_send():
+            for message in self.session.outbox.to_send(self._host.now_ms()):
                 data = write(message, self.version)
-                if len(data) <= self.limits.get("maximum_packet_size", len(data)):
+                if self._fits(data):
                     self._out.append(data)
                 else:
                     self.session.outbox.acknowledge(message.packet_id)
@@ -409,6 +460,7 @@ class ServerConnection(asyncio.BufferedProtocol):
     def _disconnect(self, packet: Disconnect) -> None:
         session = self.session
         assert session is not None
+        check_reason(Kind.DISCONNECT, packet.reason)
         if "server_reference" in packet.properties:
             raise violation("a server reference from a client")
         expiry = packet.properties.get("session_expiry_interval")
@@ -420,6 +472,27 @@ class ServerConnection(asyncio.BufferedProtocol):
             session.will = None
         self.leave_reason = Reason.SUCCESS
         self._close()
+
+    def _say_why(self, packet: Callable[[Properties], Packet], text: str = "") -> None:
+        """Last words; without `text`, or none, where the client takes no packet as large as that (5: 3.1.2.11.4)."""
+        for properties in ({"reason_string": text}, NONE) if text and self.version == V5 else (NONE,):
+            data = write(packet(properties), self.version)
+            if self._fits(data):
+                self._out.append(data)
+                return
+
+    def _fitting(self, connack: Connack) -> bytes | None:
+        """The CONNACK, without what can be spared if the client takes small packets only; None if too large."""
+        properties = dict(connack.properties)
+        for name in ("", *_SPARED):
+            properties.pop(name, None)
+            data = write(connack._replace(properties=properties), self.version)
+            if self._fits(data):
+                return data
+        return None
+
+    def _fits(self, data: bytes) -> bool:
+        return bool(len(data) <= self.limits.get("maximum_packet_size", len(data)))
 
     def _close(self) -> None:
         """Send what there is to say, and close; a client that does not read it has little time."""

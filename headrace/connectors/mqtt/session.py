@@ -1,64 +1,12 @@
 """What the listener remembers of a client, while it is connected and for as long after that as it asked for."""
 
-from collections import deque
 from typing import TYPE_CHECKING
 
-from headrace.connectors.mqtt.codec.packets import Publish, Will
+from headrace.connectors.mqtt.codec.packets import Filter, Publish, Will
+from headrace.connectors.mqtt.outbox import Outbox
 
 if TYPE_CHECKING:
     from headrace.connectors.mqtt.server_connection import ServerConnection
-
-#: Commands that wait for a client; more are not taken.
-MAX_QUEUED = 100
-#: Packet identifiers are 1 to this.
-LAST_ID = 65_535
-
-
-class Outbox:
-    """Messages to a client that are not acknowledged: some sent, the others behind them.
-
-    Args:
-        window: messages that may be sent and not acknowledged, count.
-    """
-
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self._queue: deque[Publish] = deque()
-        self._sent: dict[int, Publish] = {}
-        self._last_id = 0
-
-    def __len__(self) -> int:
-        return len(self._queue) + len(self._sent)
-
-    def offer(self, message: Publish) -> bool:
-        """Take a message, to be sent with QoS 1; False if there are too many."""
-        if len(self) >= MAX_QUEUED:
-            return False
-        self._queue.append(message)
-        return True
-
-    def to_send(self) -> list[Publish]:
-        """What may be sent now, with packet identifiers."""
-        found = []
-        while self._queue and len(self._sent) < self.window:
-            message = self._queue.popleft()._replace(packet_id=self._next_id())
-            self._sent[message.packet_id] = message
-            found.append(message)
-        return found
-
-    def to_send_again(self) -> list[Publish]:
-        """What was sent on a connection that is gone, in that order."""
-        return [message._replace(duplicate=True) for message in self._sent.values()]
-
-    def acknowledge(self, packet_id: int) -> bool:
-        """The client has it; False if nothing was sent under this identifier."""
-        return self._sent.pop(packet_id, None) is not None
-
-    def _next_id(self) -> int:
-        while True:
-            self._last_id = self._last_id % LAST_ID + 1
-            if self._last_id not in self._sent:
-                return self._last_id
 
 
 class Session:
@@ -70,8 +18,8 @@ class Session:
     """
 
     __slots__ = (
-        "client_id", "connection", "ends_at", "expiry", "in_doubt", "outbox", "owner", "received", "subscriptions",
-        "will", "will_at",
+        "client_id", "connection", "ends_at", "expiry", "in_doubt", "outbox", "owner", "received", "released_early",
+        "subscriptions", "will", "will_at",
     )  # fmt: skip
 
     def __init__(self, client_id: str, owner: str) -> None:
@@ -84,10 +32,12 @@ class Session:
         self.ends_at: float | None = None
         self.will_at: float | None = None
         self.will: Will | None = None
-        #: By topic filter, the granted QoS.
-        self.subscriptions: dict[str, int] = {}
+        #: By topic filter, with the granted QoS.
+        self.subscriptions: dict[str, Filter] = {}
         #: QoS 2 packet identifiers that the client has not released, and whether their message is in the log.
         self.received: dict[int, bool] = {}
+        #: Of these, released before their message was in the log.
+        self.released_early: set[int] = set()
         #: QoS 1: in the log, but their connection was gone before the PUBACK. The client sends them again.
         self.in_doubt: dict[int, Publish] = {}
         self.outbox: Outbox | None = None

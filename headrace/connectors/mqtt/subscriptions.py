@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from headrace.connectors.mqtt.access import DEVICE
+from headrace.connectors.mqtt.codec.packets import Filter
 from headrace.connectors.mqtt.codec.topic import matches
 from headrace.connectors.mqtt.session import Session
 
@@ -23,10 +24,10 @@ class Subscriptions:
         """The device that a command's topic names; the topic itself if the pattern has no device."""
         return topic if self._place is None else topic.split("/")[self._place]
 
-    def add(self, session: Session, name: str, qos: int) -> None:
-        """Session subscribes to filter `name`; once more changes the QoS."""
-        session.subscriptions[name] = qos
-        self._sessions.setdefault(self._key(name), {})[session] = None
+    def add(self, session: Session, wanted: Filter) -> None:
+        """Session subscribes; to the same filter once more changes its options."""
+        session.subscriptions[wanted.name] = wanted
+        self._sessions.setdefault(self._key(wanted.name), {})[session] = None
 
     def remove(self, session: Session, name: str) -> bool:
         """Session wants no more of it; whether it had."""
@@ -45,11 +46,19 @@ class Subscriptions:
         for name in list(session.subscriptions):
             self.remove(session, name)
 
-    def find(self, topic: str) -> Iterator[tuple[Session, int]]:
-        """Sessions that take a command on `topic`, each once, with the highest QoS that it was granted."""
+    def find(self, topic: str, sender: str | None = None) -> Iterator[tuple[Session, int]]:
+        """Sessions that take a command on `topic`, each once, with the highest QoS that it was granted.
+
+        Args:
+            sender: client id of who sent it, who may not want its own (5: 3.8.3.1, No Local).
+        """
         own = self._sessions.get(self.device_of(topic), {})
         for session in {**own, **self._sessions.get(None, {})}:
-            granted = [qos for name, qos in session.subscriptions.items() if matches(name, topic)]
+            granted = [
+                wanted.qos
+                for name, wanted in session.subscriptions.items()
+                if matches(name, topic) and not (wanted.no_local and session.client_id == sender)
+            ]
             if granted:
                 yield session, max(granted)
 

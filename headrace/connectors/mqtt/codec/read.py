@@ -154,8 +154,10 @@ def _subscribe(cursor: Cursor, version: int) -> Subscribe:
     while cursor.left:
         name, options = cursor.text(), cursor.byte()
         check_filter(name)
-        if options & 3 == 3 or options >> 4 & 3 == 3 or options & (0xC0 if version == V5 else 0xFC):
+        if options & 0xC0 or (version == V3 and options > 2):
             raise malformed(f"subscription options {options:#04x}")
+        if options & 3 == 3 or options >> 4 & 3 == 3:
+            raise violation(f"subscription options {options:#04x}")
         no_local = bool(options & 4)
         if no_local and name.startswith("$share/"):
             raise violation("no local on a shared subscription")

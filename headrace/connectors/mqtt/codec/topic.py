@@ -7,18 +7,29 @@ from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
 
 #: Prefix of a shared subscription, MQTT 5 (4.8.2).
 SHARE = "$share/"
+#: Bytes of a topic that is remembered; others up to 64 KiB are not, lest somebody fills the memory with them.
+LONGEST_REMEMBERED = 512
 
 
-@lru_cache(1 << 16)
 def check_topic(topic: bytes) -> None:
-    """Check a topic name: UTF-8, not empty, without wildcards. Remembers those that passed.
+    """Check a topic name: UTF-8, not empty, without wildcards. Remembers short ones that passed.
 
     Raises:
         BadPacket: it is none.
     """
+    if len(topic) <= LONGEST_REMEMBERED:
+        _check_short_topic(topic)
+    else:
+        _check_topic(topic)
+
+
+def _check_topic(topic: bytes) -> None:
     text = decoded(topic)
     if not text or "+" in text or "#" in text:
         raise BadPacket(Reason.TOPIC_NAME_INVALID, f"topic name {text[:100]!r}")
+
+
+_check_short_topic = lru_cache(1 << 16)(_check_topic)
 
 
 def check_filter(name: str) -> None:
