@@ -20,6 +20,7 @@ from headrace.connectors.mqtt.codec.topic import SHARE, matches
 from headrace.connectors.mqtt.commands import Commands
 from headrace.connectors.mqtt.inflow import Inflow
 from headrace.connectors.mqtt.listener_config import ListenerConfig
+from headrace.connectors.mqtt.open_files import allow_open_files
 from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
 from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
 from headrace.connectors.mqtt.session import Outbox, Session
@@ -45,6 +46,8 @@ OVERHEAD = 300
 MAX_CLIENT_ID = 256
 #: What clients may queue up to connect at once, as the kernel sees it.
 BACKLOG = 4_096
+#: Files that are open beside connections: the log, its threads, the monitor.
+OTHER_FILES = 200
 
 
 class RoutingIntake(TopicIntake, Protocol):
@@ -175,6 +178,9 @@ class MqttListener:
             LogError: an append failed; nothing of that batch was acknowledged.
             ConfigError: the port is taken.
         """
+        files, most = allow_open_files(self.config.max_connections + OTHER_FILES), self.config.max_connections
+        if files < most:
+            log.warning("few_open_files", limit=files, max_connections=most, remedy=f"ulimit -Hn {most + OTHER_FILES}")
         try:
             positions = await self._commands.ends()
             async with asyncio.TaskGroup() as group:
