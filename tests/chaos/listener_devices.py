@@ -214,6 +214,13 @@ class ListenerDevices:
             assert clock.monotonic() < deadline, "devices are not let in"
             await clock.sleep(0.02)
 
+    async def wait_acknowledged(self) -> None:
+        """Wait until a message is acknowledged from now on."""
+        deadline, before = clock.monotonic() + PATIENCE, self.acknowledged
+        while self.acknowledged == before:
+            assert clock.monotonic() < deadline, "nothing is acknowledged"
+            await clock.sleep(0.02)
+
     def check(self, found: Sequence[bytes]) -> int:
         """What was acknowledged is among `found`, and first copies are in the order of each device; how many twice."""
         there = [0] * len(self.all)
