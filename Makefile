@@ -19,7 +19,7 @@ endif
 
 .DEFAULT_GOAL := help
 # Kills per chaos test.
-KILLS ?= 50
+KILLS ?= 100
 BROKERS ?= 1
 VERSION ?=
 

@@ -6,6 +6,7 @@ JSON. A device has at most `--window` messages without PUBACK at QoS 1; at QoS 0
 
 import argparse
 import json
+import resource
 import select
 import socket
 import sys
@@ -130,6 +131,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0, help="messages a second of all devices; 0: no limit")
     parser.add_argument("--user", nargs=2)
     given = parser.parse_args()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     devices = connect(given.devices, (given.host, given.port), given.qos, tuple(given.user) if given.user else None)
     print("connected", flush=True)
     sys.stdin.readline()
@@ -138,7 +141,7 @@ def main() -> None:
         send_qos1(devices, given.messages, given.window, paced(given.rate))
     else:
         send_qos0(devices, given.messages, given.window, paced(given.rate))
-    print(json.dumps({"seconds": time.perf_counter() - began, "cpu": time.process_time()}), flush=True)
+    print(json.dumps({"began": began, "seconds": time.perf_counter() - began, "cpu": time.process_time()}), flush=True)
     sys.stdin.readline()
 
 

@@ -120,7 +120,7 @@ class Intake:
         self._metrics.observe("headrace_intake_append_seconds", self._clock.monotonic() - began)
         self._metrics.count("headrace_intake_records_total", total)
 
-    def _split_alarms(self, device_ids: Sequence[bytes]) -> Iterable[tuple[int, Sequence[int]]]:
+    def _split_alarms(self, device_ids: Sequence[bytes]) -> Iterable[tuple[int, list[int]]]:
         """By partition of the priority lane; it has as many as the ordinary one, unless somebody gave that more."""
         if not device_ids:
             return ()

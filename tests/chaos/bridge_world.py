@@ -25,6 +25,10 @@ from tests.mosquitto import Mosquitto
 RATE, DEVICES = 2000, 50
 #: Seconds until everything has arrived after the last fault.
 PATIENCE = 60.0
+#: Seconds that the log is away, in the short and in the long form; the embedded one gives up on a lock after 30.
+OUTAGE, LONG_OUTAGE, MOST_LOCKED = 5.0, 60.0, 20.0
+#: From this many seconds of load on the tests take their long form.
+LONG = 60.0
 
 clock = SystemClock()
 
@@ -34,16 +38,15 @@ class Bridge:
 
     Args:
         folder: for its settings, its output and the data folder `data`.
-        broker: that it takes messages from.
+        inbound: settings of where messages come from.
         log: where to.
     """
 
-    def __init__(self, folder: Path, broker: Mosquitto, log: str = "embedded://") -> None:
+    def __init__(self, folder: Path, inbound: str, log: str = "embedded://") -> None:
         self.data = folder / "data"
         self._output = folder / "bridge.log"
         config = folder / "headrace.toml"
-        mqtt = f'[mqtt]\nhost = "{broker.host}"\nport = {broker.port}\nkeepalive = 2\n'
-        config.write_text(f'{mqtt}[log]\nurl = "{log}"\n')
+        config.write_text(f'{inbound}[log]\nurl = "{log}"\n')
         arguments = ["bridge", "--config", str(config), "--data", str(self.data)]
         self._command = [sys.executable, "-m", "headrace.cli.main", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
@@ -80,6 +83,20 @@ class Bridge:
     def said(self) -> str:
         """The end of its output."""
         return self._output.read_text(errors="replace")[-3000:]
+
+
+async def watch(bridge: Bridge, seconds: float) -> int:
+    """Its largest resident memory over some time, bytes."""
+    most = 0
+    for _ in range(round(seconds * 2)):
+        await clock.sleep(0.5)
+        most = max(most, bridge.resident())
+    return most
+
+
+def from_broker(broker: Mosquitto) -> str:
+    """Settings of a bridge that takes messages from this one."""
+    return f'[mqtt]\nhost = "{broker.host}"\nport = {broker.port}\nkeepalive = 2\n'
 
 
 class Devices:

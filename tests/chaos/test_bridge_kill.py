@@ -10,15 +10,24 @@ from typing import Any
 import pytest
 from local_kafka.cluster import Cluster
 
-from tests.chaos.bridge_world import PATIENCE, Bridge, Devices, clock, read_folder, read_kafka
+from tests.chaos.bridge_world import (
+    LONG,
+    LONG_OUTAGE,
+    MOST_LOCKED,
+    OUTAGE,
+    PATIENCE,
+    Bridge,
+    Devices,
+    clock,
+    from_broker,
+    read_folder,
+    read_kafka,
+    watch,
+)
 from tests.conftest import Require
 from tests.mosquitto import ROOMY, Mosquitto, find_mosquitto
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(1800)]
-#: Seconds that the log is away, in the short and in the long form; the embedded one gives up on a lock after 30.
-OUTAGE, LONG_OUTAGE, MOST_LOCKED = 5.0, 60.0, 20.0
-#: From this many seconds of load on the tests take their long form.
-LONG = 60.0
 
 
 @pytest.fixture
@@ -34,7 +43,7 @@ def mosquitto(require: Require, tmp_path: Path) -> Iterator[Mosquitto]:
 @pytest.fixture
 def bridge(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Bridge]:
     """A bridge from it; started, and subscribed."""
-    found = Bridge(tmp_path, mosquitto)
+    found = Bridge(tmp_path, from_broker(mosquitto))
     found.start()
     yield found
     found.end()
@@ -120,7 +129,7 @@ async def test_kafka_away_loses_nothing_and_costs_no_memory(
     """Kafka is killed under load and comes back: the bridge waits, and is not disconnected."""
     devices = Devices(mosquitto)
     with Cluster() as cluster:
-        bridge = Bridge(tmp_path, mosquitto, f"kafka://{cluster.bootstrap}")
+        bridge = Bridge(tmp_path, from_broker(mosquitto), f"kafka://{cluster.bootstrap}")
         bridge.start()
         try:
             await wait_subscribed(mosquitto)
@@ -135,15 +144,6 @@ async def test_kafka_away_loses_nothing_and_costs_no_memory(
             finish(bridge, before, most)
         finally:
             bridge.end()
-
-
-async def watch(bridge: Bridge, seconds: float) -> int:
-    """Its largest resident memory over some time, bytes."""
-    most = 0
-    for _ in range(round(seconds * 2)):
-        await clock.sleep(0.5)
-        most = max(most, bridge.resident())
-    return most
 
 
 def finish(bridge: Bridge, before: int, most: int) -> None:

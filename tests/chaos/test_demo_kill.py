@@ -111,7 +111,7 @@ async def compare_rollups(log: EmbeddedLog, readings_of: dict[int, Records]) -> 
 
 @pytest.mark.chaos
 @pytest.mark.integration
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_demo_loses_and_doubles_nothing(tmp_path: Path, chaos_size: Any) -> None:
     """After kills at random points: ledger balanced, readings and windows as if nothing had happened, each row once."""
     kills = max(LEAST_KILLS, chaos_size.kills)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.chaos.kafka_world import LONG, LONG_SESSION, SHORT_SESSION, clock, running_world
 
-pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(1800)]
 
 
 async def test_killed_workers_leave_exact_counts(

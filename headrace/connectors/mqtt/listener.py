@@ -20,6 +20,7 @@ from headrace.connectors.mqtt.codec.topic import SHARE, matches
 from headrace.connectors.mqtt.commands import Command, Commands
 from headrace.connectors.mqtt.inflow import Inflow
 from headrace.connectors.mqtt.listener_config import ListenerConfig
+from headrace.connectors.mqtt.open_files import allow_open_files
 from headrace.connectors.mqtt.outbox import Outbox, unexpired
 from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
 from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
@@ -46,6 +47,8 @@ OVERHEAD = 300
 MAX_CLIENT_ID = 256
 #: What clients may queue up to connect at once, as the kernel sees it.
 BACKLOG = 4_096
+#: Files that are open beside connections: the log, its threads, the monitor.
+OTHER_FILES = 200
 
 
 class RoutingIntake(TopicIntake, Protocol):
@@ -181,6 +184,9 @@ class MqttListener:
             LogError: an append failed; nothing of that batch was acknowledged.
             ConfigError: the port is taken.
         """
+        files, most = allow_open_files(self.config.max_connections + OTHER_FILES), self.config.max_connections
+        if files < most:
+            log.warning("few_open_files", limit=files, max_connections=most, remedy=f"ulimit -Hn {most + OTHER_FILES}")
         try:
             positions = await self._commands.ends()
             async with asyncio.TaskGroup() as group:
@@ -372,13 +378,9 @@ class MqttListener:
         self._presence.will(session.owner, session.client_id, self._presence.connection_id(), will)
         is_command = self.is_command(will.topic.decode())
         if is_command or self._intake.takes(will.topic):
-<<<<<<< HEAD
-            self._received += 1
-            self.inflow.put(_Message(None, Publish(will.topic, will.payload), is_command), len(will.payload) + OVERHEAD)
-=======
             message = Publish(will.topic, will.payload, qos=will.qos, properties=will.properties)
-            self._put(_Message(None, message, is_command))
->>>>>>> 3cb08e32de86f52d39e1c4c13df49b559d6d2631
+            self._received += 1
+            self.inflow.put(_Message(None, message, is_command), len(will.payload) + OVERHEAD)
 
     def subscribe(self, session: Session, identity: Identity, wanted: Filter) -> int:
         """Subscribe; the granted QoS, at most 1, or the reason why not."""

@@ -46,14 +46,11 @@ TOPIC_ALIAS_MAXIMUM = 16
 #: Seconds that a client gets to read the last words.
 CLOSE_TIMEOUT = 2.0
 _PUBLISH = int(Kind.PUBLISH)
-<<<<<<< HEAD
 _PUBACK = bytes([Kind.PUBACK, 2])
-=======
 #: Left out of a CONNACK that would be too large, in this order: a client is told when it matters.
 _SPARED = (
     "topic_alias_maximum", "shared_subscription_available", "subscription_identifier_available", "maximum_packet_size",
 )  # fmt: skip
->>>>>>> 3cb08e32de86f52d39e1c4c13df49b559d6d2631
 
 
 class ServerConnection(asyncio.BufferedProtocol):
@@ -188,11 +185,7 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def resume(self) -> None:
         """Read on, unless there is another reason not to."""
-<<<<<<< HEAD
-        held = self._inflow.full or self._writing_paused or self._opening
-=======
-        held = self._host.full or self._host.stopping or self._writing_paused or self._opening
->>>>>>> 3cb08e32de86f52d39e1c4c13df49b559d6d2631
+        held = self._inflow.full or self._host.stopping or self._writing_paused or self._opening
         crowded = self.version == V3 and self._unacknowledged >= self._host.config.max_inflight
         if self.paused and not held and not crowded and not self._transport.is_closing():
             self.paused = False
