@@ -18,6 +18,7 @@ from headrace.connectors.mqtt.codec.packets import V3, V5, Connack, Connect, Fil
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
 from headrace.connectors.mqtt.codec.topic import SHARE, matches
 from headrace.connectors.mqtt.commands import Command, Commands
+from headrace.connectors.mqtt.descriptors import queue_up, room
 from headrace.connectors.mqtt.inflow import Inflow
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.outbox import Outbox, unexpired
@@ -44,8 +45,6 @@ LARGEST_HEADER = 128 * 1024
 #: Bytes that a message costs here beside its own.
 OVERHEAD = 300
 MAX_CLIENT_ID = 256
-#: What clients may queue up to connect at once, as the kernel sees it.
-BACKLOG = 4_096
 
 
 class RoutingIntake(TopicIntake, Protocol):
@@ -124,6 +123,7 @@ class MqttListener:
         self.largest_packet = config.max_payload_bytes + LARGEST_HEADER
         #: The clock's seconds, as of the last tick.
         self.now = clock.monotonic()
+        self._room = room(config.max_connections)
         self._intake = intake
         self._clock = clock
         self._access = config.access()
@@ -221,12 +221,15 @@ class MqttListener:
             more: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": config.connect_timeout} if tls else {}
             try:
                 server = await loop.create_server(
-                    lambda: ServerConnection(self), config.host, port, backlog=BACKLOG, **more
+                    lambda: ServerConnection(self), config.host, port, backlog=self._room.accepted, **more
                 )
             except OSError as error:
                 what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error}"
                 raise ConfigError(f"listener: {config.host}:{port} {what}") from error
+            queue_up(server)
             self._servers.append(server)
+        if self._room.clients < self.config.max_connections:
+            log.warning("mqtt_few_descriptors", clients=self._room.clients, wanted=self.config.max_connections)
         self._health.ready(self.name)
         self._listening.set_result([server.sockets[0].getsockname()[1] for server in self._servers])
 
@@ -247,7 +250,7 @@ class MqttListener:
 
     def connected(self, connection: ServerConnection) -> None:
         """A client has opened a connection; it is not known yet."""
-        if self.stopping or len(self._connections) >= 2 * self.config.max_connections:
+        if self.stopping or len(self._connections) >= self._room.connections:
             self._refused += 1
             connection.abort()  # not even for a word is there room
         self._connections[connection] = ""
@@ -300,8 +303,8 @@ class MqttListener:
     def _check_room(self, connect: Connect) -> None:
         if self.stopping:
             raise BadPacket(Reason.SERVER_SHUTTING_DOWN, "the listener is being stopped")
-        if len(self._connections) > self.config.max_connections:
-            raise BadPacket(Reason.SERVER_BUSY, f"there are {self.config.max_connections} clients already")
+        if len(self._connections) > self._room.clients:
+            raise BadPacket(Reason.SERVER_BUSY, f"there are {self._room.clients} clients already")
         if self._tokens < 1:
             raise BadPacket(Reason.CONNECTION_RATE_EXCEEDED, "too many clients connect at once; come again later")
         if self._presence.queue.waiting_bytes >= MAX_WAITING:
