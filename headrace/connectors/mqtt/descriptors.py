@@ -1,5 +1,6 @@
 """How many clients the file descriptors of this process allow."""
 
+import contextlib
 import os
 import resource
 import socket
@@ -29,8 +30,14 @@ class Room(NamedTuple):
 
 
 def room(wanted: int) -> Room:
-    """What there is room for, of the clients that are wanted."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    """What there is room for, of the clients that are wanted; raises this process's own limit as far as it may."""
+    needed = 2 * wanted + RESERVED + MOST_ACCEPTED
+    files, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if highest == resource.RLIM_INFINITY else min(needed, highest)
+    if files != resource.RLIM_INFINITY and files < allowed:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, highest))
+            files = allowed
     if files == resource.RLIM_INFINITY:
         return Room(wanted, 2 * wanted, MOST_ACCEPTED)
     accepted = max(1, min(MOST_ACCEPTED, files // 8))

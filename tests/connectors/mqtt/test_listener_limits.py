@@ -68,6 +68,7 @@ async def test_passwords(version: int, tmp_path: Path) -> None:
         ({"publish": ["dt/#/x"]}, "topic filter"),
         ({"publish": ["dt/x{device}"]}, "level of its own"),
         ({"max_inflight": 0}, "greater than or equal to 1"),
+        ({"grants": [{"users": ["gateways/+"]}]}, "nobody can be called"),
     ],
 )
 def test_mistakes(settings: dict[str, object], mistake: str) -> None:
@@ -285,10 +286,11 @@ async def test_a_client_that_does_not_read_its_answers() -> None:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
 
 
-async def test_as_many_clients_as_there_are_descriptors() -> None:
+async def test_as_many_clients_as_there_are_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who comes when the process has none left is told so or hung up on; those who are in go on undisturbed."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (300, before[1]))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (300, 300))
     try:
         listening = Listening()
         async with listening:
