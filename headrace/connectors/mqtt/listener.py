@@ -228,7 +228,8 @@ class MqttListener:
                 raise ConfigError(f"listener: {config.host}:{port} {what}") from error
             queue_up(server)
             self._servers.append(server)
-        if self._room.clients < self.config.max_connections:
+        asked = "max_connections" in self.config.model_fields_set
+        if asked and self._room.clients < self.config.max_connections:
             log.warning("mqtt_few_descriptors", clients=self._room.clients, wanted=self.config.max_connections)
         self._health.ready(self.name)
         self._listening.set_result([server.sockets[0].getsockname()[1] for server in self._servers])
