@@ -60,6 +60,14 @@ class Grant(Rights):
 
     users: tuple[str, ...] = Field(min_length=1)
 
+    @field_validator("users")
+    @classmethod
+    def _check_users(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not is_name(name):
+                raise ValueError(f"nobody can be called {name!r}: a name is a level of a topic, without / + # or :")
+        return value
+
 
 class Identity(NamedTuple):
     """Who a client is, and its rights with its name put in."""

@@ -18,9 +18,9 @@ from headrace.connectors.mqtt.codec.packets import V3, V5, Connack, Connect, Fil
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
 from headrace.connectors.mqtt.codec.topic import SHARE, matches
 from headrace.connectors.mqtt.commands import Command, Commands
+from headrace.connectors.mqtt.descriptors import queue_up, room
 from headrace.connectors.mqtt.inflow import Inflow
 from headrace.connectors.mqtt.listener_config import ListenerConfig
-from headrace.connectors.mqtt.open_files import allow_open_files
 from headrace.connectors.mqtt.outbox import Outbox, unexpired
 from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
 from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
@@ -45,10 +45,6 @@ LARGEST_HEADER = 128 * 1024
 #: Bytes that a message costs here beside its own.
 OVERHEAD = 300
 MAX_CLIENT_ID = 256
-#: What clients may queue up to connect at once, as the kernel sees it.
-BACKLOG = 4_096
-#: Files that are open beside connections: the log, its threads, the monitor.
-OTHER_FILES = 200
 
 
 class RoutingIntake(TopicIntake, Protocol):
@@ -127,6 +123,7 @@ class MqttListener:
         self.largest_packet = config.max_payload_bytes + LARGEST_HEADER
         #: The clock's seconds, as of the last tick.
         self.now = clock.monotonic()
+        self._room = room(config.max_connections)
         self._intake = intake
         self._clock = clock
         self._access = config.access()
@@ -184,9 +181,6 @@ class MqttListener:
             LogError: an append failed; nothing of that batch was acknowledged.
             ConfigError: the port is taken.
         """
-        files, most = allow_open_files(self.config.max_connections + OTHER_FILES), self.config.max_connections
-        if files < most:
-            log.warning("few_open_files", limit=files, max_connections=most, remedy=f"ulimit -Hn {most + OTHER_FILES}")
         try:
             positions = await self._commands.ends()
             async with asyncio.TaskGroup() as group:
@@ -227,12 +221,16 @@ class MqttListener:
             more: dict[str, Any] = {"ssl": tls, "ssl_handshake_timeout": config.connect_timeout} if tls else {}
             try:
                 server = await loop.create_server(
-                    lambda: ServerConnection(self), config.host, port, backlog=BACKLOG, **more
+                    lambda: ServerConnection(self), config.host, port, backlog=self._room.accepted, **more
                 )
             except OSError as error:
                 what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error}"
                 raise ConfigError(f"listener: {config.host}:{port} {what}") from error
+            queue_up(server)
             self._servers.append(server)
+        asked = "max_connections" in self.config.model_fields_set
+        if asked and self._room.clients < self.config.max_connections:
+            log.warning("mqtt_few_descriptors", clients=self._room.clients, wanted=self.config.max_connections)
         self._health.ready(self.name)
         self._listening.set_result([server.sockets[0].getsockname()[1] for server in self._servers])
 
@@ -248,7 +246,7 @@ class MqttListener:
 
     def connected(self, connection: ServerConnection) -> None:
         """A client has opened a connection; it is not known yet."""
-        if self.stopping or len(self._connections) >= 2 * self.config.max_connections:
+        if self.stopping or len(self._connections) >= self._room.connections:
             self._refused += 1
             connection.abort()  # not even for a word is there room
         self._connections[connection] = ""
@@ -301,8 +299,8 @@ class MqttListener:
     def _check_room(self, connect: Connect) -> None:
         if self.stopping:
             raise BadPacket(Reason.SERVER_SHUTTING_DOWN, "the listener is being stopped")
-        if len(self._connections) > self.config.max_connections:
-            raise BadPacket(Reason.SERVER_BUSY, f"there are {self.config.max_connections} clients already")
+        if len(self._connections) > self._room.clients:
+            raise BadPacket(Reason.SERVER_BUSY, f"there are {self._room.clients} clients already")
         if self._tokens < 1:
             raise BadPacket(Reason.CONNECTION_RATE_EXCEEDED, "too many clients connect at once; come again later")
         if self._presence.queue.waiting_bytes >= MAX_WAITING:

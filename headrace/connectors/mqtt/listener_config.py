@@ -36,7 +36,7 @@ class ListenerConfig(BaseModel):
     )
     max_payload_bytes: int = Field(262_144, ge=1, le=64 << 20, description="larger packets end their connection")
     max_inflight: int = Field(
-        100, ge=1, le=65535, description="QoS 1 and 2 messages of a client on their way into the log"
+        1_000, ge=1, le=65535, description="QoS 1 and 2 messages of a client on their way into the log"
     )
     max_connections: int = Field(
         20_000, ge=1, le=1_000_000, description="clients at a time; more are told that it is busy"
