@@ -50,7 +50,7 @@ class ListenerConfig(BaseModel):
     )
     max_batch: int = Field(2_000, ge=1, le=50_000, description="messages appended at once")
     max_waiting_bytes: int = Field(
-        32 << 20, ge=1 << 16, description="of messages that wait for the log, before clients have to wait"
+        16 << 20, ge=1 << 16, description="of messages that wait for the log, before clients have to wait"
     )
 
     @field_validator("commands")

@@ -33,12 +33,10 @@ from headrace.connectors.mqtt.session import Session
 if TYPE_CHECKING:
     from headrace.connectors.mqtt.listener import MqttListener
 
-#: Read at once from a connection; one buffer serves all, as what is in it is taken out before the next read.
-READ_BYTES = 64 * 1024
+#: Read at once from a connection: little, so that thousands that flood take turns, and little more than is allowed to
+#: wait for the log does. One buffer serves all: what is in it is taken out before the next read.
+READ_BYTES = 4 * 1024
 _BUFFER = memoryview(bytearray(READ_BYTES))
-#: While too much waits for the log, each connection may hand in so much more before it is not read any more.
-FULL_READ_BYTES = 4 * 1024
-_SMALL_BUFFER = _BUFFER[:FULL_READ_BYTES]
 #: Topics remembered per connection; a device has one or two.
 MAX_KNOWN_TOPICS = 256
 #: Aliases that a client may give to topics.
@@ -99,7 +97,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._host.gone(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _SMALL_BUFFER if self._inflow.full else _BUFFER
+        return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.session is not None:
