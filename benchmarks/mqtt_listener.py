@@ -24,9 +24,9 @@ import numpy as np
 import psutil
 from local_kafka.cluster import Cluster
 
+from headrace.connectors.mqtt.descriptors import room
 from headrace.connectors.mqtt.listener import MqttListener
 from headrace.connectors.mqtt.listener_config import ListenerConfig
-from headrace.connectors.mqtt.open_files import allow_open_files
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.source import MqttSource
 from headrace.connectors.routed_intake import RoutedIntake
@@ -190,7 +190,7 @@ def percentiles(noted: Sequence[tuple[float, Sequence[bytes]]], began: float, ra
 
 async def run(given: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The figures of one run."""
-    allow_open_files(2 * given.devices + 500)
+    room(2 * given.devices + 500)
     async with opened_log(given.log, folder) as log:
         intake = Noting(RoutedIntake(Intake(log, SystemClock()), SHIPPED), given.messages, bool(given.rate))
         async with serving(given.variant, given.qos, intake, log, folder) as server:
