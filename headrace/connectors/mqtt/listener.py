@@ -6,28 +6,27 @@ the devices they are for. Retained messages, shared subscriptions and subscripti
 
 import asyncio
 import errno
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import structlog
 
-from headrace.connectors.mqtt.access import DEVICE, Identity
-from headrace.connectors.mqtt.codec.packets import V3, V5, Connack, Connect, Filter, Publish, Will
+from headrace.connectors.mqtt.access import Identity
+from headrace.connectors.mqtt.codec.packets import Connect, Filter, Publish, Will
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
-from headrace.connectors.mqtt.codec.topic import SHARE, matches
-from headrace.connectors.mqtt.commands import Command, Commands
+from headrace.connectors.mqtt.command_delivery import CommandDelivery
+from headrace.connectors.mqtt.commands import Commands
 from headrace.connectors.mqtt.descriptors import queue_up, room
 from headrace.connectors.mqtt.inflow import Inflow
 from headrace.connectors.mqtt.listener_config import ListenerConfig
-from headrace.connectors.mqtt.outbox import Outbox, unexpired
 from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
-from headrace.connectors.mqtt.server_connection import TOPIC_ALIAS_MAXIMUM, ServerConnection
+from headrace.connectors.mqtt.reception import Reception
+from headrace.connectors.mqtt.server_connection import ServerConnection
 from headrace.connectors.mqtt.session import Session
 from headrace.connectors.mqtt.sessions import Sessions
-from headrace.connectors.mqtt.subscriptions import Subscriptions
 from headrace.connectors.mqtt.topic_intake import TopicIntake, append_until_taken
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import ConfigError, first
 from headrace.engine.health import Health, Progress
@@ -38,13 +37,10 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between looks at keep-alives and at sessions that end.
 TICK = 0.5
-#: A client may be silent for its keep-alive and half of it (3.1.2.10).
-KEEP_ALIVE_SHARE = 1.5
-#: Beside its payload a packet has a topic of up to 64 KiB, and properties.
-LARGEST_HEADER = 128 * 1024
 #: Bytes that a message costs here beside its own.
 OVERHEAD = 300
-MAX_CLIENT_ID = 256
+#: Seconds that appends under way get when the listener is stopped.
+STOP_TIMEOUT = 10.0
 
 
 class RoutingIntake(TopicIntake, Protocol):
@@ -120,18 +116,17 @@ class MqttListener:
         self.config = config
         self._metrics = metrics or Metrics()
         self._health = health or Health(clock, expects=[self.name])
-        self.largest_packet = config.max_payload_bytes + LARGEST_HEADER
         #: The clock's seconds, as of the last tick.
         self.now = clock.monotonic()
         self._room = room(config.max_connections)
+        self.reception = Reception(config, self._room.clients)
         self._intake = intake
         self._clock = clock
         self._access = config.access()
         self._tls = config.tls()
         self._presence = PresenceLog(log, clock)
         self._commands = Commands(log, clock)
-        self._subscriptions = Subscriptions(config.commands)
-        self._command_filter = config.commands.replace(DEVICE, "+")
+        self.desk = CommandDelivery(config.commands, clock)
         self.inflow: Inflow[_Message] = Inflow(
             self._append,
             self._go_on,
@@ -142,8 +137,7 @@ class MqttListener:
         )
         self._connections: dict[ServerConnection, str] = {}
         self._held: dict[ServerConnection, None] = {}
-        self._sessions = Sessions(self._subscriptions, config.max_session_expiry, self._publish_will)
-        self._tokens = config.connect_rate
+        self._sessions = Sessions(self.desk.subscriptions, config.max_session_expiry, self._publish_will)
         self._servers: list[asyncio.Server] = []
         self._group: asyncio.TaskGroup | None = None
         self._listening: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
@@ -188,7 +182,7 @@ class MqttListener:
                 inflow = group.create_task(self.inflow.run())
                 presence = group.create_task(self._presence.queue.run())
                 others = [
-                    group.create_task(self._commands.follow(positions, self._deliver)),
+                    group.create_task(self._commands.follow(positions, self.desk.deliver)),
                     group.create_task(self._tick()),
                 ]
                 await self._listen()
@@ -199,10 +193,10 @@ class MqttListener:
                 for connection in self._connections:
                     connection.pause()
                 self.inflow.close()
-                await inflow
+                await _finished(inflow)
                 self._say_goodbye()
                 self._presence.queue.close()
-                await presence
+                await _finished(presence)
                 for task in others:
                     task.cancel()
         except ExceptionGroup as errors:
@@ -273,12 +267,16 @@ class MqttListener:
 
     async def _open(self, connection: ServerConnection, connect: Connect) -> None:
         try:
-            self._check_room(connect)
-            client_id = connect.client_id or self._made_up(connect)
+            if self.stopping:
+                raise BadPacket(Reason.SERVER_SHUTTING_DOWN, "the listener is being stopped")
+            if self._presence.queue.waiting_bytes >= MAX_WAITING:
+                raise BadPacket(Reason.SERVER_BUSY, "the log is not keeping up")
+            self.reception.check(connect, len(self._connections))
+            client_id = self.reception.client_id(connect)
             identity = await self._access.identify(connect, client_id, connection.certificate)
             if connection.closing:
                 return
-            self._check_will(connect.will, connect.version, identity)
+            self.reception.check_will(connect.will, connect.version, identity)
             session, present = self._session(connect, client_id, identity)
         except BadPacket as error:
             self.count_refusal(error)
@@ -291,41 +289,8 @@ class MqttListener:
             return
         self._connections[connection] = connection_id = self._presence.connection_id()
         self._presence.connected(identity.name, client_id, connection_id)
-        asked = connect.keep_alive or self.config.max_keep_alive
-        keep_alive = min(asked, self.config.max_keep_alive)
-        connection.keep_alive = KEEP_ALIVE_SHARE * (keep_alive if connect.version == V5 else asked)
-        connection.accept(session, identity, self._connack(connect, client_id, present, session.expiry, keep_alive))
-
-    def _check_room(self, connect: Connect) -> None:
-        if self.stopping:
-            raise BadPacket(Reason.SERVER_SHUTTING_DOWN, "the listener is being stopped")
-        if len(self._connections) > self._room.clients:
-            raise BadPacket(Reason.SERVER_BUSY, f"there are {self._room.clients} clients already")
-        if self._tokens < 1:
-            raise BadPacket(Reason.CONNECTION_RATE_EXCEEDED, "too many clients connect at once; come again later")
-        if self._presence.queue.waiting_bytes >= MAX_WAITING:
-            raise BadPacket(Reason.SERVER_BUSY, "the log is not keeping up")
-        if "authentication_method" in connect.properties:
-            raise BadPacket(Reason.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported")
-        if len(connect.client_id) > MAX_CLIENT_ID:
-            raise BadPacket(Reason.CLIENT_IDENTIFIER_NOT_VALID, f"a client id of over {MAX_CLIENT_ID} characters")
-        self._tokens -= 1
-
-    @staticmethod
-    def _made_up(connect: Connect) -> str:
-        if connect.version == V3 and not connect.clean_start:
-            raise BadPacket(Reason.CLIENT_IDENTIFIER_NOT_VALID, "a session that is kept needs a client id")
-        return f"auto-{secrets.token_hex(8)}"
-
-    def _check_will(self, will: Will | None, version: int, identity: Identity) -> None:
-        if will is None:
-            return
-        if will.retain and version == V5:
-            raise BadPacket(Reason.RETAIN_NOT_SUPPORTED, "this is an ingest listener: it keeps no retained messages")
-        if not identity.may_publish(will.topic.decode()):
-            raise BadPacket(Reason.NOT_AUTHORIZED, f"{identity.name} may not leave a will there")
-        if len(will.payload) > self.config.max_payload_bytes:
-            raise BadPacket(Reason.PACKET_TOO_LARGE, f"a will of over {self.config.max_payload_bytes} bytes")
+        connection.keep_alive = self.reception.silence(connect)
+        connection.accept(session, identity, self.reception.connack(connect, client_id, present, session.expiry))
 
     def _session(self, connect: Connect, client_id: str, identity: Identity) -> tuple[Session, bool]:
         """The client's session, and whether it had one; whoever else is connected under its id has to go."""
@@ -342,25 +307,6 @@ class MqttListener:
         """Seconds that a session outlives its connection."""
         return self._sessions.granted(asked)
 
-    def _connack(self, connect: Connect, client_id: str, present: bool, expiry: float, keep_alive: int) -> Connack:
-        if connect.version != V5:
-            return Connack(present)
-        properties: dict[str, Any] = {
-            "receive_maximum": self.config.max_inflight,
-            "retain_available": 0,
-            "maximum_packet_size": self.largest_packet,
-            "topic_alias_maximum": TOPIC_ALIAS_MAXIMUM,
-            "subscription_identifier_available": 0,
-            "shared_subscription_available": 0,
-        }
-        if not connect.client_id:
-            properties["assigned_client_identifier"] = client_id
-        if keep_alive != connect.keep_alive:
-            properties["server_keep_alive"] = keep_alive
-        if int(expiry) != connect.properties.get("session_expiry_interval", 0):
-            properties["session_expiry_interval"] = int(expiry)
-        return Connack(present, properties=properties)
-
     def _note_disconnect(self, connection: ServerConnection, session: Session) -> None:
         connection_id = self._connections.get(connection)
         if connection_id:
@@ -374,7 +320,7 @@ class MqttListener:
 
     def _publish_will(self, session: Session, will: Will) -> None:
         self._presence.will(session.owner, session.client_id, self._presence.connection_id(), will)
-        is_command = self.is_command(will.topic.decode())
+        is_command = self.desk.is_command(will.topic.decode())
         if is_command or self._intake.takes(will.topic):
             message = Publish(will.topic, will.payload, qos=will.qos, properties=will.properties)
             self._received += 1
@@ -382,46 +328,17 @@ class MqttListener:
 
     def subscribe(self, session: Session, identity: Identity, wanted: Filter) -> int:
         """Subscribe; the granted QoS, at most 1, or the reason why not."""
-        if wanted.name.startswith(SHARE):
-            return Reason.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
-        if not identity.may_subscribe(wanted.name):
-            self._refused += 1
-            return Reason.NOT_AUTHORIZED
-        granted = min(wanted.qos, 1)
-        if session.outbox is None:
-            session.outbox = Outbox(session.connection.window if session.connection else 1)
-        self._subscriptions.add(session, wanted._replace(qos=granted))
+        granted = self.desk.subscribe(session, identity, wanted)
+        self._refused += granted >= Reason.UNSPECIFIED
         return granted
 
     def unsubscribe(self, session: Session, name: str) -> bool:
         """Unsubscribe; whether there was such a subscription."""
-        return self._subscriptions.remove(session, name)
+        return self.desk.subscriptions.remove(session, name)
 
     def now_ms(self) -> int:
         """The clock's time of day."""
         return self._clock.now_ms()
-
-    def _deliver(self, command: Command) -> None:
-        """A command is in the log: send it to those who listen."""
-        topic = command.message.topic.decode()
-        if not self.is_command(topic):
-            return
-        for session, granted in self._subscriptions.find(topic, command.client_id):
-            connection = session.connection
-            qos = min(granted, command.message.qos)
-            if qos == 0:
-                message = unexpired(command.message._replace(qos=0), command.expires_ms, self._clock.now_ms())
-                if connection is not None and message is not None:
-                    connection.deliver(message)
-            elif session.outbox is not None:
-                if not session.outbox.offer(command.message._replace(qos=1), command.expires_ms):
-                    log.warning("mqtt_command_dropped", client_id=session.client_id, waiting=len(session.outbox))
-                elif connection is not None:
-                    connection.send_outbox()
-
-    def is_command(self, topic: str) -> bool:
-        """Whether what is published there is for devices."""
-        return matches(self._command_filter, topic)
 
     # --- messages ---
 
@@ -442,7 +359,7 @@ class MqttListener:
                 self._intake, [each.topic for each in telemetry], [each.payload for each in telemetry], self._clock
             )
         if commands:
-            device_of = self._subscriptions.device_of
+            device_of = self.desk.subscriptions.device_of
             messages = [each.publish for each in commands]
             devices = [device_of(message.topic.decode()) for message in messages]
             await self._commands.append(devices, messages, [each.client_id for each in commands])
@@ -465,13 +382,12 @@ class MqttListener:
     # --- time ---
 
     async def _tick(self) -> None:
-        rate = self.config.connect_rate
         while True:
             await self._clock.sleep(TICK)
             before, self.now = self.now, self._clock.monotonic()
             self._metrics.set("headrace_source_waiting_bytes", self.inflow.waiting_bytes, source=self.name)
             self._metrics.set("headrace_listener_connections", len(self._connections))
-            self._tokens = min(rate, self._tokens + rate * (self.now - before))
+            self.reception.refill(self.now - before)
             for connection in list(self._connections):
                 if connection.session is None:
                     if self.now - connection.seen > self.config.connect_timeout and not connection.closing:
@@ -480,3 +396,11 @@ class MqttListener:
                 elif not connection.held and self.now - connection.seen > connection.keep_alive + TICK:
                     connection.leave(Reason.KEEP_ALIVE_TIMEOUT)
             self._sessions.settle(self.now)
+
+
+async def _finished(work: asyncio.Task[None]) -> None:
+    """Wait until it is done, but not for ever; what is not appended then comes again."""
+    await asyncio.wait([work], timeout=STOP_TIMEOUT)
+    if not work.done():
+        log.warning("mqtt_stopped_unfinished", seconds=STOP_TIMEOUT)
+        await cancel_and_wait(work)

@@ -28,6 +28,7 @@ from headrace.connectors.mqtt.codec.read import read, read_publish
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason, violation
 from headrace.connectors.mqtt.codec.topic import LONGEST_REMEMBERED
 from headrace.connectors.mqtt.codec.write import PINGRESP, write, write_acks
+from headrace.connectors.mqtt.reception import TOPIC_ALIAS_MAXIMUM
 from headrace.connectors.mqtt.session import Session
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ READ_BYTES = 4 * 1024
 _BUFFER = memoryview(bytearray(READ_BYTES))
 #: Topics remembered per connection; a device has one or two.
 MAX_KNOWN_TOPICS = 256
-#: Aliases that a client may give to topics.
-TOPIC_ALIAS_MAXIMUM = 16
 #: Seconds that a client gets to read the last words.
 CLOSE_TIMEOUT = 2.0
 _PUBLISH = int(Kind.PUBLISH)
@@ -66,7 +65,7 @@ class ServerConnection(asyncio.BufferedProtocol):
     def __init__(self, host: "MqttListener") -> None:
         self._host = host
         self._inflow = host.inflow
-        self._frames = Frames(host.largest_packet)
+        self._frames = Frames(host.reception.largest_packet)
         self._transport: asyncio.Transport
         self._early: list[Frame] = []
         self._out: list[bytes] = []
@@ -359,7 +358,7 @@ class ServerConnection(asyncio.BufferedProtocol):
             raise BadPacket(Reason.NOT_AUTHORIZED, f"{self.identity.name} may not publish to {text[:200]}")
         if len(self._known) >= MAX_KNOWN_TOPICS:
             self._known.clear()
-        is_command = self._host.is_command(text)
+        is_command = self._host.desk.is_command(text)
         if len(topic) <= LONGEST_REMEMBERED:
             self._known[topic] = is_command
         return is_command

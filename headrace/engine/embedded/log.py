@@ -36,7 +36,7 @@ from headrace.engine.log import (
 from headrace.engine.records import Records
 
 #: How often a waiting reader looks for appends of other processes, seconds.
-POLL_INTERVAL = 0.1
+POLL_INTERVAL = 0.02
 #: Bytes, see `Log.largest_value`. SQLite takes 1e9 in a row, and a row holds all that one append puts into a partition.
 LARGEST_VALUE = 1 << 28
 #: Records deleted by retention are looked for after this many commits.

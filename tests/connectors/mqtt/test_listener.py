@@ -283,6 +283,19 @@ async def test_goodbye_from_the_listener(version: int) -> None:
     assert (await listening.presence())[-1]["reason"] == "server shutting down"
 
 
+async def test_stopping_while_the_log_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends all the same, and what was not appended has no acknowledgement."""
+    monkeypatch.setattr("headrace.connectors.mqtt.listener.STOP_TIMEOUT", 0.1)
+    async with Listening() as listening, connected(listening.port) as client:
+        listening.intake.gate.clear()
+        client.send(telemetry(b"x", 1, 1))
+        await listening.intake.entered.wait()
+        listening.stop.set()
+        assert await client.last_words() == Disconnect(Reason.SERVER_SHUTTING_DOWN)
+        await listening.task
+    assert listening.intake.payloads == []
+
+
 @pytest.mark.parametrize("protocol", [aiomqtt.ProtocolVersion.V311, aiomqtt.ProtocolVersion.V5])
 async def test_a_client_of_others(protocol: aiomqtt.ProtocolVersion) -> None:
     """aiomqtt, on paho, publishes with every QoS and gets its commands."""
