@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.engine.config import resolve_secret
 from headrace.engine.errors import ConfigError
+from headrace.engine.tls import client_context
 
 PORT, TLS_PORT = 1883, 8883
 #: Session expiry of MQTT 5 that stands for ever.
@@ -95,11 +96,10 @@ class MqttSettings(BaseModel):
         return BrokerAddress(self.host, port, self.username, password, self._context() if self.tls else None)
 
     def _context(self) -> ssl.SSLContext:
-        try:
-            context = ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
-            context.check_hostname = self.tls_check_hostname
-            if self.tls_certificate is not None and self.tls_key is not None:
-                context.load_cert_chain(self.tls_certificate, self.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"[mqtt] tls_ca, tls_certificate or tls_key cannot be used: {error}") from error
-        return context
+        return client_context(
+            "mqtt",
+            ca=self.tls_ca,
+            certificate=self.tls_certificate,
+            key=self.tls_key,
+            check_hostname=self.tls_check_hostname,
+        )

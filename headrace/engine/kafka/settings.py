@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from headrace.engine.config import resolve_secret
-from headrace.engine.errors import ConfigError
+from headrace.engine.tls import client_context
 
 SCHEME = "kafka://"
 
@@ -110,11 +110,10 @@ class KafkaSettings(BaseModel):
         return options
 
     def _tls(self) -> ssl.SSLContext:
-        try:
-            context = ssl.create_default_context(cafile=None if self.tls_ca is None else str(self.tls_ca))
-            context.check_hostname = self.tls_check_hostname
-            if self.tls_certificate is not None and self.tls_key is not None:
-                context.load_cert_chain(self.tls_certificate, self.tls_key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"[kafka] tls_ca, tls_certificate or tls_key cannot be used: {error}") from error
-        return context
+        return client_context(
+            "kafka",
+            ca=self.tls_ca,
+            certificate=self.tls_certificate,
+            key=self.tls_key,
+            check_hostname=self.tls_check_hostname,
+        )

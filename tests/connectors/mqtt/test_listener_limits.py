@@ -42,8 +42,7 @@ async def test_passwords(version: int, tmp_path: Path) -> None:
     async with Listening(anonymous=False, passwords=path) as listening:
 
         async def attempt(username: str | None, password: bytes | None) -> int:
-            who = {"username": username, "password": password}
-            async with connected(listening.port, "any id", version, **who) as client:  # type: ignore[arg-type]
+            async with connected(listening.port, "any id", version, username=username, password=password) as client:
                 return client.connack.reason
 
         assert await attempt("sensor-1", b"secret") == Reason.SUCCESS
