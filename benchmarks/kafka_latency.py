@@ -24,8 +24,8 @@ from headrace.cli.agents import GROUP
 from headrace.cli.logs import topic_specs
 from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
-from headrace.connectors.timescale import TimescaleSink
-from headrace.connectors.timescale_schema import TableSpec
+from headrace.connectors.timescale.readings_table import TableSpec
+from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine import logging
 from headrace.engine.clock import ManualClock, SystemClock
 from headrace.engine.intake import Intake

@@ -14,8 +14,8 @@ from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.report import Latency, Report
 from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
-from headrace.connectors.timescale import TimescaleSink
-from headrace.connectors.timescale_schema import TableSpec
+from headrace.connectors.timescale.readings_table import TableSpec
+from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.app import App
 from headrace.engine.clock import Clock
 from headrace.engine.collectors import Reads

@@ -16,7 +16,7 @@ from headrace.cli.show_group import ShowGroup
 from headrace.cli.topics_reset import TopicsReset, where_of
 from headrace.cli.topics_tail import newest_records, show_records
 from headrace.cli.topics_view import show_partitions, show_topics
-from headrace.connectors.timescale import TimescaleSink
+from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
 from headrace.engine.operator import topics_of

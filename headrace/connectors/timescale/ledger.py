@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import asyncpg
 import numpy as np
 
-from headrace.connectors.timescale_errors import translated
+from headrace.connectors.timescale.errors import translated
 from headrace.engine.intake import MINUTE_MS
 from headrace.schemas.readings import Ints
 

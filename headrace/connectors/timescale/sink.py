@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import structlog
 
-from headrace.connectors.migrations import migrate, packaged, usable_extensions
-from headrace.connectors.timescale_documents import UPSERTS, upsert
-from headrace.connectors.timescale_errors import translated
-from headrace.connectors.timescale_ledger import LedgerCount, LedgerReader
-from headrace.connectors.timescale_readings import ReadingsWriter, Rows
-from headrace.connectors.timescale_schema import ReadingsTable, TableSpec
+from headrace.connectors.timescale.documents import UPSERTS, upsert
+from headrace.connectors.timescale.errors import translated
+from headrace.connectors.timescale.ledger import LedgerCount, LedgerReader
+from headrace.connectors.timescale.migrations import migrate, packaged, usable_extensions
+from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
+from headrace.connectors.timescale.readings_writer import ReadingsWriter, Rows
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected
 from headrace.engine.log import Fetched, TopicPartition
@@ -21,7 +21,7 @@ from headrace.engine.sink import PositionMoved, Refused
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings, decode_readings
 
-MIGRATIONS = "timescale_migrations"
+MIGRATIONS = "sql"
 #: Longest time a statement, or connecting, may take before the server counts as gone, seconds.
 COMMAND_TIMEOUT = 60.0
 CONNECT_TIMEOUT = 10.0

@@ -45,7 +45,7 @@ class Migration:
 def packaged(folder: str) -> list[Migration]:
     """The migrations in `folder` of this package, by name: `0001_name.up.sql`, or `0002_name.EXTENSION.up.sql`."""
     found = []
-    for file in files("headrace.connectors").joinpath(folder).iterdir():
+    for file in files("headrace.connectors.timescale").joinpath(folder).iterdir():
         if file.name.endswith(SUFFIX):
             version, _, extension = file.name.removesuffix(SUFFIX).partition(".")
             found.append(Migration(version, file.read_text(encoding="utf-8"), extension))

@@ -8,10 +8,10 @@ import asyncpg
 import numpy as np
 import orjson
 
-from headrace.connectors.timescale_ledger import Verdict
-from headrace.connectors.timescale_repeats import Contradiction, Leftover, judge, metrics_of
-from headrace.connectors.timescale_rows import copy_bytes
-from headrace.connectors.timescale_schema import ReadingsTable
+from headrace.connectors.timescale.copy_rows import copy_bytes
+from headrace.connectors.timescale.ledger import Verdict
+from headrace.connectors.timescale.readings_table import ReadingsTable
+from headrace.connectors.timescale.repeats import Contradiction, Leftover, judge, metrics_of
 from headrace.schemas.readings import Ints, Readings
 
 #: Writes that go through staging after one in which a key repeated; a failed direct COPY costs a whole one.

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
-from headrace.connectors.migrations import Migration
+from headrace.connectors.timescale.migrations import Migration
 from headrace.engine.errors import ConfigError
 
 #: Columns that every readings table has.

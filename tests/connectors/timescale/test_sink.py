@@ -13,10 +13,10 @@ import numpy as np
 import orjson
 import pytest
 
-from headrace.connectors.migrations import Migration, migrate
 from headrace.connectors.postgres_server import PostgresServer
-from headrace.connectors.timescale import TimescaleSink
-from headrace.connectors.timescale_schema import TableSpec
+from headrace.connectors.timescale.migrations import Migration, migrate
+from headrace.connectors.timescale.readings_table import TableSpec
+from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog

@@ -1,0 +1,1 @@
+"""TimescaleDB or plain PostgreSQL: the sink, its schema, and what reads it."""
