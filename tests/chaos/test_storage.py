@@ -1,0 +1,169 @@
+"""The sink is killed and its database fails: exactly what the log accepted is stored, and alerts never wait."""
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.schemas import topics
+from tests.chaos.storage_world import Command, Database, Fleet, check, clock, contents, create_topics, wait_stored
+from tests.conftest import ChaosSize
+
+pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(3600)]
+
+#: Messages a second of the ordinary load: 10,000 in 5 minutes; and ten times that.
+RATE = 10_000 / 300
+#: From this many seconds of load on the tests take their long form.
+LONG = 60.0
+#: Seconds that the database is away, in the short and in the long form.
+AWAY, LONG_AWAY = 8.0, 600.0
+#: Kills of the sink in the long form.
+LONG_KILLS = 20
+#: How much the sink may grow while the database is away.
+GROWTH = 1.25
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A database that runs."""
+    found = Database(tmp_path / "database")
+    await found.start()
+    yield found
+    await found.stop()
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[EmbeddedLog]:
+    """The log that worker and sink work on."""
+    found = EmbeddedLog(tmp_path / "data")
+    await create_topics(found)
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def commands(tmp_path: Path, database: Database, log: EmbeddedLog) -> Iterator[tuple[Command, Command]]:
+    """A worker and a sink, started."""
+    config = tmp_path / "headrace.toml"
+    config.write_text(f'[database]\ndsn = "{database.dsn}"\n')
+    where = ["--config", str(config), "--data", str(tmp_path / "data")]
+    worker, sink = Command(tmp_path, "worker", *where), Command(tmp_path, "sink", *where)
+    worker.start()
+    sink.start()
+    yield worker, sink
+    sink.end()
+    worker.end()
+
+
+async def test_killed_sink(
+    commands: tuple[Command, Command], database: Database, log: EmbeddedLog, chaos_size: ChaosSize, chaos_seed: int
+) -> None:
+    """kill -9 of the sink at random points: every accepted reading is stored, once."""
+    _, sink = commands
+    rng, fleet = random.Random(chaos_seed), Fleet(log, 40 * RATE)
+    kills = LONG_KILLS if chaos_size.seconds >= LONG else chaos_size.kills
+    async with fleet.reporting():
+        await clock.sleep(2)
+        await wait_stored(fleet, database, sink)
+        for _ in range(kills):
+            await clock.sleep(rng.uniform(0.5, 4.0))  # a start takes a second or two: some kills hit it
+            sink.kill()
+            sink.start()
+    await check(fleet, database, sink)
+
+
+@pytest.mark.parametrize("times", [1, 10])
+async def test_database_away(
+    commands: tuple[Command, Command], database: Database, log: EmbeddedLog, chaos_size: ChaosSize, times: int
+) -> None:
+    """While the database is down, alerts go on and the sink does not grow; then everything is stored."""
+    worker, sink = commands
+    away = LONG_AWAY if chaos_size.seconds >= LONG else AWAY
+    fleet = Fleet(log, times * RATE)
+    async with fleet.reporting():
+        await clock.sleep(3)
+        await wait_stored(fleet, database, sink)
+        before = sink.resident()
+        await database.stop()
+        alerts_before, most = await ends(log, topics.ROLLUPS), 0
+        stored_before = await ends(log, topics.READINGS)
+        for _ in range(round(away * 2)):
+            await clock.sleep(0.5)
+            most = max(most, sink.resident())
+        assert await ends(log, topics.READINGS) > stored_before, worker.said()
+        await database.start()
+    assert most < before * GROWTH, f"{before:,} bytes before, {most:,} while the database was away"
+    assert await ends(log, topics.ROLLUPS) >= alerts_before
+    await check(fleet, database, sink)
+
+
+async def test_killed_database(
+    commands: tuple[Command, Command], database: Database, log: EmbeddedLog, chaos_size: ChaosSize, chaos_seed: int
+) -> None:
+    """kill -9 of PostgreSQL at random points: what it had confirmed is there, the rest is written again."""
+    _, sink = commands
+    rng, fleet = random.Random(chaos_seed), Fleet(log, 10 * RATE)
+    async with fleet.reporting():
+        await clock.sleep(2)
+        await wait_stored(fleet, database, sink)
+        for _ in range(min(chaos_size.kills, LONG_KILLS)):
+            await clock.sleep(rng.uniform(0.2, 3.0))
+            database.kill()
+            await database.start()
+    await check(fleet, database, sink)
+
+
+async def test_log_read_again(commands: tuple[Command, Command], database: Database, log: EmbeddedLog) -> None:
+    """The whole log read again, twice, changes no row."""
+    _, sink = commands
+    fleet = Fleet(log, 10 * RATE)
+    await fleet.report(6_000)
+    await check(fleet, database, sink)
+    for _ in range(2):
+        sink.stop()
+        before = await contents(database)
+        await database.fetch("UPDATE sink_positions SET next_offset = 0")
+
+        sink.start()
+        await wait_read(log, database)
+
+        assert await contents(database) == before
+
+
+async def test_restored_database(commands: tuple[Command, Command], database: Database, log: EmbeddedLog) -> None:
+    """A database set back to an earlier state gets everything since then, from the log."""
+    _, sink = commands
+    fleet = Fleet(log, 10 * RATE)
+    async with fleet.reporting():
+        await clock.sleep(2)
+        await wait_stored(fleet, database, sink)
+        await database.stop()
+        database.back_up()
+        await database.start()
+        await clock.sleep(3)
+        await wait_stored(fleet, database, sink)
+        await database.stop()
+
+        database.restore()
+        await database.start()
+    await check(fleet, database, sink)
+
+
+async def ends(log: EmbeddedLog, topic: str) -> int:
+    """Records ever appended to a topic."""
+    return sum((await log.end_offsets(topic)).values())
+
+
+async def wait_read(log: EmbeddedLog, database: Database) -> None:
+    """Wait until the sink's positions are at the end of the log."""
+    behind = 1
+    while behind:
+        await clock.sleep(0.1)
+        rows = await database.fetch("SELECT topic, partition, next_offset FROM sink_positions")
+        stored = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+        behind = 0
+        for topic in {topic for topic, _ in stored}:
+            found = await log.end_offsets(topic)
+            behind += sum(end - stored[topic, target.partition] for target, end in found.items())
