@@ -28,8 +28,10 @@ from headrace.engine.metrics import Metrics
 DEVICES, BEAT = 40, 0.1
 #: Seconds until everything has arrived after the last fault.
 PATIENCE = 120.0
-#: One device's readings are hot enough for the shipped rule "temperature > 40" from time to time.
-HOT = 45.0
+#: Event time between two readings of a device, ms.
+STEP_MS = 10_000
+#: One device is hot enough, and for long enough, for the shipped rule "temperature > 40" in every second such stretch.
+HOT, HOT_TURNS = 45.0, 30
 MEASURES = ("co2", "humidity", "temperature")
 
 clock = SystemClock()
@@ -143,34 +145,32 @@ class Fleet:
 
     Args:
         log: where to.
-        per_second: messages.
     """
 
-    def __init__(self, log: Log, per_second: float) -> None:
+    def __init__(self, log: Log) -> None:
         self._intake = Intake(log, clock, Metrics())
-        self._size = max(1, round(per_second * BEAT))
         self._numbers = itertools.count()
-        self._start = clock.now_ms()
+        self._start = clock.now_ms() - 86_400_000
         #: Messages that the log has acknowledged, and of these what must be stored, repeated, or kept aside.
         self.accepted = 0
         self.rows: Rows = {}
         self.repeats = self.conflicts = 0
 
     @asynccontextmanager
-    async def reporting(self) -> AsyncIterator[None]:
-        """Report for as long as the `async with` lasts."""
+    async def reporting(self, per_second: float) -> AsyncIterator[None]:
+        """Send so many messages a second for as long as the `async with` lasts."""
         stop = asyncio.Event()
-        task = asyncio.create_task(self._run(stop))
+        task = asyncio.create_task(self._run(max(1, round(per_second * BEAT)), stop))
         try:
             yield
         finally:
             stop.set()
             await task
 
-    async def _run(self, stop: asyncio.Event) -> None:
+    async def _run(self, size: int, stop: asyncio.Event) -> None:
         due = clock.monotonic()
         while not stop.is_set():
-            await self.report(self._size)
+            await self.report(size)
             due += BEAT
             await clock.sleep(max(0.0, due - clock.monotonic()))
 
@@ -181,8 +181,9 @@ class Fleet:
         repeats = conflicts = 0
         for number in itertools.islice(self._numbers, count):
             device, turn = f"d{number % DEVICES:02}", number // DEVICES
-            time = self._start + turn * 1000 + number % DEVICES
-            values = (400.0 + turn % 300, 40.0 + number % 7, HOT if number % DEVICES == 0 and turn // 60 % 2 else 20.5)
+            time = self._start + turn * STEP_MS + number % DEVICES
+            hot = number % DEVICES == 0 and turn // HOT_TURNS % 2
+            values = (400.0 + turn % 300, 40.0 + number % 7, HOT if hot else 20.5)
             rows[device, time] = values
             sent = [values]
             if number % 50 == 7:

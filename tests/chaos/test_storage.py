@@ -62,9 +62,9 @@ async def test_killed_sink(
 ) -> None:
     """kill -9 of the sink at random points: every accepted reading is stored, once."""
     _, sink = commands
-    rng, fleet = random.Random(chaos_seed), Fleet(log, 40 * RATE)
+    rng, fleet = random.Random(chaos_seed), Fleet(log)
     kills = LONG_KILLS if chaos_size.seconds >= LONG else chaos_size.kills
-    async with fleet.reporting():
+    async with fleet.reporting(40 * RATE):
         await clock.sleep(2)
         await wait_stored(fleet, database, sink)
         for _ in range(kills):
@@ -74,29 +74,28 @@ async def test_killed_sink(
     await check(fleet, database, sink)
 
 
-@pytest.mark.parametrize("times", [1, 10])
 async def test_database_away(
-    commands: tuple[Command, Command], database: Database, log: EmbeddedLog, chaos_size: ChaosSize, times: int
+    commands: tuple[Command, Command], database: Database, log: EmbeddedLog, chaos_size: ChaosSize
 ) -> None:
     """While the database is down, alerts go on and the sink does not grow; then everything is stored."""
     worker, sink = commands
-    away = LONG_AWAY if chaos_size.seconds >= LONG else AWAY
-    fleet = Fleet(log, times * RATE)
-    async with fleet.reporting():
-        await clock.sleep(3)
-        await wait_stored(fleet, database, sink)
-        before = sink.resident()
-        await database.stop()
-        alerts_before, most = await ends(log, topics.ROLLUPS), 0
-        stored_before = await ends(log, topics.READINGS)
-        for _ in range(round(away * 2)):
-            await clock.sleep(0.5)
-            most = max(most, sink.resident())
-        assert await ends(log, topics.READINGS) > stored_before, worker.said()
-        await database.start()
-    assert most < before * GROWTH, f"{before:,} bytes before, {most:,} while the database was away"
-    assert await ends(log, topics.ROLLUPS) >= alerts_before
-    await check(fleet, database, sink)
+    long = chaos_size.seconds >= LONG
+    fleet = Fleet(log)
+    for rate in (RATE, 10 * RATE) if long else (10 * RATE,):
+        async with fleet.reporting(rate):
+            await clock.sleep(3)
+            await wait_stored(fleet, database, sink)
+            before = most = sink.resident()
+            await database.stop()
+            read_before, alerts_before = await ends(log, topics.READINGS), await ends(log, topics.ALERTS)
+            for _ in range(round(LONG_AWAY if long else AWAY) * 2):
+                await clock.sleep(0.5)
+                most = max(most, sink.resident())
+            assert await ends(log, topics.READINGS) > read_before, worker.said()
+            assert await ends(log, topics.ALERTS) > alerts_before, worker.said()
+            await database.start()
+        assert most < before * GROWTH, f"{before:,} bytes before, {most:,} while the database was away"
+        await check(fleet, database, sink)
 
 
 async def test_killed_database(
@@ -104,8 +103,8 @@ async def test_killed_database(
 ) -> None:
     """kill -9 of PostgreSQL at random points: what it had confirmed is there, the rest is written again."""
     _, sink = commands
-    rng, fleet = random.Random(chaos_seed), Fleet(log, 10 * RATE)
-    async with fleet.reporting():
+    rng, fleet = random.Random(chaos_seed), Fleet(log)
+    async with fleet.reporting(10 * RATE):
         await clock.sleep(2)
         await wait_stored(fleet, database, sink)
         for _ in range(min(chaos_size.kills, LONG_KILLS)):
@@ -118,7 +117,7 @@ async def test_killed_database(
 async def test_log_read_again(commands: tuple[Command, Command], database: Database, log: EmbeddedLog) -> None:
     """The whole log read again, twice, changes no row."""
     _, sink = commands
-    fleet = Fleet(log, 10 * RATE)
+    fleet = Fleet(log)
     await fleet.report(6_000)
     await check(fleet, database, sink)
     for _ in range(2):
@@ -135,8 +134,8 @@ async def test_log_read_again(commands: tuple[Command, Command], database: Datab
 async def test_restored_database(commands: tuple[Command, Command], database: Database, log: EmbeddedLog) -> None:
     """A database set back to an earlier state gets everything since then, from the log."""
     _, sink = commands
-    fleet = Fleet(log, 10 * RATE)
-    async with fleet.reporting():
+    fleet = Fleet(log)
+    async with fleet.reporting(10 * RATE):
         await clock.sleep(2)
         await wait_stored(fleet, database, sink)
         await database.stop()
