@@ -16,8 +16,6 @@ import asyncpg
 import orjson
 import psutil
 
-from headrace.cli.logs import topic_specs
-from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
 from headrace.engine.clock import SystemClock
 from headrace.engine.intake import Intake
@@ -200,11 +198,6 @@ class Fleet:
         self.rows |= rows
         self.repeats += repeats
         self.conflicts += conflicts
-
-
-async def create_topics(log: Log) -> None:
-    """What a worker and a sink read and write."""
-    await log.create_topics(topic_specs(Settings()))
 
 
 async def stored_rows(database: Database) -> Rows:

@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from local_kafka.cluster import Cluster
 
-from headrace.engine.embedded.log import EmbeddedLog
+from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.settings import LogSettings, Settings
+from headrace.engine.log import Log
 from headrace.schemas import topics
-from tests.chaos.storage_world import Command, Database, Fleet, check, clock, contents, create_topics, wait_stored
+from tests.chaos.storage_world import Command, Database, Fleet, check, clock, contents, wait_stored
 from tests.conftest import ChaosSize
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(3600)]
@@ -35,19 +38,34 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def log(tmp_path: Path) -> AsyncIterator[EmbeddedLog]:
+def kafka(kafka_tools: None) -> Iterator[str]:
+    """URL of a Kafka of its own: topics have the names that commands give them."""
+    with Cluster() as cluster:
+        yield f"kafka://{cluster.bootstrap}"
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    """Of the log: the embedded one, unless the test asks for another."""
+    kind = getattr(request, "param", "embedded")
+    return "embedded://" if kind == "embedded" else str(request.getfixturevalue(kind))
+
+
+@pytest.fixture
+async def log(tmp_path: Path, url: str) -> AsyncIterator[Log]:
     """The log that worker and sink work on."""
-    found = EmbeddedLog(tmp_path / "data")
-    await create_topics(found)
+    settings = Settings(log=LogSettings(url=url))
+    found = await open_log(settings, tmp_path / "data", "test")
+    await found.create_topics(topic_specs(settings))
     yield found
     await found.close()
 
 
 @pytest.fixture
-def commands(tmp_path: Path, database: Database, log: EmbeddedLog) -> Iterator[tuple[Command, Command]]:
+def commands(tmp_path: Path, database: Database, log: Log, url: str) -> Iterator[tuple[Command, Command]]:
     """A worker and a sink, started."""
     config = tmp_path / "headrace.toml"
-    config.write_text(f'[database]\ndsn = "{database.dsn}"\n')
+    config.write_text(f'[database]\ndsn = "{database.dsn}"\n[log]\nurl = "{url}"\n')
     where = ["--config", str(config), "--data", str(tmp_path / "data")]
     worker, sink = Command(tmp_path, "worker", *where), Command(tmp_path, "sink", *where)
     worker.start()
@@ -57,8 +75,9 @@ def commands(tmp_path: Path, database: Database, log: EmbeddedLog) -> Iterator[t
     worker.end()
 
 
+@pytest.mark.parametrize("url", ["embedded", "kafka"], indirect=True)
 async def test_killed_sink(
-    commands: tuple[Command, Command], database: Database, log: EmbeddedLog, chaos_size: ChaosSize, chaos_seed: int
+    commands: tuple[Command, Command], database: Database, log: Log, chaos_size: ChaosSize, chaos_seed: int
 ) -> None:
     """kill -9 of the sink at random points: every accepted reading is stored, once."""
     _, sink = commands
@@ -75,7 +94,7 @@ async def test_killed_sink(
 
 
 async def test_database_away(
-    commands: tuple[Command, Command], database: Database, log: EmbeddedLog, chaos_size: ChaosSize
+    commands: tuple[Command, Command], database: Database, log: Log, chaos_size: ChaosSize
 ) -> None:
     """While the database is down, alerts go on and the sink does not grow; then everything is stored."""
     worker, sink = commands
@@ -99,7 +118,7 @@ async def test_database_away(
 
 
 async def test_killed_database(
-    commands: tuple[Command, Command], database: Database, log: EmbeddedLog, chaos_size: ChaosSize, chaos_seed: int
+    commands: tuple[Command, Command], database: Database, log: Log, chaos_size: ChaosSize, chaos_seed: int
 ) -> None:
     """kill -9 of PostgreSQL at random points: what it had confirmed is there, the rest is written again."""
     _, sink = commands
@@ -114,7 +133,7 @@ async def test_killed_database(
     await check(fleet, database, sink)
 
 
-async def test_log_read_again(commands: tuple[Command, Command], database: Database, log: EmbeddedLog) -> None:
+async def test_log_read_again(commands: tuple[Command, Command], database: Database, log: Log) -> None:
     """The whole log read again, twice, changes no row."""
     _, sink = commands
     fleet = Fleet(log)
@@ -131,7 +150,7 @@ async def test_log_read_again(commands: tuple[Command, Command], database: Datab
         assert await contents(database) == before
 
 
-async def test_restored_database(commands: tuple[Command, Command], database: Database, log: EmbeddedLog) -> None:
+async def test_restored_database(commands: tuple[Command, Command], database: Database, log: Log) -> None:
     """A database set back to an earlier state gets everything since then, from the log."""
     _, sink = commands
     fleet = Fleet(log)
@@ -150,12 +169,12 @@ async def test_restored_database(commands: tuple[Command, Command], database: Da
     await check(fleet, database, sink)
 
 
-async def ends(log: EmbeddedLog, topic: str) -> int:
+async def ends(log: Log, topic: str) -> int:
     """Records ever appended to a topic."""
     return sum((await log.end_offsets(topic)).values())
 
 
-async def wait_read(log: EmbeddedLog, database: Database) -> None:
+async def wait_read(log: Log, database: Database) -> None:
     """Wait until the sink's positions are at the end of the log."""
     behind = 1
     while behind:
