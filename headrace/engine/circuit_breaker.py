@@ -10,22 +10,23 @@ from headrace.engine.sink import SinkState, Standby
 #: Where a sink may go from where it is. In words of a circuit breaker `running` is closed, `retrying` open, `probing`
 #: half open.
 #:
-#:     standby ◀────▶ connecting ──went well──▶ running
-#:        ▲               │                     ▲    │
-#:        │            failure             went well │ failure
-#:        │               ▼                     │    │
-#:        │            retrying ◀───────────────┼────┘
-#:        │          waited │ ▲ failure         │
-#:        │                 ▼ │                 │
-#:        └─────────────── probing ─────────────┘
+#:     standby ◀───── connecting ──went well──▶ running
+#:        ▲ │             │                     ▲ ▲  │
+#:        │ │        failure             went well│ │ │ failure
+#:        │ └─ went well ─│─────────────────────│─┘  │
+#:        │ │             ▼                     │    │
+#:        │ └─ failure ▶ retrying ◀─────────────┼────┘
+#:        │         waited │ ▲ failure          │
+#:        │                ▼ │                  │
+#:        └────────────── probing ──────────────┘
 #:
-#: To `standby` while another process has the sink; after each wait there it connects anew.
+#: To `standby` while another process has the sink; there it connects again and again.
 MOVES: Mapping[SinkState, Set[SinkState]] = {
     "connecting": {"running", "retrying", "standby"},
     "running": {"retrying"},
     "retrying": {"probing"},
     "probing": {"running", "retrying", "standby"},
-    "standby": {"connecting"},
+    "standby": {"running", "retrying"},
 }
 #: Records of the first write after a failure. A server that has just come back is not to be met with a full batch.
 PROBE_RECORDS = 256
@@ -71,12 +72,15 @@ class CircuitBreaker:
         self.failures = 0
         #: What went wrong last, for a person.
         self.last_error = ""
+        self._other = ""
         self.state: SinkState = "connecting"
         self._show()
 
     @property
     def trouble(self) -> str:
         """What keeps it from storing, for a person; empty when nothing does."""
+        if self.state == "standby":
+            return f"standby: {self._other}"
         return "" if self.state in ("connecting", "running") else f"{self.state}: {self.last_error}"
 
     def failed(self, error: HeadraceError, seconds: float = 0.0) -> float:
@@ -85,15 +89,16 @@ class CircuitBreaker:
         Args:
             seconds: that the write took until then.
         """
-        self.last_error = str(error)
         first = error.after if isinstance(error, RetryLater) else self._first_backoff
         if isinstance(error, Standby):
+            self._other = str(error)
             self._move("standby")
             return min(self._max_backoff, first)
+        self.last_error = str(error)
         slow = seconds >= SLOW_WRITE
         self.limit = max(1, self.limit // 4) if slow else max(1, min(self.limit, PROBE_RECORDS))
         longest = min(self._max_backoff, max(LONGEST_WAIT, LONGEST_FACTOR * first))
-        delay = min(longest, first * 2 ** min(self.failures, 16))
+        delay = min(longest, first * 2.0 ** min(self.failures, 16))
         self.failures += 1
         self._metrics.count("headrace_sink_retries_total", sink=self._name)
         self._move("retrying")
@@ -101,7 +106,8 @@ class CircuitBreaker:
 
     def waited(self) -> None:
         """The wait is over."""
-        self._move("connecting" if self.state == "standby" else "probing")
+        if self.state == "retrying":
+            self._move("probing")
 
     def succeeded(self, seconds: float = 0.0) -> None:
         """A write went well, or there was nothing to write; it took so many seconds."""

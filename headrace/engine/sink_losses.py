@@ -68,4 +68,6 @@ class SinkLosses:
         self._metrics.count("headrace_sink_lost_offsets_total", count, sink=self._sink, topic=target.topic)
         if self._health is not None:
             what = f"{self.lost:,} offsets were dropped by the log before sink {self._sink} stored them"
-            self._health.broken(f"sink {self._sink} records lost", what, f"{remedy}; it is said until the process starts again")
+            self._health.broken(
+                f"sink {self._sink} records lost", what, f"{remedy}; it is said until the process starts again"
+            )

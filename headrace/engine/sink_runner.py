@@ -24,9 +24,9 @@ class SinkRunner:
     """Moves records from the log to one sink, effectively once.
 
     Reads the next batch while the current one is written. The sink's own store says where to continue; the position in
-    the log's group is a copy, for lag. A sink that is down is tried again for ever, and only its own partitions wait; see
-    `headrace.engine.circuit_breaker`. A record that it refuses is dead-lettered alone: one of n in a write costs about
-    2 log2(n) writes, in which each of the others is sent three times. Holds at most two batches.
+    the log's group is a copy, for lag. A sink that is down is tried again for ever, and only its own partitions wait;
+    see `headrace.engine.circuit_breaker`. A record that it refuses is dead-lettered alone: one of n in a write costs
+    about 2 log2(n) writes, in which each of the others is sent up to three times. Holds at most two batches.
 
     Args:
         log: where from; the sink's topics, `telemetry.dlq` and `topic_specs()` exist.
@@ -145,7 +145,7 @@ class SinkRunner:
                 )
         await self._losses.look(self._stored, self._committed)
         if not self._breaker.failures or self._stored == ends:
-            self._went_well()
+            self._went_well()  # else the first write will tell
 
     async def _pump(self, stop: asyncio.Event) -> None:
         batches = SinkBatches(self._reader, self._stored)
