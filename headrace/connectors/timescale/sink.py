@@ -11,7 +11,7 @@ import structlog
 from headrace.connectors.timescale.documents import UPSERTS, upsert
 from headrace.connectors.timescale.errors import translated
 from headrace.connectors.timescale.ledger import LedgerCount, LedgerReader
-from headrace.connectors.timescale.migrations import migrate, packaged, usable_extensions
+from headrace.connectors.timescale.migrations import MIGRATIONS, migrate, packaged, usable_extensions
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
 from headrace.connectors.timescale.readings_writer import ReadingsWriter, Rows
 from headrace.engine.clock import Clock
@@ -21,7 +21,6 @@ from headrace.engine.sink import PositionMoved, Refused
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings, decode_readings
 
-MIGRATIONS = "sql"
 #: Longest time a statement, or connecting, may take before the server counts as gone, seconds.
 COMMAND_TIMEOUT = 60.0
 CONNECT_TIMEOUT = 10.0
@@ -80,8 +79,9 @@ class TimescaleSink:
         await self._disconnect()
         with translated():
             self._connection = connection = await asyncpg.connect(**self._connect)
-            steps = packaged(MIGRATIONS) + [
-                step for writer in self._writers.values() for step in writer.table.migrations()
+            steps = [
+                *packaged(MIGRATIONS),
+                *(step for writer in self._writers.values() for step in writer.table.migrations()),
             ]
             applied = await migrate(connection, steps)
             if applied and "timescaledb" not in await usable_extensions(connection):

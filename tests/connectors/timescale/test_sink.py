@@ -14,9 +14,9 @@ import orjson
 import pytest
 
 from headrace.connectors.postgres_server import PostgresServer
-from headrace.connectors.timescale.migrations import Migration, migrate, packaged
+from headrace.connectors.timescale.migrations import MIGRATIONS, Migration, migrate, packaged
 from headrace.connectors.timescale.readings_table import TableSpec
-from headrace.connectors.timescale.sink import MIGRATIONS, TimescaleSink
+from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
