@@ -50,7 +50,7 @@ def batches(total: int) -> Iterator[Readings]:
     numbers = np.arange(DEVICES)
     own = [numbers[numbers % PARTITIONS == partition] for partition in range(PARTITIONS)]
     second = [0] * PARTITIONS
-    for start, partition in zip(range(0, total, BATCH), itertools.cycle(range(PARTITIONS))):  # noqa: B905 - endless
+    for start, partition in zip(range(0, total, BATCH), itertools.cycle(range(PARTITIONS))):
         size = min(BATCH, total - start)
         places = np.arange(second[partition], second[partition] + size)
         second[partition] += size
@@ -147,7 +147,7 @@ async def measure(variant: str, total: int, folder: Path) -> dict[str, float]:
             seconds = await from_log(connect, total, folder)
         cpu = time.process_time() - cpu
         connection = await asyncpg.connect(**connect)
-        stored = await connection.fetchval(f'SELECT count(*) FROM "{ReadingsTable(SPEC).name}"')  # noqa: S608
+        stored = await connection.fetchval(f'SELECT count(*) FROM "{ReadingsTable(SPEC).name}"')
         await connection.close()
     if stored != total:
         raise SystemExit(f"{stored} of {total} rows were stored")
