@@ -13,7 +13,7 @@ from headrace.connectors.timescale.device_state import DeviceState
 from headrace.connectors.timescale.documents import UPSERTS, store_documents, upsert
 from headrace.connectors.timescale.errors import translated
 from headrace.connectors.timescale.ledger import LedgerCount, LedgerReader
-from headrace.connectors.timescale.migrations import migrate, packaged, usable_extensions
+from headrace.connectors.timescale.migrations import MIGRATIONS, migrate, packaged, usable_extensions
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
 from headrace.connectors.timescale.readings_writer import ReadingsWriter, Rows
 from headrace.connectors.timescale.sole_writer import SoleWriter
@@ -24,7 +24,6 @@ from headrace.engine.sink import PositionMoved, Refused
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings, decode_readings
 
-MIGRATIONS = "sql"
 #: Longest time a statement, or connecting, may take before the server counts as gone, seconds.
 COMMAND_TIMEOUT = 60.0
 CONNECT_TIMEOUT = 10.0
@@ -89,8 +88,9 @@ class TimescaleSink:
             self._connection = connection = await asyncpg.connect(**self._connect)
             if self._sole is not None:
                 await self._sole.claim(connection)
-            steps = packaged(MIGRATIONS) + [
-                step for writer in self._writers.values() for step in writer.table.migrations()
+            steps = [
+                *packaged(MIGRATIONS),
+                *(step for writer in self._writers.values() for step in writer.table.migrations()),
             ]
             applied = await migrate(connection, steps)
             if applied and "timescaledb" not in await usable_extensions(connection):
