@@ -76,7 +76,7 @@ async def test_state_is_the_newest_reading(sink: TimescaleSink, query: Query) ->
 
 @pytest.mark.parametrize("one_write", [True, False], ids=["one write", "a write each"])
 async def test_state_of_completed_readings(sink: TimescaleSink, query: Query, one_write: bool) -> None:
-    """What completes the newest reading is in the state; what repeats or contradicts it, or completes others, is not."""
+    """What completes the newest reading is in the state; what repeats or contradicts it, or completes others, not."""
     records = air(
         ("a", 5, 1.0, NAN), ("a", 5, NAN, 2.0), ("a", 5, 9.0, NAN), ("a", 5, 1.0, 2.0), ("a", 4, 4.0, NAN),
         ("a", 4, NAN, 4.0), ("b", 1, 1.0, NAN), ("b", 1, NAN, NAN),
