@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from headrace.connectors.timescale.dead_letter_rows import store_dead_letters
-from headrace.connectors.timescale.device_state import DeviceState
+from headrace.connectors.timescale.device_state import store_states
 from headrace.connectors.timescale.documents import UPSERTS, store_documents, upsert
 from headrace.connectors.timescale.errors import translated
 from headrace.connectors.timescale.ledger import LedgerCount, LedgerReader
@@ -177,14 +177,13 @@ class TimescaleSink:
 
     async def _store(self, rows: Sequence[Rows], fetched: Sequence[Fetched]) -> None:
         connection = self._connected()
-        count, state = LedgerCount(), DeviceState()
+        count = LedgerCount()
         contradictions: list[bytes] = []
         for some in rows:
             outcome = await self._writers[some.readings.device_type].write(connection, some)
             count.add(some.readings.device_type, some.appended_ms, outcome.places, some.accepted_as)
-            state.add(some, outcome)
+            await store_states(connection, some, outcome)
             contradictions += outcome.contradictions
-        await state.store(connection)
         await store_documents(connection, fetched)
         await upsert(connection, topics.CONFLICTS, contradictions)
         await store_dead_letters(connection, fetched)
