@@ -107,14 +107,16 @@ class ReadingsWriter:
 
     async def _sort_out(self, connection: asyncpg.Connection, rows: Rows, inserted: int) -> Outcome:
         times, measures = rows.readings.times, self.table.spec.measures
-        found = await connection.fetch(self.table.leftovers, _datetime(int(times.min())), _datetime(int(times.max())))
+        span = _datetime(int(times.min())), _datetime(int(times.max()))
+        found = await connection.fetch(self.table.leftovers, *span)
         leftovers = []
         for record in found:
             stored = {name: record[name] for name in measures if record[name] is not None}
             leftovers.append(Leftover(record["place"], stored | orjson.loads(record["extra"] or "{}")))
         repeats = judge(rows.readings, leftovers)
         for round_ in repeats.completions:
-            await connection.execute(self.table.complete, round_)
+            devices = list({rows.readings.device_ids[place] for place in round_})
+            await connection.execute(self.table.complete, round_, *span, devices)
         documents = [self._document(rows.readings, conflict) for conflict in repeats.conflicts]
         places: dict[Verdict, Sequence[int]] = {
             "duplicate": repeats.duplicates,
