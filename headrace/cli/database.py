@@ -131,9 +131,11 @@ async def _owner(settings: Settings, data: Path | None) -> AsyncIterator[asyncpg
             connection = await asyncpg.connect(**connect, server_settings={"application_name": "headrace database"})
         try:
             with translated():
-                yield connection
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise ConfigError(f"role {connect.get('user', '')} may not: {error}") from error
+                role = await connection.fetchval("SELECT current_user")
+                try:
+                    yield connection
+                except asyncpg.InsufficientPrivilegeError as error:
+                    raise ConfigError(f"role {role} may not: {error}; name one that may as migration_dsn") from error
         finally:
             connection.terminate()
 

@@ -32,7 +32,7 @@ def view_name(table: str, bin_: str, generation: int) -> str:
     >>> view_name("readings_air", "1h", 1), view_name("readings_air", "1h", 2)
     ('readings_air_1h', 'readings_air_1h_2')
     """
-    return short_name(f"{table}_{bin_}" + (f"_{generation}" if generation > 1 else ""))
+    return short_name(table, f"_{bin_}" + (f"_{generation}" if generation > 1 else ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,7 @@ def view_removal(names: Sequence[str]) -> list[str]:
     >>> view_removal(["readings_air_15m", "readings_air_1d"])
     ['DROP MATERIALIZED VIEW "readings_air_1d"', 'DROP MATERIALIZED VIEW "readings_air_15m"']
     """
-    coarsest = [
-        name for bin_ in reversed(list(BINS)) for name in names if re.search(rf"_{bin_}(_\d+|_[0-9a-f]{{16}})?$", name)
-    ]
+    coarsest = [name for bin_ in reversed(list(BINS)) for name in names if re.search(rf"_{bin_}(_\d+)?$", name)]
     return [f"DROP MATERIALIZED VIEW {quoted(name)}" for name in coarsest]
 
 

@@ -151,12 +151,13 @@ def _table_name(device_type: str) -> str:
     return short_name(f"readings_{device_type}")
 
 
-def short_name(name: str) -> str:
-    """`name` itself, or its beginning and a hash where PostgreSQL would cut it, so that two never become one."""
+def short_name(name: str, end: str = "") -> str:
+    """`name` and `end`, or the beginning of `name` and a hash where PostgreSQL would cut it: two never become one."""
     encoded = name.encode()
-    if len(encoded) <= MAX_NAME_BYTES:
-        return name
-    return encoded[: MAX_NAME_BYTES - 17].decode(errors="ignore") + "_" + hashlib.sha256(encoded).hexdigest()[:16]
+    if len(encoded) + len(end) <= MAX_NAME_BYTES:
+        return name + end
+    cut = encoded[: MAX_NAME_BYTES - 17 - len(end)].decode(errors="ignore")
+    return cut + "_" + hashlib.sha256(encoded).hexdigest()[:16] + end
 
 
 def literal(text: str) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import asyncpg
 
-from headrace.connectors.timescale.migrations import Migration, applied, missing
+from headrace.connectors.timescale.migrations import PRELOADED, Migration, applied, missing
 from headrace.connectors.timescale.policies import Action, missing_features, plan
 from headrace.connectors.timescale.readings_table import ReadingsTable
 from headrace.connectors.timescale.roles import tables_of
@@ -15,11 +15,11 @@ from headrace.connectors.timescale.timescale_state import TimescaleState, timesc
 from headrace.engine.errors import ConfigError
 
 _TABLES = """
-    SELECT relname::text AS name, pg_total_relation_size(pg_class.oid) AS bytes,
+    SELECT pg_class.relname::text AS name, pg_total_relation_size(pg_class.oid) AS bytes,
         CASE WHEN reltuples < 0 THEN COALESCE(n_live_tup, 0) ELSE reltuples::bigint END AS rows
     FROM pg_class LEFT JOIN pg_stat_user_tables ON relid = pg_class.oid
     WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND pg_class.relname = ANY($1::text[])
-    ORDER BY relname
+    ORDER BY pg_class.relname
 """
 _HYPERTABLES = """
     SELECT hypertable_name::text AS name, count(*) AS chunks, count(*) FILTER (WHERE is_compressed) AS columnar,
@@ -89,7 +89,8 @@ async def database_status(
         steps: all that this program would apply.
         tables: all readings tables that it knows.
     """
-    lacks, problems = [], []
+    lacks: list[str] = []
+    problems: list[str] = []
     try:
         lacks = [step.version for step in await missing(connection, steps)]
     except ConfigError as error:
@@ -140,7 +141,6 @@ async def _tables(
 
 async def _could_have_timescaledb(connection: asyncpg.Connection) -> bool:
     found: bool = await connection.fetchval(
-        "SELECT current_setting('shared_preload_libraries') LIKE '%timescaledb%' "
-        "AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
+        f"SELECT {PRELOADED} AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"
     )
     return found

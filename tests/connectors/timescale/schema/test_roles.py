@@ -8,7 +8,7 @@ import asyncpg
 import numpy as np
 import pytest
 
-from headrace.connectors.timescale.migrations import MIGRATIONS, migrate, packaged
+from headrace.connectors.timescale.migrations import MIGRATIONS, PRELOADED, migrate, packaged, usable_extensions
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
 from headrace.connectors.timescale.roles import KEPT, grant
 from headrace.connectors.timescale.schema import SchemaKeeper
@@ -206,6 +206,13 @@ async def test_grants_that_the_owner_cannot_give(roles: Roles, connection: async
     async with connected(owner) as owning:
         with pytest.raises(ConfigError, match="needs TEMPORARY on the database"):
             await grant(owning, data["user"], STEPS, write=True)
+
+
+async def test_any_role_can_ask_for_extensions(roles: Roles) -> None:
+    """What the server preloads is not for everybody to see; asking whether it does is."""
+    async with connected(roles[1]) as connection:
+        assert await connection.fetchval(f"SELECT {PRELOADED}") is False
+        assert "plpgsql" in await usable_extensions(connection)
 
 
 def test_tables_that_are_kept_exist() -> None:
