@@ -165,6 +165,11 @@ def documents_dataset(name: str) -> Dataset:
     return Dataset(name, quoted(name), time, columns, "", (time, joined), condition=condition)
 
 
+def file_dataset(name: str, columns: tuple[Column, ...]) -> Dataset:
+    """What a file holds, for its digest; the table may have other columns by now, or be gone."""
+    return Dataset(name, "", "time", columns, "device_id" if name == READINGS else "", ("", ""))
+
+
 def _micros(column: str) -> str:
     return f"(extract(epoch FROM {column}) * 1000000)::bigint"
 

@@ -20,7 +20,7 @@ from headrace.connectors.archive.run_report import ArchiveBusy, RunReport, begin
 from headrace.connectors.archive.settings import RetentionSettings
 from headrace.connectors.archive.writing import PartWriter, Step
 from headrace.connectors.timescale.errors import GONE, translated
-from headrace.connectors.timescale.migrations import migrate, packaged
+from headrace.connectors.timescale.migrations import MIGRATIONS, migrate, packaged
 from headrace.engine.clock import Clock
 from headrace.engine.errors import RetryLater
 
@@ -81,7 +81,7 @@ class ArchiveJob:
         """
         with translated():
             async with self._connected() as connection:
-                await migrate(connection, packaged("sql"))
+                await migrate(connection, packaged(MIGRATIONS))
                 return await self._due(connection, before, now_ms, estimate)
 
     async def run(self, before: date | None = None, *, confirmed: bool = False) -> RunReport:
@@ -98,7 +98,7 @@ class ArchiveJob:
         """
         with translated():
             async with self._connected() as connection, self._connected() as reading:
-                await migrate(connection, packaged("sql"))
+                await migrate(connection, packaged(MIGRATIONS))
                 if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
                     raise ArchiveBusy("another archive run is at work on this database; wait until it is done")
                 try:
@@ -106,6 +106,16 @@ class ArchiveJob:
                 finally:
                     if not connection.is_closed():
                         await connection.execute("SELECT pg_advisory_unlock($1)", LOCK)
+
+    async def last_run_ms(self) -> int | None:
+        """When the newest run began, by whoever; None if there was none."""
+        with translated():
+            async with self._connected() as connection:
+                await migrate(connection, packaged(MIGRATIONS))
+                found = await connection.fetchval(
+                    "SELECT max(started_at) FROM archive_runs WHERE finished_at IS NOT NULL"
+                )
+        return None if found is None else round(found.timestamp() * 1000)
 
     async def _locked(
         self, connection: asyncpg.Connection, reading: asyncpg.Connection, before: date | None, confirmed: bool

@@ -9,7 +9,7 @@ import polars as pl
 
 from headrace.connectors.archive.dataset import READINGS, Dataset
 from headrace.connectors.archive.object_store import ObjectStore
-from headrace.connectors.archive.parquet import decode
+from headrace.connectors.archive.parquet import ArchiveDamaged, decode
 from headrace.connectors.archive.parts import Part
 
 #: Columns of a reading's file that are no metrics.
@@ -45,7 +45,11 @@ async def sort_out(frame: pl.DataFrame, dataset: Dataset, parts: Iterable[Part],
     seen: dict[tuple[Any, ...], dict[str, Any]] = {}
     for part in parts:
         assert part.object is not None
-        there = decode(await store.get(part.object)).join(frame.select(keys), on=keys, how="semi")
+        try:
+            data = await store.get(part.object)
+        except FileNotFoundError as error:
+            raise ArchiveDamaged(f"{part.object} is not in the store") from error
+        there = decode(data).join(frame.select(keys), on=keys, how="semi")
         for row in there.iter_rows(named=True):
             key = tuple(row[name] for name in keys)
             seen[key] = metrics_of(row) | seen.get(key, {}) if dataset.name == READINGS else {}

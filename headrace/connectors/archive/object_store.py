@@ -84,7 +84,8 @@ class ArchiveStore:
         def read() -> bytes:
             return bytes(obstore.get(self._store, name).bytes())
 
-        return await self._call(read)
+        with translated(missing=FileNotFoundError):
+            return await asyncio.to_thread(read)
 
     async def delete(self, name: str) -> None:
         def remove() -> None:
@@ -114,12 +115,12 @@ class ArchiveStore:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise what a store says as `RetryLater`; an object that is not there stays a `FileNotFoundError`."""
+def translated(missing: type[Exception] = RetryLater) -> Iterator[None]:
+    """Raise what a store says as `RetryLater`; that an object is not there, or its bucket, as `missing`."""
     try:
         yield
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise missing(f"archive: {str(error).split(chr(10), 1)[0]}") from error
     except (BaseError, OSError, ValueError) as error:
         # obstore adds its own view of the error after an empty line.
         reason = str(error).split("\n\n", 1)[0]

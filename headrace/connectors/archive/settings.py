@@ -25,7 +25,9 @@ class _Section(BaseModel):
 class ArchiveSettings(_Section):
     """The object store, and when it is written to. What is left out, AWS's own variables say."""
 
-    enabled: bool = Field(True, description="run every day in `headrace sink`; `headrace archive run` works without")
+    enabled: bool | None = Field(
+        None, description="move old rows every day in `headrace sink`; if left out, where `url` is set"
+    )
     url: str | None = Field(
         None, description="`file:///path` or `s3://bucket/prefix`; `archive` in the data folder if left out"
     )
@@ -75,6 +77,11 @@ class ArchiveSettings(_Section):
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("session_token needs access_key_id and secret_access_key")
         return self
+
+    @property
+    def daily(self) -> bool:
+        """Whether it runs by itself: deleting is never a default."""
+        return self.url is not None if self.enabled is None else self.enabled
 
     @property
     def second_of_day(self) -> int:

@@ -8,14 +8,14 @@ import asyncpg
 import polars as pl
 
 from headrace.connectors.archive import parts
-from headrace.connectors.archive.dataset import Dataset
+from headrace.connectors.archive.dataset import Dataset, file_dataset
 from headrace.connectors.archive.digest import Digests, content_digest, differences, digests, from_records
 from headrace.connectors.archive.due import Due
 from headrace.connectors.archive.erase import RowsChanged, Verified
 from headrace.connectors.archive.late import Sorted, sort_out
 from headrace.connectors.archive.layout import Place
 from headrace.connectors.archive.object_store import ObjectStore
-from headrace.connectors.archive.parquet import ArchiveDamaged, decode, encode, frame_of
+from headrace.connectors.archive.parquet import ArchiveDamaged, columns_of, decode, encode, frame_of
 from headrace.connectors.archive.parts import Part
 from headrace.engine.clock import Clock
 
@@ -105,7 +105,7 @@ class PartWriter:
         await parts.advance(self._connection, part_id, "written", self._clock.now_ms())
         self._step("written")
         if part.object is not None:
-            await read_back(self._store, part, dataset)
+            await read_back(self._store, part)
         self._step("read back")
         verified = Verified(
             part_id, due.organisation, due.day, first, last, source.height, content_digest(groups), found.conflicts
@@ -148,7 +148,7 @@ def _plan(
     return part, data
 
 
-async def read_back(store: ObjectStore, part: Part, dataset: Dataset) -> pl.DataFrame:
+async def read_back(store: ObjectStore, part: Part) -> pl.DataFrame:
     """The rows of a part, from the store, found to be what was written.
 
     Raises:
@@ -163,7 +163,7 @@ async def read_back(store: ObjectStore, part: Part, dataset: Dataset) -> pl.Data
     if len(data) != part.size or hashlib.sha256(data).digest() != part.sha256:
         raise ArchiveDamaged(f"{part.object} is not what was written: {len(data)} bytes, {part.size} expected")
     frame = decode(data)
-    groups = digests(frame, dataset)
+    groups = digests(frame, file_dataset(part.place.dataset, columns_of(frame)))
     if frame.height != part.rows or content_digest(groups) != part.content:
         raise ArchiveDamaged(f"{part.object} holds other rows than were written")
     return frame

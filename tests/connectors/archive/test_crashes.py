@@ -199,6 +199,10 @@ class FaultyStore(ArchiveStore):
         self.__dict__ |= world.store.__dict__
         self._corrupts, self._refuses, self._loses = corrupts, refuses, loses
 
+    def repair(self) -> None:
+        """From now on everything works."""
+        self._corrupts, self._refuses, self._loses = False, None, False
+
     def _request(self) -> None:
         if self._refuses is not None:
             self._refuses -= 1

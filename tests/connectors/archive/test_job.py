@@ -10,12 +10,13 @@ import pytest
 from headrace.connectors.archive.job import LOCK
 from headrace.connectors.archive.run_report import ArchiveBusy, NeedsConfirmation
 from headrace.connectors.archive.settings import RetentionSettings
-from tests.connectors.archive.world import DAY, HOUR, NOW, T0, World, air, message_id
+from tests.connectors.archive.world import DAY, HOUR, NOW, T0, Row, World, air, message_id
 
 
 async def test_old_rows_move(world: World) -> None:
     """What is older than its retention is in the archive and no more in the database; the rest stays."""
-    old, young = air(days=2), [("d0", NOW - 3 * HOUR, 1.0, None, None)]
+    old: list[Row] = air(days=2)
+    young: list[Row] = [("d0", NOW - 3 * HOUR, 1.0, None, None)]
     await world.insert(old + young)
 
     report = await world.job().run()
@@ -104,7 +105,7 @@ async def test_policies(world: World) -> None:
     """An organisation that keeps for ever keeps, one that keeps a week loses more than the rest."""
     policies = [{"organisation": "acme", "days": "never"}, {"organisation": "lab", "days": 7}]
     retention = RetentionSettings.model_validate({"policies": policies})
-    recent = [
+    recent: list[Row] = [
         (f"{name}-x", NOW - 30 * DAY, 1.0, 2.0, {"organisation": name} if name != "other" else None)
         for name in ("acme", "lab", "other")
     ]
