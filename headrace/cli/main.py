@@ -11,6 +11,7 @@ from headrace import __version__
 
 #: Imported when it is run: a command pays only for what it needs.
 COMMANDS = {
+    "archive": "headrace.cli.archive",
     "bench": "headrace.cli.bench",
     "bridge": "headrace.cli.bridge",
     "database": "headrace.cli.database",
@@ -21,6 +22,7 @@ COMMANDS = {
     "new": "headrace.cli.new",
     "passwd": "headrace.cli.passwd",
     "replay": "headrace.cli.replay",
+    "retention": "headrace.cli.retention",
     "sink": "headrace.cli.sink",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",

@@ -10,6 +10,7 @@ from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
+from headrace.connectors.archive.settings import ArchiveSettings, RetentionSettings
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
@@ -201,6 +202,8 @@ class Settings(LayeredSettings):
     alert: AlertSettings = AlertSettings()
     database: DatabaseSettings = DatabaseSettings()
     timescale: TimescaleSettings = TimescaleSettings()
+    retention: RetentionSettings = RetentionSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")
