@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from headrace.connectors.timescale.late_documents import UPSERT_LATE
 from headrace.schemas import topics
 
 _INPUT = "WITH input AS MATERIALIZED (SELECT d, place FROM unnest($1::jsonb[]) WITH ORDINALITY AS documents(d, place))"
@@ -59,6 +60,7 @@ UPSERTS = {
         SELECT (d->>'message_id')::uuid, d->>'device_type', d->>'device_id', headrace_time(d->'time'), d FROM input
         ON CONFLICT (message_id) DO NOTHING
     """,
+    topics.LATE: UPSERT_LATE,
 }
 
 
