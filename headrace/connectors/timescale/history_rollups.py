@@ -101,7 +101,8 @@ async def rollup_bins(
     bins = len(grid)
     if progress.window is None:
         return Binned.empty(len(metrics), bins), np.zeros(bins, dtype=bool), np.zeros(bins, dtype=bool)
-    keys: list[object] = [device_id, device_type, grid.start_ms, grid.end_ms, progress.window]
+    edges = _edges(grid, progress.window_ms)
+    keys: list[object] = [device_id, device_type, int(edges[0]), int(edges[-1]), progress.window]
     fields = "".join(
         f", (measures->${place}->>'count')::bigint" + _numbers(place) for place in range(6, 6 + len(metrics))
     )
@@ -114,21 +115,27 @@ async def rollup_bins(
         *metrics,
     )
     late = [row[0] for row in await connection.fetch(_LATE, *keys)]
-    edges = grid.edges
-    if progress.window_ms is not None:
-        edges = np.arange(grid.start_ms, grid.end_ms + 1, progress.window_ms, dtype=np.int64)
     columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * (1 + 4 * len(metrics))
     starts = np.array(columns[0], dtype=np.int64)
     values = np.array(columns[1:], dtype=np.float64).reshape(len(metrics), 4, len(rows))
-    sound = _sound(edges, starts, np.array(late, dtype=np.int64), progress)
-    places = grid.places(starts)
+    sound = _sound(edges, starts, np.array(late, dtype=np.int64), progress)[1:-1]
+    inside = (starts >= grid.start_ms) & (starts < grid.end_ms)
+    places, values = grid.places(starts[inside]), values[:, :, inside]
     count = np.nan_to_num(values[:, 0]).astype(np.int64)
     binned = Binned.of_panes(places, count, values[:, 1], values[:, 2], values[:, 3], bins)
     some = np.zeros(bins, dtype=bool)
     some[places] = True
     believed = np.ones(bins, dtype=bool)
-    believed[grid.places(edges[:-1][~sound])] = False
+    believed[grid.places(edges[1:-2][~sound])] = False
     return binned, believed, some
+
+
+def _edges(grid: BinGrid, window_ms: int | None) -> Ints:
+    """Where windows begin and end that cover the grid, with one more on each side."""
+    if window_ms is None:
+        zone = grid.name.removeprefix("1d ")
+        return BinGrid.over(grid.start_ms - 1, grid.end_ms + 1, "1d", zone).edges
+    return np.arange(grid.start_ms - window_ms, grid.end_ms + window_ms + 1, window_ms, dtype=np.int64)
 
 
 def _sound(edges: Ints, starts: Ints, late: Ints, progress: Progress) -> Ints:
