@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "headrace.cli.explain",
     "new": "headrace.cli.new",
     "passwd": "headrace.cli.passwd",
+    "query": "headrace.cli.query",
     "replay": "headrace.cli.replay",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",

@@ -15,6 +15,8 @@ from headrace.tables.grid import midnights
 WIDTHS: Mapping[str, int] = {"1m": 60_000, "5m": 300_000, "15m": 900_000, "1h": 3_600_000, "1d": DAY_MS}
 #: Most bins of one answer: a year of minutes and some.
 MOST_BINS = 600_000
+#: About the year 10000, and as far back, ms: no ISO 8601 time is outside.
+LATEST_MS = 253_402_300_800_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class BinGrid:
             raise QueryError(f"aggregation must be raw, {', '.join(WIDTHS)}; not {width!r}")
         if not start_ms < end_ms:
             raise QueryError("the range is empty: start must be before end")
+        if max(abs(start_ms), abs(end_ms)) > LATEST_MS:
+            raise QueryError("the range is outside of the times that PostgreSQL knows")
         size = WIDTHS[width]
         if (end_ms - start_ms) // size >= MOST_BINS:
             raise QueryError(

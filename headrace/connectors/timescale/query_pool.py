@@ -118,9 +118,7 @@ class QueryPool:
                 raise Disconnected(message) from error
             if code.startswith(BUSY):
                 raise RetryLater(message) from error
-            raise QueryError(message) from error
-        except asyncpg.DataError as error:
-            raise QueryError(f"PostgreSQL cannot take this: {error}") from error
+            raise QueryError(f"PostgreSQL refuses: {message}") from error
         except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
             raise Disconnected(f"{type(error).__name__}: {error}") from error
 

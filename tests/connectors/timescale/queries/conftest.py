@@ -1,4 +1,4 @@
-"""A database as a worker leaves it: readings through the real agents of rollups, and all of it through the real sink."""
+"""A database as a worker leaves it: readings, and what the rollup agent made of them, stored by the real sink."""
 
 import asyncio
 import os
@@ -23,6 +23,7 @@ from headrace.engine.records import Records
 from headrace.engine.testkit import drive, fetched, reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
+from headrace.schemas.window import Window
 
 #: Midnight in UTC.
 T0 = 1_699_920_000_000
@@ -39,7 +40,7 @@ def air(rows: Sequence[Row], extra: Mapping[str, Any] | None = None) -> Records:
     """Readings of type `air`, appended at their event time or that of the newest before."""
     names = ("co2", "temperature")
     times = [T0 + round(row[1] * 1000) for row in rows]
-    repeats = [list(row[3]) if len(row) > 3 else None for row in rows]  # type: ignore[misc]
+    repeats = [list(row[3]) if len(row) > 3 else None for row in rows]
     readings = Readings(
         "air",
         np.arange(len(rows)),
@@ -71,7 +72,9 @@ class World:
         if len(records):
             await self.sink.write([self._next(topic, records)])
 
-    async def fill(self, rows: Sequence[Row], windows: Sequence[str] = ("1m", "1h"), seen: int | None = None) -> None:
+    async def fill(
+        self, rows: Sequence[Row], windows: Sequence[str | Window] = ("1m", "1h"), seen: int | None = None
+    ) -> None:
         """Store readings, and what the rollup agent made of the first `seen` of them."""
         records = air(rows)
         driven = drive(Rollup(windows, GRACE), records.slice(0, len(records) if seen is None else seen))

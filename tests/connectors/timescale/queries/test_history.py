@@ -2,8 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
 from random import Random
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from headrace.connectors.timescale.answers import BinnedHistory
 from headrace.connectors.timescale.query_pool import QueryError
 from headrace.connectors.timescale.store import Store
 from headrace.schemas import topics
-from headrace.schemas.readings import Readings
+from headrace.schemas.readings import Readings, decode_readings
+from headrace.schemas.window import parse_window
 from tests.connectors.timescale.queries.conftest import T0, Row, World, air
 
 HOUR = 3600
@@ -22,7 +26,7 @@ MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 
-#: Steps of the device's clock, s: mostly forward, with silences, backlogs, and readings late within the grace or beyond.
+#: Steps of the device's clock, s: mostly forward, with silences, backlogs, and readings that are late.
 STEPS = [10] * 12 + [1, 7, 60, 61, -30, -200]
 RARE = [900, 4000, -301, -400, -4000, -20_000]
 
@@ -56,7 +60,7 @@ def oracle(rows: Sequence[Row], edges: Sequence[int], metric: str) -> list[tuple
         if metric in row[2]:
             merged.setdefault(T0 + round(row[1] * 1000), row[2][metric])
     found = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         inside = [value for time, value in merged.items() if low <= time < high]
         mean = sum(inside) / len(inside) if inside else np.nan
         found.append((len(inside), mean, min(inside, default=np.nan), max(inside, default=np.nan)))
@@ -84,9 +88,13 @@ WINDOWS = [("1m", "1h"), ("5m",), ("15m", "1d"), ("2m",), ("1m",)]
 async def test_bins_equal_the_readings(world: World, store: Store) -> None:
     """With any late readings, corrections, completions and gaps, and however far behind the rollup agent is."""
     seeds: list[int] = []
-    given(seed=st.integers(0, 1 << 32))(
-        settings(max_examples=30, deadline=None, database=None)(lambda seed: seeds.append(seed))
-    )()
+
+    @given(seed=st.integers(0, 1 << 32))
+    @settings(max_examples=30, deadline=None, database=None)
+    def examples(seed: int) -> None:
+        seeds.append(seed)
+
+    examples()
     used = Counter[str]()
     for number, seed in enumerate(seeds):
         random = Random(seed)
@@ -134,23 +142,18 @@ async def test_finer_windows_are_put_together(world: World, store: Store) -> Non
     assert days.about.resolution == "1d"
 
 
-@pytest.mark.parametrize(
-    ("zone", "day", "hours"),
-    [("Europe/Berlin", "2024-03-31", 23), ("Europe/Berlin", "2024-10-27", 25), ("UTC", "2024-03-31", 24)],
-)
-async def test_days_of_a_time_zone(world: World, store: Store, zone: str, day: str, hours: int) -> None:
+async def test_days_of_a_time_zone(world: World, store: Store) -> None:
     """Begin at midnight there, and may have 23 or 25 hours; equal to the stream's own."""
-    from datetime import datetime
-    from zoneinfo import ZoneInfo
+    for number, (day, hours) in enumerate([("2024-03-31", 23), ("2024-10-27", 25), ("2024-06-01", 24)]):
+        begin = round(datetime.fromisoformat(day).replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp())
+        rows = steady(5 * 86_400, 1800, begin - T0 // 1000 - 86_400, f"d{number}")
+        await world.fill(rows, [parse_window("1d", "Europe/Berlin")])
 
-    begin = round(datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone)).timestamp())
-    rows = steady(4 * 86_400, 1800, begin - T0 // 1000 - 86_400)
-    await world.fill(rows, ["1h"] if zone == "UTC" else [f"1d"])
+        found = await store.history(f"d{number}", begin * 1000, begin * 1000 + 1, "1d", zone="Europe/Berlin")
 
-    found = await store.history("a", begin * 1000, begin * 1000 + 1, "1d", zone=zone)
-
-    check(found, rows)
-    assert (found.start_ms, found.end_ms) == (begin * 1000, (begin + hours * 3600) * 1000)
+        check(found, rows)
+        assert (found.start_ms, found.end_ms) == (begin * 1000, (begin + hours * 3600) * 1000)
+        assert sources(found) == {"rollups"}
 
 
 async def test_a_late_reading_is_counted(world: World, store: Store) -> None:
@@ -245,8 +248,6 @@ class MemoryArchive:
             (row for row in self.rows if row[0] == device_id and start_ms <= T0 + round(row[1] * 1000) < end_ms),
             key=lambda row: row[1],
         )
-        from headrace.schemas.readings import decode_readings
-
         found = decode_readings(air(chosen).values)
         empty = Readings(device_type, np.zeros(0, dtype=np.int64), [], np.zeros(0, dtype=np.int64), [], {})
         return found[0] if found else empty
@@ -304,26 +305,29 @@ async def test_a_stream_is_of_one_moment(world: World, store: Store) -> None:
     assert len(seen) == 10
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"aggregation": "2m"}, "raw, 1m, 5m"),
-        ({"aggregation": "1d", "zone": "Mars/Olympus"}, "no time zone 'Mars/Olympus'"),
-        ({"end_ms": T0}, "before end"),
-        ({"end_ms": T0 + 10**12}, "wider bins"),
-        ({"metrics": ["temprature"]}, "did you mean 'temperature'"),
-        ({"metrics": ['co2"; DROP TABLE ledger; --']}, "has no metric"),
-        ({"device_id": "aa"}, "nothing is stored of a device 'aa'"),
-        ({"device_id": "a\0"}, "cannot store"),
-        ({"device_type": "aire"}, "did you mean 'air'"),
-    ],
-)
-async def test_what_cannot_be_answered(world: World, store: Store, change: dict[str, Any], says: str) -> None:
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"aggregation": "2m"}, "raw, 1m, 5m"),
+    ({"aggregation": "1d", "zone": "Mars/Olympus"}, "no time zone 'Mars/Olympus'"),
+    ({"end_ms": T0}, "before end"),
+    ({"end_ms": T0 + 10**12}, "wider bins"),
+    ({"metrics": ["temprature"]}, "did you mean 'temperature'"),
+    ({"metrics": ['co2"; DROP TABLE ledger; --']}, "has no metric"),
+    ({"metrics": ["co2", "co2"]}, "named twice"),
+    ({"device_id": "aa"}, "nothing is stored of a device 'aa'"),
+    ({"device_id": "a\0"}, "cannot store"),
+    ({"device_id": "a\ud800"}, "cannot store"),
+    ({"device_type": "aire"}, "did you mean 'air'"),
+    ({"start_ms": -(10**17), "end_ms": 5 - 10**17, "aggregation": "1m"}, "outside"),
+]
+
+
+async def test_what_cannot_be_answered(world: World, store: Store) -> None:
     """Is said, with what can."""
     await world.fill(steady(100))
 
-    with pytest.raises(QueryError, match=says):
-        await store.history(**{"device_id": "a", "start_ms": T0, "end_ms": T0 + 1, "aggregation": "1m", **change})
+    for change, says in WRONG:
+        with pytest.raises(QueryError, match=says):
+            await store.history(**{"device_id": "a", "start_ms": T0, "end_ms": T0 + 1, "aggregation": "1m", **change})
 
 
 async def test_raw_limits(world: World, store: Store) -> None:
