@@ -31,14 +31,20 @@ async def latest(
     below: float | None,
     above: float | None,
 ) -> Latest:
-    """See `headrace.connectors.timescale.store.Store.latest`. One index probe per device and metric, one statement."""
+    """See `headrace.connectors.timescale.store.Store.latest`. One statement, one index probe per device."""
     check_texts(device_ids or ())
     if not 0 < within <= LONGEST:
         raise QueryError(f"within must be more than 0 s and at most 100 years, not {within:g} s")
     names = table.chosen(metrics)
     until = "" if as_of_ms is None else "AND time <= bound.as_of"
-    probes = " ".join(_probe(table.name, quoted(name), place, until) for place, name in enumerate(names))
-    columns = "".join(f", t{place}, v{place}" for place in range(len(names)))
+    parts = [_newest(table.name, names, until)]
+    parts += [_older(table.name, quoted(name), place, until) for place, name in enumerate(names)]
+    columns = "".join(
+        f""",
+            CASE WHEN newest.v{place} IS NULL THEN m{place}.time ELSE newest.time END AS t{place},
+            COALESCE(newest.v{place}, m{place}.value) AS v{place}"""
+        for place in range(len(names))
+    )
     asked = [(sign, limit) for sign, limit in (("<", below), (">", above)) if limit is not None]
     wanted = [
         "(" + " OR ".join(f"v{place} {sign} ${number}" for place in range(len(names))) + ")"
@@ -50,9 +56,10 @@ async def latest(
             SELECT as_of, as_of - make_interval(secs => $2) AS since
             FROM (SELECT {AS_OF if as_of_ms is None else "$1::timestamptz"} AS as_of) AS asked
         ), found AS (
-            SELECT devices.device_id{columns}
-            FROM bound CROSS JOIN {_ALL if device_ids is None else _CHOSEN} {probes}
-            {"WHERE " + " AND ".join(wanted) if wanted else ""}
+            SELECT * FROM (
+                SELECT devices.device_id{columns}
+                FROM bound CROSS JOIN {_ALL if device_ids is None else _CHOSEN} {" ".join(parts)}
+            ) AS each {"WHERE " + " AND ".join(wanted) if wanted else ""}
         )
         SELECT as_of, since, found.* FROM bound LEFT JOIN found ON true
         """,
@@ -72,9 +79,20 @@ async def latest(
     return Latest(table.device_type, since, values, about)
 
 
-def _probe(table: str, column: str, place: int, until: str) -> str:
+def _newest(table: str, names: Sequence[str], until: str) -> str:
+    """The newest reading, which has most metrics, mostly."""
+    columns = "".join(f", {quoted(name)} AS v{place}" for place, name in enumerate(names))
+    return f"""CROSS JOIN LATERAL (
+        SELECT time{columns} FROM {table}
+        WHERE device_id = devices.device_id AND time > bound.since {until} ORDER BY time DESC LIMIT 1
+    ) AS newest"""
+
+
+def _older(table: str, column: str, place: int, until: str) -> str:
+    """The newest reading with a metric that the newest of all does not have; not looked for where it has."""
     return f"""LEFT JOIN LATERAL (
-        SELECT time AS t{place}, {column} AS v{place} FROM {table}
-        WHERE device_id = devices.device_id AND time > bound.since {until} AND {column} IS NOT NULL
+        SELECT time, {column} AS value FROM {table}
+        WHERE newest.v{place} IS NULL AND device_id = devices.device_id AND time > bound.since {until}
+            AND {column} IS NOT NULL
         ORDER BY time DESC LIMIT 1
     ) AS m{place} ON true"""

@@ -87,7 +87,7 @@ class Store(RecordQueries):
         below: float | None = None,
         above: float | None = None,
     ) -> Latest:
-        """The newest value of each metric, of chosen devices or all of a type. Costs a probe per device and metric.
+        """The newest value of each metric, of chosen devices or all of a type. Costs a probe of the index per device.
 
         Args:
             metrics: all that the type has, if none are named.
