@@ -21,6 +21,7 @@ COMMANDS = {
     "explain": "headrace.cli.explain",
     "new": "headrace.cli.new",
     "passwd": "headrace.cli.passwd",
+    "query": "headrace.cli.query",
     "replay": "headrace.cli.replay",
     "retention": "headrace.cli.retention",
     "sink": "headrace.cli.sink",
