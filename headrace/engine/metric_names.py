@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple, get_args
 CounterName = Literal[
     "headrace_agent_records_total",
     "headrace_batches_total",
+    "headrace_cache_keys_total",
+    "headrace_cache_unreadable_total",
     "headrace_collector_failures_total",
     "headrace_commit_failures_total",
     "headrace_commits_total",
@@ -43,6 +45,7 @@ CounterName = Literal[
 ]
 GaugeName = Literal[
     "headrace_build_info",
+    "headrace_cache_verified_timestamp_seconds",
     "headrace_collected_timestamp_seconds",
     "headrace_committed_offset",
     "headrace_healthy",
@@ -77,6 +80,7 @@ Label = Literal[
     "collector",
     "device_type",
     "field",
+    "finding",
     "group",
     "loop",
     "metric",
@@ -115,6 +119,11 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "collector": ("what reads gauges at intervals", ("lag", "ledger")),
     "device_type": ("name of a device type, as the message was labelled; empty if it was not", ()),
     "field": ("name of a field in a payload; `...` for all after the first 1,000", ()),
+    "finding": (
+        "of a verification: `equal` to the database; `missing`, `stale`, `wrong`: see docs/guides/cache.md; `ahead` of "
+        "the database, which has yet to store it",
+        ("equal", "missing", "stale", "wrong", "ahead"),
+    ),
     "group": ("consumer group", ()),
     "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),
     "metric": ("name of a metric", (*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName))),
@@ -240,6 +249,14 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_sink_records_total": Metric("counter", "Records that the sink stored.", ("sink",)),
     "headrace_sink_write_seconds": Metric("histogram", "Seconds that a write to the sink took.", ("sink",)),
     "headrace_sink_retries_total": Metric("counter", "Writes and connections that failed.", ("sink",)),
+    # The cache
+    "headrace_cache_unreadable_total": Metric("counter", "Records that the cache left out as it could not read them."),
+    "headrace_cache_keys_total": Metric(
+        "counter", "Entries that verifications compared with the database.", ("finding",)
+    ),
+    "headrace_cache_verified_timestamp_seconds": Metric(
+        "gauge", "When a verification of the cache last went through to its end, seconds since 1970 UTC."
+    ),
     # The ledger
     "headrace_ledger_messages": Metric(
         "gauge",
