@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +21,18 @@ def find_redis() -> str | None:
 
 
 class RedisServer:
-    """Runs from `start` to `stop`, on a socket in its folder.
+    """Runs from `start` to `stop`, on a Unix socket.
 
     Args:
-        folder: for its socket and its dump.
+        folder: for its dump and its log.
         settings: further arguments of the command.
     """
 
     def __init__(self, folder: Path, settings: Sequence[str] = ()) -> None:
         self._folder = folder
         self._settings = list(settings)
-        self.socket = folder / "redis.sock"
+        # The path of a socket has at most 107 bytes; those of tests' own folders are longer.
+        self.socket = Path(tempfile.mkdtemp(prefix="redis-")) / "socket"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

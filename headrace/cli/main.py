@@ -13,6 +13,7 @@ from headrace import __version__
 COMMANDS = {
     "bench": "headrace.cli.bench",
     "bridge": "headrace.cli.bridge",
+    "cache": "headrace.cli.cache",
     "demo": "headrace.cli.demo",
     "devices": "headrace.cli.devices",
     "dlq": "headrace.cli.dlq",

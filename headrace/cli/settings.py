@@ -13,6 +13,7 @@ from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.redis.settings import RedisSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
@@ -178,6 +179,7 @@ class Settings(LayeredSettings):
     detect: DetectSettings = DetectSettings()
     alert: AlertSettings = AlertSettings()
     database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ class RedisWorld(SinkWorld):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._url = url
-        self._redis = Redis.from_url(url)
+        self._redis: Any = Redis.from_url(url)
         self._proxy = CutProxy(self._dial)
         self._saved: dict[bytes, bytes] = {}
 

@@ -10,6 +10,9 @@ from headrace.engine.errors import ConfigError, Disconnected, RetryLater
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+#: What a server with a password says to a client that has none.
+NO_PASSWORD = ("HELLO must be called", "NOAUTH")
+
 
 def connect(settings: RedisSettings, name: str) -> "Redis":
     """A client that connects with its first command, and never repeats one by itself.
@@ -54,6 +57,8 @@ def translated() -> Iterator[None]:
     except exceptions.AuthenticationError as error:
         raise RetryLater(f"Redis does not let us in: {error}") from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+        if str(error).startswith(NO_PASSWORD):
+            raise RetryLater("Redis does not let us in: it wants a password") from error
         raise Disconnected(f"Redis: {type(error).__name__}: {error}") from error
     except exceptions.RedisError as error:
         raise RetryLater(f"Redis: {type(error).__name__}: {error}") from error

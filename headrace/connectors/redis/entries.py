@@ -73,18 +73,21 @@ class Keys:
         """Of the hash with the positions of a sink."""
         return f"{self.prefix}:positions:{sink}".encode()
 
-    def ttl_ms(self, key: bytes) -> int:
-        """How long after its data an entry expires, ms."""
+    def _ttl_ms(self, key: bytes) -> int:
         status = key.startswith(f"{self.prefix}:status:".encode())
         return round(1000 * (self._settings.status_ttl if status else self._settings.rollup_ttl))
 
     def left_ms(self, key: bytes, as_of: int) -> int:
         """Real milliseconds that an entry has still to live; 0 or less: it has expired."""
-        return int(self._clock.real_seconds(as_of + self.ttl_ms(key) - self._clock.now_ms()) * 1000)
+        return int(self._clock.real_seconds(as_of + self._ttl_ms(key) - self._clock.now_ms()) * 1000)
 
-    def oldest(self, ttl: float) -> int:
-        """The oldest data that is kept so many seconds, ms since 1970 UTC."""
-        return self._clock.now_ms() - round(ttl * 1000)
+    def oldest_status(self) -> int:
+        """Statuses of this time have just expired, ms since 1970 UTC."""
+        return self._clock.now_ms() - round(self._settings.status_ttl * 1000)
+
+    def oldest_rollup(self) -> int:
+        """Rollups of this time have just expired, ms since 1970 UTC."""
+        return self._clock.now_ms() - round(self._settings.rollup_ttl * 1000)
 
 
 def status_entry(

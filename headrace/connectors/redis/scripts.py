@@ -19,7 +19,9 @@ local function order(value)
 end
 
 local positions = KEYS[1]
-if redis.call('TYPE', positions).ok ~= 'hash' then redis.call('DEL', positions) end
+local kind = redis.call('TYPE', positions).ok
+-- Not for nothing: after any write a script may go on over maxmemory, and the first one below is refused there.
+if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', positions) end
 local count = tonumber(ARGV[1])
 for at = 2, 3 * count + 1, 3 do
   if (redis.call('HGET', positions, ARGV[at]) or '') ~= ARGV[at + 1] then return -1 end

@@ -1,7 +1,7 @@
 """How to reach the cache, and how long entries live."""
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -37,12 +37,16 @@ class RedisSettings(BaseModel):
         url = resolve_secret(value.get_secret_value())
         if not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        parts = urlsplit(url)
         try:
-            port = urlsplit(url).port
+            wrong = parts.port == 0
         except ValueError:
-            port = 0
-        if port == 0:
+            wrong = True
+        if wrong:
             raise ValueError("has a port that is none")
+        for name in parse_qs(parts.query):
+            if name != "db" and not name.startswith("ssl_"):
+                raise ValueError("takes no parameters but db and ssl_…")
         return SecretStr(url)
 
     @field_validator("prefix")

@@ -1,7 +1,7 @@
 """The cache sink: writes device states and rollups through to Redis, never back in time."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -20,8 +20,8 @@ from headrace.schemas import topics
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-#: How much later than a record's append its data may be, seconds: `agents.ingest` refuses data from further ahead.
-AHEAD = 300.0
+#: How much later than its append a record's data may be, ms: `agents.ingest` refuses data from further ahead.
+AHEAD_MS = 300_000
 #: Most records per write, for `SinkRunner`: Redis does nothing else meanwhile.
 MAX_RECORDS = 4_096
 
@@ -73,7 +73,8 @@ class RedisSink:
         positions = {}
         for topic in {target.topic for target in targets}:
             ends = await self._log.end_offsets(topic)
-            starts = await self._log.offsets_at(topic, self._keys.oldest(self._ttl(topic) + AHEAD))
+            oldest = self._keys.oldest_rollup() if topic == topics.ROLLUPS else self._keys.oldest_status()
+            starts = await self._log.offsets_at(topic, oldest - AHEAD_MS)
             for target in targets:
                 if target.topic == topic:
                     positions[target] = _position(self._stored[target], starts[target], ends[target])
@@ -123,11 +124,7 @@ class RedisSink:
         key = self._keys.positions(self.name)
         if not targets or await self._redis.type(key) != b"hash":
             return [None] * len(targets)
-        found: Sequence[bytes | None] = await self._redis.hmget(key, [_field(target) for target in targets])
-        return found
-
-    def _ttl(self, topic: str) -> float:
-        return self._settings.rollup_ttl if topic == topics.ROLLUPS else self._settings.status_ttl
+        return cast(Sequence[bytes | None], await self._redis.hmget(key, [_field(target) for target in targets]))
 
 
 def _field(target: TopicPartition) -> bytes:
