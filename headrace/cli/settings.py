@@ -10,9 +10,11 @@ from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
+from headrace.connectors.archive.settings import ArchiveSettings, RetentionSettings
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.redis.settings import RedisSettings
 from headrace.connectors.timescale.settings import TimescaleSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
@@ -147,6 +149,16 @@ class DatabaseSettings(_Section):
         None,
         description="likewise, of the role that makes and changes tables; `dsn` then only needs to read and write rows",
     )
+    connect_timeout: float = Field(
+        10.0, gt=0, le=600, description="seconds for connecting, after which the server counts as gone"
+    )
+    statement_timeout: float = Field(
+        60.0, gt=0, le=3600, description="seconds for one statement of the sink, after which it is tried again, smaller"
+    )
+
+    def timeouts(self) -> dict[str, float]:
+        """Arguments of `asyncpg.connect`."""
+        return {"timeout": self.connect_timeout, "command_timeout": self.statement_timeout}
 
     @field_validator("dsn", "migration_dsn")
     @classmethod
@@ -191,6 +203,9 @@ class Settings(LayeredSettings):
     alert: AlertSettings = AlertSettings()
     database: DatabaseSettings = DatabaseSettings()
     timescale: TimescaleSettings = TimescaleSettings()
+    retention: RetentionSettings = RetentionSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    redis: RedisSettings = RedisSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")
