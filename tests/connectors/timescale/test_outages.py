@@ -83,7 +83,7 @@ class World:
         self.sink = TimescaleSink(connect, [AIR], SystemClock(), alone=True)
         self.alerts = MemorySink("alerts", [topics.ALERTS])
         told: dict[str, Any] = {"metrics": self.metrics, "health": self.health}
-        quick = {"linger": 0.001, "first_backoff": 0.01, "max_backoff": 0.05}
+        quick: dict[str, Any] = {"linger": 0.001, "first_backoff": 0.01, "max_backoff": 0.05}
         self.runner = SinkRunner(log, self.sink, SystemClock(), **told, **quick)
         self.bystander = SinkRunner(log, self.alerts, SystemClock(), linger=0.001)
         self.appended = self.alerted = 0
