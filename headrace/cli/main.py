@@ -21,6 +21,7 @@ COMMANDS = {
     "new": "headrace.cli.new",
     "passwd": "headrace.cli.passwd",
     "replay": "headrace.cli.replay",
+    "sink": "headrace.cli.sink",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",
     "types": "headrace.cli.types",

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +25,7 @@ from headrace.engine.intake import Intake
 from headrace.engine.ledger import Ledger, lag, read_ledger
 from headrace.engine.monitoring import Monitoring
 from headrace.engine.operator import Operator, topics_of
+from headrace.engine.sink import Standby
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
@@ -131,10 +132,14 @@ class Pipeline:
         else:
             self.database = {"dsn": dsn.get_secret_value()}
         tables = [TableSpec(name, tuple(each.units)) for name, each in self._device_types.items()]
-        self.sink = TimescaleSink(self.database, tables, self._clock, on_committed=self._on_committed)
+        connect = {**self.database, **self._settings.database.timeouts()}
+        self.sink = TimescaleSink(connect, tables, self._clock, alone=True, on_committed=self._on_committed)
         self._resources.push_async_callback(self.sink.close)
-        await self.sink.open()
-        self.sink_runner = SinkRunner(self.log, self.sink, self._clock, metrics=self.monitoring.metrics)
+        with suppress(Standby):  # `headrace sink` stores for us, for as long as it runs
+            await self.sink.open()
+        self.sink_runner = SinkRunner(
+            self.log, self.sink, self._clock, metrics=self.monitoring.metrics, health=self.monitoring.health
+        )
 
     async def run(self, feed: Feed, stop: asyncio.Event) -> None:
         """Run until `feed` returns and everything it fed has arrived, or `stop` is set.

@@ -143,6 +143,17 @@ class DatabaseSettings(_Section):
         description="postgresql://… of a server; `env:NAME` or `file:PATH` names where it is; embedded if left out",
     )
 
+    connect_timeout: float = Field(
+        10.0, gt=0, le=600, description="seconds for connecting, after which the server counts as gone"
+    )
+    statement_timeout: float = Field(
+        60.0, gt=0, le=3600, description="seconds for one statement of the sink, after which it is tried again, smaller"
+    )
+
+    def timeouts(self) -> dict[str, float]:
+        """Arguments of `asyncpg.connect`."""
+        return {"timeout": self.connect_timeout, "command_timeout": self.statement_timeout}
+
     @field_validator("dsn")
     @classmethod
     def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:

@@ -28,6 +28,7 @@ NEWEST_ROLLUPS = """
         device_id, "window", (extract(epoch FROM start) * 1000)::bigint, revision, measures
     FROM rollups WHERE NOT retracted ORDER BY device_id, "window", start DESC
 """
+STATES = "SELECT device_id, (extract(epoch FROM time) * 1000)::bigint, metrics FROM device_state"
 #: Columns of a readings table that are no values.
 ABOUT = {"device_id", "time", "message_id", "appended_at", "extra"}
 
@@ -87,6 +88,11 @@ class TimescaleWorld(SinkWorld):
                 )
                 for (text,) in await connection.fetch(newest):
                     self._reading(found, orjson.loads(text))
+        if "device_state" in await self._tables(connection):
+            states = await connection.fetch(STATES)
+            assert {device: (time, orjson.loads(metrics)) for device, time, metrics in states} == {
+                key[1]: (entry["time"], entry["values"]) for key, entry in found.items()
+            }
         if "rollups" in await self._tables(connection):
             rows = await connection.fetch(NEWEST_ROLLUPS)
             for device, window, start, revision, measures in rows:
