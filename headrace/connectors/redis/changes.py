@@ -50,8 +50,8 @@ class Changes:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        #: Per key entries with their values. A retraction, without value, stays between what is before and after it: then
-        #: an earlier window may be the newest.
+        #: Per key entries with their values. A retraction, which has none, stays between those before and after it: an
+        #: earlier window may be the newest then.
         self._by_key: dict[bytes, list[tuple[Entry, bytes]]] = {}
         self.unreadable = 0
 
