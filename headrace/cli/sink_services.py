@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.opened_database import schema_keeper, table_specs
 from headrace.cli.opened_log import UNLIMITED, log_folder
 from headrace.cli.running import Setup, finishes
+from headrace.connectors.archive.job import ArchiveJob
+from headrace.connectors.archive.object_store import open_store
+from headrace.connectors.archive.service import ArchiveService
 from headrace.connectors.postgres_server import PostgresServer
 from headrace.connectors.redis.sink import MAX_RECORDS, RedisSink
 from headrace.connectors.redis.verifier import CacheVerifier
-from headrace.connectors.timescale.readings_table import TableSpec
 from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.collectors import Reads
@@ -114,8 +117,19 @@ class SinkService:
 
 def timescale(around: Surroundings) -> Service:
     """The TimescaleDB sink; always there."""
-    tables = [TableSpec(name, tuple(each.units)) for name, each in around.setup.device_types.items()]
-    return SinkService(TimescaleSink(around.database, tables, around.clock, alone=True), around)
+    schema, tables = schema_keeper(around.setup.settings), table_specs(around.setup.device_types)
+    return SinkService(TimescaleSink(around.database, tables, around.clock, alone=True, schema=schema), around)
+
+
+def archive(around: Surroundings) -> Service | None:
+    """The daily archive job, where [archive] asks for it."""
+    settings = around.setup.settings
+    if not settings.archive.daily:
+        return None
+    store = open_store(settings.archive, around.data)
+    types, rows = around.setup.device_types, settings.archive.part_rows
+    job = ArchiveJob(around.database, store, settings.retention, around.clock, types, part_rows=rows)
+    return ArchiveService(job, settings.archive, around.clock, around.monitoring.metrics)
 
 
 def cache(around: Surroundings) -> Service | None:
@@ -137,7 +151,7 @@ def cache_verifier(around: Surroundings) -> Service | None:
 
 
 #: Every service there is, in the order they are shown; None where the configuration does not ask for it.
-SERVICES: Sequence[Callable[[Surroundings], Service | None]] = (timescale, cache, cache_verifier)
+SERVICES: Sequence[Callable[[Surroundings], Service | None]] = (timescale, cache, cache_verifier, archive)
 
 
 def check_services(setup: Setup, data: Path | None) -> None:

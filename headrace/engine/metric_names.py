@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple, get_args
 
 CounterName = Literal[
     "headrace_agent_records_total",
+    "headrace_archive_failures_total",
+    "headrace_archive_rows_total",
     "headrace_batches_total",
     "headrace_cache_keys_total",
     "headrace_cache_unreadable_total",
@@ -45,6 +47,7 @@ CounterName = Literal[
     "headrace_unknown_types_total",
 ]
 GaugeName = Literal[
+    "headrace_archive_finished_timestamp_seconds",
     "headrace_build_info",
     "headrace_cache_verified_timestamp_seconds",
     "headrace_collected_timestamp_seconds",
@@ -253,6 +256,14 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_sink_records_total": Metric("counter", "Records that the sink stored.", ("sink",)),
     "headrace_sink_write_seconds": Metric("histogram", "Seconds that a write to the sink took.", ("sink",)),
     "headrace_sink_retries_total": Metric("counter", "Writes and connections that failed.", ("sink",)),
+    # The archive
+    "headrace_archive_rows_total": Metric("counter", "Rows moved from the database to the archive."),
+    "headrace_archive_failures_total": Metric(
+        "counter", "Days that could not be archived, and runs that could not be made; nothing of them was deleted."
+    ),
+    "headrace_archive_finished_timestamp_seconds": Metric(
+        "gauge", "When the last run without a failure ended, seconds since 1970 UTC."
+    ),
     # The cache
     "headrace_cache_unreadable_total": Metric("counter", "Records that the cache left out as it could not read them."),
     "headrace_cache_keys_total": Metric(
