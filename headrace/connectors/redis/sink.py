@@ -1,6 +1,7 @@
 """The cache sink: writes device states and rollups through to Redis, never back in time."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -11,7 +12,7 @@ from headrace.connectors.redis.entries import Keys
 from headrace.connectors.redis.scripts import WRITE
 from headrace.connectors.redis.settings import RedisSettings
 from headrace.engine.clock import Clock
-from headrace.engine.errors import Disconnected
+from headrace.engine.errors import CommitRefused, Disconnected
 from headrace.engine.log import Fetched, Log, TopicPartition, Transaction
 from headrace.engine.metrics import Metrics
 from headrace.engine.sink import PositionMoved
@@ -129,7 +130,9 @@ class RedisSink:
             starts = await self._starts(topic)
             moved = {target: start for target, start in starts.items() if start > committed.get(target, 0)}
             if moved:
-                await self._log.commit(Transaction(group=self.name, positions=moved))
+                # Refused is a commit that took too long; the next attempt makes it again.
+                with suppress(CommitRefused):
+                    await self._log.commit(Transaction(group=self.name, positions=moved))
 
     async def _stored_positions(self, targets: Sequence[TopicPartition]) -> Sequence[bytes | None]:
         if self._redis is None:
