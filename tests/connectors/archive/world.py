@@ -20,8 +20,8 @@ from headrace.engine.clock import ManualClock
 
 Connect = dict[str, Any]
 AIR = TableSpec("air", ("co2", "temperature"))
-#: 2026-03-01, 00:00 UTC, ms; and a moment 100 days later.
-T0 = 1_772_323_200_000
+#: 2024-03-01, 00:00 UTC, ms; and a moment 100 days later.
+T0 = 1_709_251_200_000
 NOW = T0 + 100 * 86_400_000 + 7_200_000
 HOUR = 3_600_000
 DAY = 24 * HOUR
