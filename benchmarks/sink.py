@@ -1,8 +1,8 @@
 """Readings into PostgreSQL: by the sink, and by bare statements. Prints {"value": rows per second, …}.
 
-`sink` writes batches that are in memory, `log` reads them from the embedded log first, as `headrace sink` does. `bare` is
-what one would write by hand: COPY of bytes made beforehand to a temporary table, then INSERT … ON CONFLICT, a transaction
-per batch. Four measures a row, 1,000 devices, every key once; the same table, batches and server settings for all.
+`sink` writes batches that are in memory, `log` reads them from the embedded log first, as `headrace sink` does. `bare`
+is what one would write by hand: COPY of bytes made beforehand to a temporary table, then INSERT … ON CONFLICT, a
+transaction per batch. Four measures a row, 1,000 devices, every key once; the same table, batches and server settings.
 """
 
 import argparse

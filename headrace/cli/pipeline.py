@@ -10,11 +10,11 @@ from typing import Any, Self
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.opened_database import schema_keeper, table_specs
 from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.report import Latency, Report
 from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
-from headrace.connectors.timescale.readings_table import TableSpec
 from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.app import App
 from headrace.engine.clock import Clock
@@ -131,9 +131,11 @@ class Pipeline:
             self.database: dict[str, Any] = address.connect_arguments()
         else:
             self.database = {"dsn": dsn.get_secret_value()}
-        tables = [TableSpec(name, tuple(each.units)) for name, each in self._device_types.items()]
+        schema, tables = schema_keeper(self._settings), table_specs(self._device_types)
         connect = {**self.database, **self._settings.database.timeouts()}
-        self.sink = TimescaleSink(connect, tables, self._clock, alone=True, on_committed=self._on_committed)
+        self.sink = TimescaleSink(
+            connect, tables, self._clock, alone=True, schema=schema, on_committed=self._on_committed
+        )
         self._resources.push_async_callback(self.sink.close)
         with suppress(Standby):  # `headrace sink` stores for us, for as long as it runs
             await self.sink.open()

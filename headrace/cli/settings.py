@@ -14,6 +14,7 @@ from headrace.connectors.archive.settings import ArchiveSettings, RetentionSetti
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.timescale.settings import TimescaleSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
@@ -143,6 +144,10 @@ class DatabaseSettings(_Section):
         description="postgresql://… of a server; `env:NAME` or `file:PATH` names where it is; embedded if left out",
     )
 
+    migration_dsn: SecretStr | None = Field(
+        None,
+        description="likewise, of the role that makes and changes tables; `dsn` then only needs to read and write rows",
+    )
     connect_timeout: float = Field(
         10.0, gt=0, le=600, description="seconds for connecting, after which the server counts as gone"
     )
@@ -154,7 +159,7 @@ class DatabaseSettings(_Section):
         """Arguments of `asyncpg.connect`."""
         return {"timeout": self.connect_timeout, "command_timeout": self.statement_timeout}
 
-    @field_validator("dsn")
+    @field_validator("dsn", "migration_dsn")
     @classmethod
     def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -163,6 +168,12 @@ class DatabaseSettings(_Section):
         if not dsn.startswith(("postgresql://", "postgres://")):
             raise ValueError("must start with postgresql://")
         return SecretStr(dsn)
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if self.migration_dsn is not None and self.dsn is None:
+            raise ValueError("migration_dsn goes with dsn: name both, of the same database")
+        return self
 
 
 class BridgeSettings(_Section):
@@ -190,6 +201,7 @@ class Settings(LayeredSettings):
     detect: DetectSettings = DetectSettings()
     alert: AlertSettings = AlertSettings()
     database: DatabaseSettings = DatabaseSettings()
+    timescale: TimescaleSettings = TimescaleSettings()
     retention: RetentionSettings = RetentionSettings()
     archive: ArchiveSettings = ArchiveSettings()
     monitor: MonitorSettings = MonitorSettings()
@@ -198,4 +210,7 @@ class Settings(LayeredSettings):
     def _leads_somewhere(self) -> Self:
         if self.bridge.into == "kinesis" and self.kinesis.stream is None:
             raise ValueError("bridge.into is kinesis: kinesis.stream must name the stream")
+        late = self.timescale.too_late(rollup__grace=self.rollup.grace, ingest__dedup_horizon=self.ingest.dedup_horizon)
+        if late:
+            raise ValueError("; ".join(late))
         return self

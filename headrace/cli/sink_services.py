@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.opened_database import schema_keeper, table_specs
 from headrace.cli.opened_log import UNLIMITED, log_folder
 from headrace.cli.running import Setup, finishes
 from headrace.connectors.archive.job import ArchiveJob
 from headrace.connectors.archive.object_store import open_store
 from headrace.connectors.archive.service import ArchiveService
 from headrace.connectors.postgres_server import PostgresServer
-from headrace.connectors.timescale.readings_table import TableSpec
 from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.collectors import Reads
@@ -115,8 +115,8 @@ class SinkService:
 
 def timescale(around: Surroundings) -> Service:
     """The TimescaleDB sink; always there."""
-    tables = [TableSpec(name, tuple(each.units)) for name, each in around.setup.device_types.items()]
-    return SinkService(TimescaleSink(around.database, tables, around.clock, alone=True), around)
+    schema, tables = schema_keeper(around.setup.settings), table_specs(around.setup.device_types)
+    return SinkService(TimescaleSink(around.database, tables, around.clock, alone=True, schema=schema), around)
 
 
 def archive(around: Surroundings) -> Service | None:

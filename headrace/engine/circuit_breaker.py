@@ -10,17 +10,13 @@ from headrace.engine.sink import SinkState, Standby
 #: Where a sink may go from where it is. In words of a circuit breaker `running` is closed, `retrying` open, `probing`
 #: half open.
 #:
-#:     standby ◀───── connecting ──went well──▶ running
-#:        ▲ │             │                     ▲ ▲  │
-#:        │ │        failure             went well│ │ │ failure
-#:        │ └─ went well ─│─────────────────────│─┘  │
-#:        │ │             ▼                     │    │
-#:        │ └─ failure ▶ retrying ◀─────────────┼────┘
-#:        │         waited │ ▲ failure          │
-#:        │                ▼ │                  │
-#:        └────────────── probing ──────────────┘
+#:     connecting ──went well──▶ running ──failure──▶ retrying ──waited──▶ probing
+#:                                  ▲                     ▲                 │ │
+#:                                  │                     └─────failure─────┘ │
+#:                                  └────────────────went well────────────────┘
 #:
-#: To `standby` while another process has the sink; there it connects again and again.
+#: Who connects, in `connecting` and `probing`, may find that another process has the sink: `standby`. There it connects
+#: again and again. From `connecting` and `standby`, too, a failure leads to `retrying`.
 MOVES: Mapping[SinkState, Set[SinkState]] = {
     "connecting": {"running", "retrying", "standby"},
     "running": {"retrying"},

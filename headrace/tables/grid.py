@@ -44,7 +44,7 @@ class Grid:
         self.steps: Ints = np.array([step(each) for each in self.windows], dtype=np.int64)
         self.offsets: Ints = np.array(offsets, dtype=np.int64)
         self._days = {
-            row: _midnights(each.zone, each.size_ms // DAY_MS)
+            row: midnights(each.zone, each.size_ms // DAY_MS)
             for row, each in enumerate(self.windows)
             if isinstance(each, Tumbling) and each.zone != window.UTC
         }
@@ -88,7 +88,7 @@ def step(each: OnGrid) -> int:
 
 
 @lru_cache(maxsize=64)
-def _midnights(zone: str, days: int) -> Ints:
+def midnights(zone: str, days: int) -> Ints:
     """When every so many days begin in a time zone, ms since 1970 UTC, ascending.
 
     A midnight that the clocks jump over is the moment of the jump; of one that comes twice it is the first.

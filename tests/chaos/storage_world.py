@@ -210,11 +210,11 @@ async def stored_rows(database: Database) -> Rows:
 
 
 async def wait_stored(fleet: Fleet, database: Database, sink: Command) -> None:
-    """Wait until as many rows are stored as must be."""
+    """Wait until as many rows are stored as must be by now."""
     deadline = clock.monotonic() + PATIENCE
-    count = 0
-    while count < len(fleet.rows):
-        assert clock.monotonic() < deadline, f"{count} of {len(fleet.rows)} rows are stored\n{sink.said()}"
+    count, expected = 0, len(fleet.rows)
+    while count < expected:
+        assert clock.monotonic() < deadline, f"{count} of {expected} rows are stored\n{sink.said()}"
         await clock.sleep(0.25)
         try:
             count = (await database.fetch("SELECT count(*) FROM readings_environmental"))[0][0]

@@ -135,10 +135,12 @@ async def test_killed_database(
 
 async def test_log_read_again(commands: tuple[Command, Command], database: Database, log: Log) -> None:
     """The whole log read again, twice, changes no row."""
-    _, sink = commands
+    worker, sink = commands
     fleet = Fleet(log)
     await fleet.report(6_000)
     await check(fleet, database, sink)
+    worker.stop()
+    await wait_read(log, database)
     for _ in range(2):
         sink.stop()
         before = await contents(database)

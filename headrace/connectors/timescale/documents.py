@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from headrace.connectors.timescale.late_documents import UPSERT_LATE
 from headrace.engine.log import Fetched
 from headrace.schemas import topics
 
@@ -98,6 +99,7 @@ UPSERTS = {
         FROM input ORDER BY 1, log_offset
         ON CONFLICT (message_id) DO NOTHING
     """,
+    topics.LATE: UPSERT_LATE,
 }
 
 

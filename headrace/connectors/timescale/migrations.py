@@ -20,6 +20,14 @@ PATIENCE = 86_400.0
 #: Times that a step is tried which the server ended to resolve a deadlock with somebody at work in its tables.
 DEADLOCK_TRIES = 5
 
+#: SQL: whether the server has loaded TimescaleDB. What it loads only some may see; settings of the loader everybody.
+PRELOADED = """
+    CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+        THEN current_setting('shared_preload_libraries') LIKE '%timescaledb%'
+        ELSE current_setting('timescaledb.max_background_workers', true) IS NOT NULL
+    END
+"""
+
 _UP, _DOWN = ".up.sql", ".down.sql"
 #: Versions that a file has; those of readings tables begin with the table's name.
 _NUMBERED = re.compile(r"\d{4}_")
@@ -110,10 +118,10 @@ async def missing(connection: asyncpg.Connection, migrations: Sequence[Migration
 async def usable_extensions(connection: asyncpg.Connection) -> set[str]:
     """Extensions that are installed, or that this role can install; the server must preload TimescaleDB, too."""
     rows = await connection.fetch(
-        """
+        f"""
         SELECT name FROM pg_available_extensions AS found
         WHERE installed_version IS NOT NULL OR (
-            (name <> 'timescaledb' OR current_setting('shared_preload_libraries') LIKE '%timescaledb%')
+            (name <> 'timescaledb' OR {PRELOADED})
             AND ((SELECT rolsuper FROM pg_roles WHERE rolname = current_user) OR EXISTS (
                 SELECT FROM pg_available_extension_versions AS each
                 WHERE each.name = found.name AND each.version = found.default_version

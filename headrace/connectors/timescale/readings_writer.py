@@ -112,7 +112,8 @@ class ReadingsWriter:
 
     async def _sort_out(self, connection: asyncpg.Connection, rows: Rows, inserted: int) -> Outcome:
         times, measures = rows.readings.times, self.table.spec.measures
-        found = await connection.fetch(self.table.leftovers, _datetime(int(times.min())), _datetime(int(times.max())))
+        span = _datetime(int(times.min())), _datetime(int(times.max()))
+        found = await connection.fetch(self.table.leftovers, *span)
         leftovers = []
         for record in found:
             stored = {name: record[name] for name in measures if record[name] is not None}
@@ -120,7 +121,8 @@ class ReadingsWriter:
         judged = await self._judged(connection, rows.readings, leftovers)
         repeats = judge(rows.readings, [each for each in leftovers if each.place not in judged])
         for round_ in repeats.completions:
-            await connection.execute(self.table.complete, round_)
+            devices = list({rows.readings.device_ids[place] for place in round_})
+            await connection.execute(self.table.complete, round_, *span, devices)
         completed = [place for round_ in repeats.completions for place in round_]
         await remember(connection, rows.readings, repeats.duplicates, completed)
         documents = [self._document(rows.readings, conflict) for conflict in repeats.conflicts]

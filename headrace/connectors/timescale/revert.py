@@ -72,7 +72,13 @@ class _Gone:
 
 
 async def revert(
-    connection: asyncpg.Connection, to: str, *, lose: bool = False, dry_run: bool = False, first: Sequence[str] = ()
+    connection: asyncpg.Connection,
+    to: str,
+    *,
+    lose: bool = False,
+    dry_run: bool = False,
+    first: Sequence[str] = (),
+    views: Sequence[str] = (),
 ) -> Reversal:
     """Undo every migration after `to`, in one transaction. Undoing everything takes the readings tables with it.
 
@@ -81,6 +87,7 @@ async def revert(
         lose: go on although rows are lost.
         dry_run: change nothing, and say what would be lost.
         first: statements to run before, to free tables of what hangs on them.
+        views: that these statements drop, and that hold rows of their own.
     Raises:
         ConfigError: there is no such version, a step cannot be undone, or rows would be lost; says which.
     """
@@ -91,7 +98,7 @@ async def revert(
         done = await applied(connection)
         steps = _steps(to, done)
         statements = [*first, *(step.down or "" for step in steps)] if steps else []
-        losses = await _losses(connection, statements)
+        losses = await _losses(connection, statements, views)
         if losses and not lose and not dry_run:
             raise ConfigError(*(f"would be lost: {loss}" for loss in losses), "if that is meant, say so: --yes")
         if not dry_run:
@@ -131,7 +138,7 @@ def readings_table(version: str) -> str:
     return version.rpartition(".")[0]
 
 
-async def _losses(connection: asyncpg.Connection, statements: Sequence[str]) -> list[Loss]:
+async def _losses(connection: asyncpg.Connection, statements: Sequence[str], views: Sequence[str]) -> list[Loss]:
     """What these statements would take away. They are run for it, and undone: nobody has to keep a list of it."""
     before = await _before(connection)
     trial = connection.transaction()
@@ -140,7 +147,7 @@ async def _losses(connection: asyncpg.Connection, statements: Sequence[str]) -> 
     gone = _gone(before, await _before(connection))
     await trial.rollback()
     losses = [Loss(table, count) for table, count in gone.rows.items()]
-    for table in gone.tables:
+    for table in (*views, *gone.tables):
         losses.append(Loss(table, await connection.fetchval(f"SELECT count(*) FROM {quoted(table)}", timeout=PATIENCE)))
     for table, column in gone.columns:
         count = await connection.fetchval(f"SELECT count({quoted(column)}) FROM {quoted(table)}", timeout=PATIENCE)

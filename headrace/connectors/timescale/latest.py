@@ -1,0 +1,98 @@
+"""Newest values: of chosen devices, or of all of a type; each metric with its own time."""
+
+from collections.abc import Sequence
+
+from headrace.connectors.timescale.answers import About, Completeness, Latest, LatestValue, Stretch
+from headrace.connectors.timescale.query_catalog import TypeTable, check_texts
+from headrace.connectors.timescale.query_pool import QueryError, QueryPool
+from headrace.connectors.timescale.readings_table import quoted
+
+#: How far back is looked unless told otherwise, seconds: an hour, as the seed documents' query.
+WITHIN = 3600.0
+#: Longest that may be asked for, seconds: a hundred years.
+LONGEST = 100 * 366 * 86_400.0
+
+#: End of the newest minute in which something was appended that is stored; not after $1, the time it is.
+AS_OF = "LEAST($1::timestamptz, (SELECT max(minute) + interval '1 minute' FROM ledger))"
+
+_CHOSEN = "unnest($3::text[]) AS devices(device_id)"
+_ALL = "(SELECT device_id FROM device_state WHERE device_type = $3) AS devices"
+
+
+async def latest(
+    pool: QueryPool,
+    table: TypeTable,
+    device_ids: Sequence[str] | None,
+    metrics: Sequence[str],
+    *,
+    now_ms: int,
+    as_of_ms: int | None,
+    within: float,
+    below: float | None,
+    above: float | None,
+) -> Latest:
+    """See `headrace.connectors.timescale.store.Store.latest`. One statement, one index probe per device."""
+    check_texts(device_ids or ())
+    if not 0 < within <= LONGEST:
+        raise QueryError(f"within must be more than 0 s and at most 100 years, not {within:g} s")
+    names = table.chosen(metrics)
+    until = "" if as_of_ms is None else "AND time <= bound.as_of"
+    parts = [_newest(table.name, names, until)]
+    parts += [_older(table.name, quoted(name), place, until) for place, name in enumerate(names)]
+    columns = "".join(
+        f""",
+            CASE WHEN newest.v{place} IS NULL THEN m{place}.time ELSE newest.time END AS t{place},
+            COALESCE(newest.v{place}, m{place}.value) AS v{place}"""
+        for place in range(len(names))
+    )
+    asked = [(sign, limit) for sign, limit in (("<", below), (">", above)) if limit is not None]
+    wanted = [
+        "(" + " OR ".join(f"v{place} {sign} ${number}" for place in range(len(names))) + ")"
+        for number, (sign, _) in enumerate(asked, 4)
+    ]
+    rows = await pool.fetch(
+        f"""
+        WITH bound AS MATERIALIZED (
+            SELECT as_of, as_of - make_interval(secs => $2) AS since
+            FROM (SELECT {AS_OF if as_of_ms is None else "$1::timestamptz"} AS as_of) AS asked
+        ), found AS (
+            SELECT * FROM (
+                SELECT devices.device_id{columns}
+                FROM bound CROSS JOIN {_ALL if device_ids is None else _CHOSEN} {" ".join(parts)}
+            ) AS each {"WHERE " + " AND ".join(wanted) if wanted else ""}
+        )
+        SELECT as_of, since, found.* FROM bound LEFT JOIN found ON true
+        """,
+        now_ms if as_of_ms is None else as_of_ms,
+        float(within),
+        table.device_type if device_ids is None else list(device_ids),
+        *(limit for _, limit in asked),
+    )
+    as_of, since = rows[0][0], rows[0][1]
+    values = [
+        LatestValue(row[2], name, row[place], row[place + 1])
+        for row in rows
+        for place, name in zip(range(3, 3 + 2 * len(names), 2), names, strict=True)
+        if row[place] is not None
+    ]
+    about = About("raw", (Stretch("readings", since, as_of_ms),), Completeness(as_of))
+    return Latest(table.device_type, since, values, about)
+
+
+def _newest(table: str, names: Sequence[str], until: str) -> str:
+    """The newest reading, which has most metrics, mostly."""
+    columns = "".join(f", {quoted(name)} AS v{place}" for place, name in enumerate(names))
+    return f"""CROSS JOIN LATERAL (
+        SELECT time{columns} FROM {table}
+        WHERE device_id = devices.device_id AND time > bound.since {until} ORDER BY time DESC LIMIT 1
+    ) AS newest"""
+
+
+def _older(table: str, column: str, place: int, until: str) -> str:
+    """The newest reading with a metric that the newest of all does not have; not looked for where it has."""
+    return f"""LEFT JOIN LATERAL (
+        SELECT time, {column} AS value FROM {table}
+        WHERE newest.v{place} IS NULL AND device_id = devices.device_id AND time > bound.since {until}
+            AND {column} IS NOT NULL
+        ORDER BY time DESC LIMIT 1
+    ) AS m{place} ON true"""
