@@ -101,14 +101,15 @@ class World:
     async def archived(self, *devices: str) -> list[Row]:
         """Rows of type `air` in the archive, in order, as the reader has them."""
         found: list[Row] = []
-        names = devices or await self.archived_devices()
-        for device in names:
-            readings = await self.reader().read("air", device, 0, NOW)
+        reader = self.reader()
+        for device in devices or await self.archived_devices():
+            readings = await reader.read("air", device, 0, NOW)
             for place in range(len(readings)):
                 measures = readings.measures_of(place)
                 extra = readings.extras[place] if readings.extras else None
                 time = int(readings.times[place])
                 found.append((device, time, measures.get("co2"), measures.get("temperature"), extra))
+        await reader.close()
         return found
 
     async def archived_devices(self) -> list[str]:
