@@ -128,7 +128,8 @@ def archive(around: Surroundings) -> Service | None:
         return None
     store = open_store(settings.archive, around.data)
     types, rows = around.setup.device_types, settings.archive.part_rows
-    job = ArchiveJob(around.database, store, settings.retention, around.clock, types, part_rows=rows)
+    schema = schema_keeper(settings)
+    job = ArchiveJob(around.database, store, settings.retention, around.clock, types, part_rows=rows, schema=schema)
     return ArchiveService(job, settings.archive, around.clock, around.monitoring.metrics)
 
 
