@@ -38,14 +38,15 @@ if [ ! -f ca.pem ]; then
         -addext "keyUsage = critical, keyCertSign, cRLSign" 2>/dev/null
 fi
 [ -f server.pem ] || certificate server "$host" serverAuth "subjectAltName = DNS:$host, DNS:localhost, IP:127.0.0.1"
-for name in bridge commands database; do
+for name in bridge commands database data; do
     [ -f "$name-password" ] || openssl rand -hex 24 > "$name-password"
 done
 if [ ! -f passwords ]; then
     mosquitto_passwd -c -b passwords headrace "$(cat bridge-password)"
     mosquitto_passwd -b passwords headrace-commands "$(cat commands-password)"
 fi
-[ -f database-url ] || echo "postgresql://headrace:$(cat database-password)@timescaledb/headrace" > database-url
+[ -f database-url ] || echo "postgresql://headrace_data:$(cat data-password)@timescaledb/headrace" > database-url
+[ -f migration-url ] || echo "postgresql://headrace:$(cat database-password)@timescaledb/headrace" > migration-url
 # Read by the users of the containers, who are not this one.
 chmod 755 .
-chmod 644 ca.pem server.key passwords bridge-password database-password database-url
+chmod 644 ca.pem server.key passwords bridge-password database-password data-password database-url migration-url

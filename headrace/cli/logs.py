@@ -48,5 +48,5 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     return [
         *Intake.topic_specs(partitions),
         *SinkRunner.topic_specs(),
-        *(TopicSpec(name, partitions) for name in topics.OUTPUTS),
+        *(TopicSpec(name, partitions) for name in (*topics.OUTPUTS, topics.NOTIFICATIONS, topics.PRESENCE)),
     ]

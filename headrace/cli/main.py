@@ -13,6 +13,7 @@ from headrace import __version__
 COMMANDS = {
     "bench": "headrace.cli.bench",
     "bridge": "headrace.cli.bridge",
+    "database": "headrace.cli.database",
     "demo": "headrace.cli.demo",
     "devices": "headrace.cli.devices",
     "dlq": "headrace.cli.dlq",
@@ -21,6 +22,7 @@ COMMANDS = {
     "passwd": "headrace.cli.passwd",
     "query": "headrace.cli.query",
     "replay": "headrace.cli.replay",
+    "sink": "headrace.cli.sink",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",
     "types": "headrace.cli.types",

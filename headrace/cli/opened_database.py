@@ -1,13 +1,16 @@
 """The database that a command looks into: the one that the settings name, or the embedded one of a data folder."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
+from headrace.connectors.timescale.readings_table import TableSpec
+from headrace.connectors.timescale.schema import SchemaKeeper
 from headrace.engine.errors import ConfigError
+from headrace.schemas.device_type import DeviceType
 
 
 def database_folder(settings: Settings, data: Path | None) -> Path | None:
@@ -25,6 +28,17 @@ def database_folder(settings: Settings, data: Path | None) -> Path | None:
             f"--data: {data} holds no database (postgres); name the data folder of a worker, demo or replay"
         )
     return data
+
+
+def table_specs(device_types: Mapping[str, DeviceType]) -> list[TableSpec]:
+    """The readings tables of device types."""
+    return [TableSpec(name, tuple(each.units)) for name, each in device_types.items()]
+
+
+def schema_keeper(settings: Settings) -> SchemaKeeper:
+    """Who makes tables for a sink: the role of `migration_dsn` if there is one."""
+    dsn = settings.database.migration_dsn
+    return SchemaKeeper(None if dsn is None else {"dsn": dsn.get_secret_value()}, settings.timescale)
 
 
 @asynccontextmanager

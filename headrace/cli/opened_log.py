@@ -122,10 +122,13 @@ class OpenedLog:
 
     def worker(self) -> str | None:
         """The worker of the data folder, as far as its process id tells; None if none runs."""
-        if self.folder is None:
-            return None
+        return None if self.folder is None else self.worker_of(self.folder)
+
+    @staticmethod
+    def worker_of(folder: Path) -> str | None:
+        """The worker of `folder`; see `worker`."""
         try:
-            number = int((self.folder / "worker.lock").read_text())
+            number = int((folder / "worker.lock").read_text())
         except (OSError, ValueError):
             return None
         try:

@@ -3,18 +3,18 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.opened_database import schema_keeper, table_specs
 from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.report import Latency, Report
 from headrace.cli.settings import Settings
 from headrace.connectors.postgres_server import PostgresServer
-from headrace.connectors.timescale.readings_table import TableSpec
 from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.app import App
 from headrace.engine.clock import Clock
@@ -25,6 +25,7 @@ from headrace.engine.intake import Intake
 from headrace.engine.ledger import Ledger, lag, read_ledger
 from headrace.engine.monitoring import Monitoring
 from headrace.engine.operator import Operator, topics_of
+from headrace.engine.sink import Standby
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 from headrace.schemas.device_type import DeviceType
@@ -130,11 +131,17 @@ class Pipeline:
             self.database: dict[str, Any] = address.connect_arguments()
         else:
             self.database = {"dsn": dsn.get_secret_value()}
-        tables = [TableSpec(name, tuple(each.units)) for name, each in self._device_types.items()]
-        self.sink = TimescaleSink(self.database, tables, self._clock, on_committed=self._on_committed)
+        schema, tables = schema_keeper(self._settings), table_specs(self._device_types)
+        connect = {**self.database, **self._settings.database.timeouts()}
+        self.sink = TimescaleSink(
+            connect, tables, self._clock, alone=True, schema=schema, on_committed=self._on_committed
+        )
         self._resources.push_async_callback(self.sink.close)
-        await self.sink.open()
-        self.sink_runner = SinkRunner(self.log, self.sink, self._clock, metrics=self.monitoring.metrics)
+        with suppress(Standby):  # `headrace sink` stores for us, for as long as it runs
+            await self.sink.open()
+        self.sink_runner = SinkRunner(
+            self.log, self.sink, self._clock, metrics=self.monitoring.metrics, health=self.monitoring.health
+        )
 
     async def run(self, feed: Feed, stop: asyncio.Event) -> None:
         """Run until `feed` returns and everything it fed has arrived, or `stop` is set.

@@ -13,6 +13,7 @@ from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.timescale.settings import TimescaleSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
 from headrace.engine.kafka.settings import KafkaSettings
@@ -142,7 +143,22 @@ class DatabaseSettings(_Section):
         description="postgresql://… of a server; `env:NAME` or `file:PATH` names where it is; embedded if left out",
     )
 
-    @field_validator("dsn")
+    migration_dsn: SecretStr | None = Field(
+        None,
+        description="likewise, of the role that makes and changes tables; `dsn` then only needs to read and write rows",
+    )
+    connect_timeout: float = Field(
+        10.0, gt=0, le=600, description="seconds for connecting, after which the server counts as gone"
+    )
+    statement_timeout: float = Field(
+        60.0, gt=0, le=3600, description="seconds for one statement of the sink, after which it is tried again, smaller"
+    )
+
+    def timeouts(self) -> dict[str, float]:
+        """Arguments of `asyncpg.connect`."""
+        return {"timeout": self.connect_timeout, "command_timeout": self.statement_timeout}
+
+    @field_validator("dsn", "migration_dsn")
     @classmethod
     def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -151,6 +167,12 @@ class DatabaseSettings(_Section):
         if not dsn.startswith(("postgresql://", "postgres://")):
             raise ValueError("must start with postgresql://")
         return SecretStr(dsn)
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if self.migration_dsn is not None and self.dsn is None:
+            raise ValueError("migration_dsn goes with dsn: name both, of the same database")
+        return self
 
 
 class BridgeSettings(_Section):
@@ -178,10 +200,14 @@ class Settings(LayeredSettings):
     detect: DetectSettings = DetectSettings()
     alert: AlertSettings = AlertSettings()
     database: DatabaseSettings = DatabaseSettings()
+    timescale: TimescaleSettings = TimescaleSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Self:
         if self.bridge.into == "kinesis" and self.kinesis.stream is None:
             raise ValueError("bridge.into is kinesis: kinesis.stream must name the stream")
+        late = self.timescale.too_late(rollup__grace=self.rollup.grace, ingest__dedup_horizon=self.ingest.dedup_horizon)
+        if late:
+            raise ValueError("; ".join(late))
         return self

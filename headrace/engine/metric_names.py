@@ -31,6 +31,7 @@ CounterName = Literal[
     "headrace_restore_records_total",
     "headrace_retries_total",
     "headrace_series_refused_total",
+    "headrace_sink_lost_offsets_total",
     "headrace_sink_records_total",
     "headrace_sink_retries_total",
     "headrace_source_appended_total",
@@ -127,7 +128,7 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     ),
     "sink": ("name of a sink", ()),
     "source": ("name of a source", ()),
-    "state": ("of a sink", ("connecting", "running", "retrying")),
+    "state": ("of a sink", ("connecting", "running", "retrying", "probing", "standby")),
     "term": ("of the ledger", ("accepted", "stored", "duplicate", "conflict", "dead_lettered", "in_flight")),
     "topic": ("name of a topic", ()),
     "version": ("of headrace", ()),
@@ -237,6 +238,9 @@ METRICS: Mapping[MetricName, Metric] = {
     ),
     # Sinks
     "headrace_sink_state": Metric("gauge", "1 for the state that the sink is in, 0 for the others.", ("sink", "state")),
+    "headrace_sink_lost_offsets_total": Metric(
+        "counter", "Offsets that the log had dropped before the sink stored them.", ("sink", "topic")
+    ),
     "headrace_sink_records_total": Metric("counter", "Records that the sink stored.", ("sink",)),
     "headrace_sink_write_seconds": Metric("histogram", "Seconds that a write to the sink took.", ("sink",)),
     "headrace_sink_retries_total": Metric("counter", "Writes and connections that failed.", ("sink",)),

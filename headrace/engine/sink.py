@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from headrace.engine.errors import HeadraceError, RetryLater
 from headrace.engine.log import Fetched, TopicPartition
 
-SinkState = Literal["connecting", "running", "retrying"]
+SinkState = Literal["connecting", "running", "retrying", "probing", "standby"]
 
 
 class Refused(HeadraceError):
@@ -20,6 +20,10 @@ class PositionMoved(RetryLater):
     Either another sink has the partition and wrote first, or the database was restored to an earlier state. Nothing of
     the batch was stored.
     """
+
+
+class Standby(RetryLater):
+    """Another process has this sink. Nothing is wrong: wait, and take over when it ends."""
 
 
 class Sink(Protocol):
@@ -38,6 +42,7 @@ class Sink(Protocol):
 
         Raises:
             Disconnected, RetryLater: not now; the runner tries again.
+            Standby: another process has the sink; likewise.
             ConfigError: never, the way it is set up; the runner stops.
         """
         ...
@@ -69,12 +74,15 @@ class SinkStatistics:
     """A snapshot of a running sink.
 
     Args:
-        state: `retrying` from a failure until the next write that went well.
+        state: `retrying` from a failure until the wait after it is over, `probing` from then until something went well,
+            `standby` while another process has the sink; see `headrace.engine.circuit_breaker`.
         written: records stored by this process, count.
         dead_lettered: records that the other side refused, count.
         retries: failures since the last write that went well, count.
         last_error: what went wrong last, for a person; empty if nothing did.
         positions: by partition, the offset after the last record stored.
+        lost: offsets that the log had dropped before they were stored, count.
+        passed_over: dead letters that the other side refused, count: they stay in the log alone.
     """
 
     state: SinkState
@@ -83,6 +91,8 @@ class SinkStatistics:
     retries: int
     last_error: str
     positions: dict[TopicPartition, int]
+    lost: int = 0
+    passed_over: int = 0
 
 
 def record_count(batch: Sequence[Fetched]) -> int:

@@ -11,6 +11,8 @@ LATE = "telemetry.late"
 CONFLICTS = "telemetry.conflicts"
 DEAD_LETTERS = "telemetry.dlq"
 ALERTS = "alerts.v1"
+#: What became of notifications about alerts: CloudEvents, key user id.
+NOTIFICATIONS = "notifications.v1"
 #: Alert rules, compacted: key rule id, value an `AlertRule` as JSON.
 RULES = "rules"
 #: The device registry, compacted: key device id, value a `headrace.schemas.device.Device` as JSON.

@@ -24,6 +24,7 @@ COMPOSE: Any = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 #: What deploy/secrets.sh makes.
 MADE = {"ca.pem", "server.pem", "server.key", "passwords", "bridge-password", "database-password", "database-url"}
+MADE |= {"data-password", "migration-url"}
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -109,6 +110,17 @@ def test_commands_of_the_containers_parse(name: str) -> None:
     run = [sys.executable, "-m", "headrace.cli.main", command[0], "--help"]
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
     assert all(option in done.stdout for option in command if option.startswith("--"))
+
+
+def test_only_the_service_that_makes_tables_is_their_owner() -> None:
+    """Its command parses; everybody else has the role that fills them."""
+    command = SERVICES["migrate"]["command"]
+    run = [sys.executable, "-m", "headrace.cli.main", *command[:2], "--help"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+
+    assert all(option in done.stdout for option in command if option.startswith("--"))
+    assert [name for name, each in SERVICES.items() if "migration-url" in each.get("secrets", [])] == ["migrate"]
+    assert SERVICES["migrate"]["environment"] == {"HEADRACE_DATABASE__MIGRATION_DSN": "file:/run/secrets/migration-url"}
 
 
 def test_settings_of_the_containers_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

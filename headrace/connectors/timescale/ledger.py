@@ -94,14 +94,15 @@ class LedgerReader:
         return {**dict.fromkeys(TERMS, 0), **rows}
 
     async def counts(self) -> dict[str, int]:
-        """Rows of the tables that one looks at after a run.
+        """Rows of the tables that one looks at after a run; windows that were retracted do not count.
 
         Raises:
             Disconnected, RetryLater: the database does not answer now.
         """
         return await self._fetch(
             "SELECT 'alerts' AS name, count(*) AS count FROM alerts UNION ALL "
-            "SELECT 'anomalies', count(*) FROM anomalies UNION ALL SELECT 'rollups', count(*) FROM rollups"
+            "SELECT 'anomalies', count(*) FROM anomalies UNION ALL "
+            "SELECT 'rollups', count(*) FROM rollups WHERE NOT retracted"
         )
 
     async def _fetch(self, query: str) -> dict[str, int]:

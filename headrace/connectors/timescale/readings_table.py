@@ -61,7 +61,7 @@ class ReadingsTable:
 
     def migrations(self) -> list[Migration]:
         """Make the table, or add the columns it lacks; never changes or drops one."""
-        table, index = quoted(self.name), quoted(_short(f"{self.name}_brin"))
+        table, index = quoted(self.name), quoted(short_name(f"{self.name}_brin"))
         # Bytewise order: cheaper to compare than any language's, and an update of the system cannot change it.
         up = f"""
             CREATE TABLE IF NOT EXISTS {table} (
@@ -79,7 +79,7 @@ class ReadingsTable:
         digest = hashlib.sha256(up.encode()).hexdigest()[:12]
         hypertable = f"""
             SELECT create_hypertable(
-                {_literal(table)}, by_range('time', INTERVAL '1 day'), if_not_exists => true, migrate_data => true
+                {literal(table)}, by_range('time', INTERVAL '1 day'), if_not_exists => true, migrate_data => true
             )
         """
         return [
@@ -131,27 +131,34 @@ class ReadingsTable:
 
     @cached_property
     def complete(self) -> str:
-        """Fill empty columns from the staged rows at the places $1, at most one per key. Never overwrites."""
+        """Fill empty columns from the staged rows at the places $1, at most one per key. Never overwrites.
+
+        $2, $3: range of their times; $4: their devices.
+        """
+        # Range and devices say nothing that the join does not, but only by them TimescaleDB knows which rows of which
+        # chunks it has to turn back from columns.
         filled = ["extra = COALESCE(staged.extra || stored.extra, stored.extra, staged.extra)"]
         filled += [f"{name} = COALESCE(stored.{name}, staged.{name})" for name in map(quoted, self.spec.measures)]
         return f"""
             UPDATE {quoted(self.name)} AS stored SET {", ".join(filled)} FROM {self.staging} AS staged
             WHERE staged.place = ANY($1::integer[])
                 AND stored.device_id = staged.device_id AND stored.time = staged.time
+                AND stored.time BETWEEN $2 AND $3 AND stored.device_id = ANY($4::text[])
         """
 
 
 def _table_name(device_type: str) -> str:
-    return _short(f"readings_{device_type}")
+    return short_name(f"readings_{device_type}")
 
 
-def _short(name: str) -> str:
-    """`name` itself, or its beginning and a hash where PostgreSQL would cut it, so that two never become one."""
+def short_name(name: str, end: str = "") -> str:
+    """`name` and `end`, or the beginning of `name` and a hash where PostgreSQL would cut it: two never become one."""
     encoded = name.encode()
-    if len(encoded) <= MAX_NAME_BYTES:
-        return name
-    return encoded[: MAX_NAME_BYTES - 17].decode(errors="ignore") + "_" + hashlib.sha256(encoded).hexdigest()[:16]
+    if len(encoded) + len(end) <= MAX_NAME_BYTES:
+        return name + end
+    cut = encoded[: MAX_NAME_BYTES - 17 - len(end)].decode(errors="ignore")
+    return cut + "_" + hashlib.sha256(encoded).hexdigest()[:16] + end
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"

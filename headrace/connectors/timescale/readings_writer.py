@@ -12,6 +12,7 @@ from headrace.connectors.timescale.copy_rows import copy_bytes
 from headrace.connectors.timescale.ledger import Verdict
 from headrace.connectors.timescale.readings_table import ReadingsTable
 from headrace.connectors.timescale.repeats import Contradiction, Leftover, judge, metrics_of
+from headrace.connectors.timescale.repeats_table import judged_before, remember
 from headrace.schemas.readings import Ints, Readings
 
 #: Writes that go through staging after one in which a key repeated; a failed direct COPY costs a whole one.
@@ -60,10 +61,14 @@ class Rows:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the rows of a write: places by verdict, the rest is stored; and documents of the conflicts."""
+    """What became of the rows of a write: places by verdict, the rest is stored; and documents of the conflicts.
+
+    `completed` are places among the stored ones: they filled empty columns of a row that is another message's.
+    """
 
     places: Mapping[Verdict, Sequence[int]] = field(default_factory=dict)
     contradictions: Sequence[bytes] = ()
+    completed: Sequence[int] = ()
 
 
 class ReadingsWriter:
@@ -107,22 +112,42 @@ class ReadingsWriter:
 
     async def _sort_out(self, connection: asyncpg.Connection, rows: Rows, inserted: int) -> Outcome:
         times, measures = rows.readings.times, self.table.spec.measures
-        found = await connection.fetch(self.table.leftovers, _datetime(int(times.min())), _datetime(int(times.max())))
+        span = _datetime(int(times.min())), _datetime(int(times.max()))
+        found = await connection.fetch(self.table.leftovers, *span)
         leftovers = []
         for record in found:
             stored = {name: record[name] for name in measures if record[name] is not None}
             leftovers.append(Leftover(record["place"], stored | orjson.loads(record["extra"] or "{}")))
-        repeats = judge(rows.readings, leftovers)
+        judged = await self._judged(connection, rows.readings, leftovers)
+        repeats = judge(rows.readings, [each for each in leftovers if each.place not in judged])
         for round_ in repeats.completions:
-            await connection.execute(self.table.complete, round_)
+            devices = list({rows.readings.device_ids[place] for place in round_})
+            await connection.execute(self.table.complete, round_, *span, devices)
+        completed = [place for round_ in repeats.completions for place in round_]
+        await remember(connection, rows.readings, repeats.duplicates, completed)
         documents = [self._document(rows.readings, conflict) for conflict in repeats.conflicts]
         places: dict[Verdict, Sequence[int]] = {
             "duplicate": repeats.duplicates,
             "conflict": [conflict.place for conflict in repeats.conflicts],
+            "replayed": judged,
         }
         if inserted + len(leftovers) < len(rows.readings):
-            places["replayed"] = [row["place"] for row in await connection.fetch(self.table.replayed)]
-        return Outcome(places, documents)
+            again = [row["place"] for row in await connection.fetch(self.table.replayed)]
+            places["replayed"] = [*judged, *again]
+        return Outcome(places, documents, completed)
+
+    async def _judged(
+        self, connection: asyncpg.Connection, readings: Readings, leftovers: Sequence[Leftover]
+    ) -> list[int]:
+        """Places whose message was judged before: it is read again, or is in this write twice."""
+        ids = [readings.message_ids[each.place].lower() for each in leftovers]
+        seen = await judged_before(connection, ids)
+        found = []
+        for message_id, leftover in zip(ids, leftovers, strict=True):
+            if message_id in seen:
+                found.append(leftover.place)
+            seen.add(message_id)
+        return found
 
     def _document(self, readings: Readings, conflict: Contradiction) -> bytes:
         place = conflict.place

@@ -8,12 +8,16 @@ import msgspec
 import numpy as np
 import structlog
 
-from headrace.connectors.timescale.documents import UPSERTS, upsert
+from headrace.connectors.timescale.dead_letter_rows import store_dead_letters
+from headrace.connectors.timescale.device_state import store_states
+from headrace.connectors.timescale.documents import UPSERTS, store_documents, upsert
 from headrace.connectors.timescale.errors import translated
 from headrace.connectors.timescale.ledger import LedgerCount, LedgerReader
-from headrace.connectors.timescale.migrations import migrate, packaged, usable_extensions
+from headrace.connectors.timescale.migrations import MIGRATIONS, packaged, usable_extensions
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
 from headrace.connectors.timescale.readings_writer import ReadingsWriter, Rows
+from headrace.connectors.timescale.schema import SchemaKeeper
+from headrace.connectors.timescale.sole_writer import SoleWriter
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected
 from headrace.engine.log import Fetched, TopicPartition
@@ -21,10 +25,11 @@ from headrace.engine.sink import PositionMoved, Refused
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings, decode_readings
 
-MIGRATIONS = "sql"
 #: Longest time a statement, or connecting, may take before the server counts as gone, seconds.
 COMMAND_TIMEOUT = 60.0
 CONNECT_TIMEOUT = 10.0
+#: TimescaleDB refuses a write for good that turns more rows of old chunks back from columns than this; 0 is no limit.
+UNLIMITED = "timescaledb.max_tuples_decompressed_per_dml_transaction"
 
 _ADVANCE = """
     UPDATE sink_positions AS p SET next_offset = n.next_offset
@@ -40,20 +45,23 @@ logger = structlog.get_logger(__name__)
 
 
 class TimescaleSink:
-    """Stores readings, rollups, anomalies, alerts and conflicts in TimescaleDB or plain PostgreSQL.
+    """Stores readings, device states and what else the log has to keep in TimescaleDB or plain PostgreSQL.
 
     Effectively once: rows, ledger and the position after them are one transaction, and the position is compared and
-    set. A write is all or nothing. One connection; another, for `ledger`, when it is first asked.
+    set. A write is all or nothing. Reading the log again changes no row. One connection; another, for `ledger`, when it
+    is first asked.
 
     Args:
         connect: keyword arguments for `asyncpg.connect`.
         tables: device types and their measures. A type that is not here gets a table without measures, all in `extra`.
         clock: only to let other tasks run between the parts of a write.
         name: positions are kept under it.
+        alone: while another process that says so has the sink, `open` raises `Standby`.
+        schema: who makes tables; the connected role if left out.
         on_committed: called after each commit with the readings of the write, whatever became of each.
     """
 
-    topics: Sequence[str] = (topics.READINGS, *UPSERTS)
+    topics: Sequence[str] = (topics.READINGS, *UPSERTS, topics.DEAD_LETTERS)
 
     def __init__(
         self,
@@ -62,15 +70,20 @@ class TimescaleSink:
         clock: Clock,
         *,
         name: str = "timescale",
+        alone: bool = False,
+        schema: SchemaKeeper | None = None,
         on_committed: Callable[[Sequence[Readings]], None] | None = None,
     ) -> None:
         self.name = name
-        settings = {"application_name": f"headrace {name}", "jit": "off", **connect.get("server_settings", {})}
+        own = {"application_name": f"headrace {name}", "jit": "off", UNLIMITED: "0"}
+        settings = {**own, **connect.get("server_settings", {})}
         defaults = {"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT}
         self._connect = {**defaults, **connect, "server_settings": settings}
         self._clock = clock
         self._on_committed = on_committed
+        self._sole = SoleWriter(name) if alone else None
         self._writers = {spec.device_type: ReadingsWriter(ReadingsTable(spec)) for spec in tables}
+        self._schema = schema or SchemaKeeper()
         self._ledger = LedgerReader(self._connect)
         self._positions: dict[TopicPartition, int] = {}
         self._connection: asyncpg.Connection | None = None
@@ -80,10 +93,11 @@ class TimescaleSink:
         await self._disconnect()
         with translated():
             self._connection = connection = await asyncpg.connect(**self._connect)
-            steps = packaged(MIGRATIONS) + [
-                step for writer in self._writers.values() for step in writer.table.migrations()
-            ]
-            applied = await migrate(connection, steps)
+            if self._sole is not None:
+                await self._sole.claim(connection)
+            tables = [writer.table for writer in self._writers.values()]
+            steps = [*packaged(MIGRATIONS), *(step for table in tables for step in table.migrations())]
+            applied = await self._schema.bring_up(connection, steps, tables)
             if applied and "timescaledb" not in await usable_extensions(connection):
                 logger.debug("timescaledb_missing", instead="plain tables with BRIN indexes on time")
             for writer in self._writers.values():
@@ -118,7 +132,7 @@ class TimescaleSink:
         return await self._ledger.totals()
 
     async def counts(self) -> dict[str, int]:
-        """Rows of `alerts`, `anomalies` and `rollups`; on the same connection as `ledger`."""
+        """Rows of `alerts`, `anomalies` and `rollups` that count; on the same connection as `ledger`."""
         return await self._ledger.counts()
 
     async def close(self) -> None:
@@ -145,7 +159,7 @@ class TimescaleSink:
             device_type = some.readings.device_type
             if device_type not in self._writers:
                 writer = ReadingsWriter(ReadingsTable(TableSpec(device_type)))
-                await migrate(self._connected(), writer.table.migrations())
+                await self._schema.add(self._connected(), writer.table)
                 await self._connected().execute(writer.table.create_staging)
                 self._writers[device_type] = writer
 
@@ -173,13 +187,11 @@ class TimescaleSink:
         for some in rows:
             outcome = await self._writers[some.readings.device_type].write(connection, some)
             count.add(some.readings.device_type, some.appended_ms, outcome.places, some.accepted_as)
+            await store_states(connection, some, outcome)
             contradictions += outcome.contradictions
-        for topic in UPSERTS:
-            documents = [
-                value for part in fetched if part.target.topic == topic for value in part.records.values if value
-            ]
-            await upsert(connection, topic, documents)
+        await store_documents(connection, fetched)
         await upsert(connection, topics.CONFLICTS, contradictions)
+        await store_dead_letters(connection, fetched)
         await count.store(connection)
 
     def _connected(self) -> asyncpg.Connection:

@@ -1,0 +1,2 @@
+-- A hypertable cannot be made a plain table again in place: it stays one until 0001 drops it. The extension stays, too:
+-- it may be somebody else's.

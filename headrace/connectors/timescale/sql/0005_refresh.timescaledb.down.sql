@@ -1,0 +1,1 @@
+DROP PROCEDURE headrace_refresh(integer, jsonb);
