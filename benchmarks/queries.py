@@ -83,12 +83,6 @@ async def fill(connect: dict[str, Any], devices: int, minutes: int) -> None:
             rolled += len(found)
     await sink.close()
     connection = await asyncpg.connect(**connect)
-    await connection.execute(
-        """
-        INSERT INTO device_state SELECT DISTINCT ON (device_id) device_id, 'truck', time, appended_at, message_id, '{}'
-        FROM readings_truck ORDER BY device_id, time DESC ON CONFLICT DO NOTHING
-        """
-    )
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
 
