@@ -146,7 +146,7 @@ def _sound(edges: Ints, starts: Ints, late: Ints, progress: Progress) -> Ints:
     sound = present.copy()
     # Next to a window without a row, the stream may have begun or ended in the middle of one.
     sound[1:] &= present[:-1]
-    sound[:-1] &= present[1:]
+    sound[:-1] &= present[1:] | (edges[2:] > progress.usable_until_ms)
     sound[edges.searchsorted(late, side="right") - 1] = False
     sound &= (edges[:-1] >= progress.usable_from_ms) & (edges[1:] <= progress.usable_until_ms)
     return sound
