@@ -94,7 +94,7 @@ def test_tables(headrace: Headrace, folder: Path) -> None:
     done = headrace("query", "history", "one", "--start", "-30m", "--metric", "temperature", "--data", folder)
     rows = done.stdout.decode().splitlines()
     assert rows[1].split() == ["2025-06-15T18:30:00.000Z", "20.3", "20", "20.6", "15"]
-    assert "15m of readings" in done.stderr
+    assert "15m of rollups 2025-06-15T18:30:00.000Z" in done.stderr
 
     for command in (
         ["latest", "--type", "environmental"], ["bins", "environmental", "temperature"], ["state"], ["conflicts"],
