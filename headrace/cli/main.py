@@ -11,8 +11,10 @@ from headrace import __version__
 
 #: Imported when it is run: a command pays only for what it needs.
 COMMANDS = {
+    "archive": "headrace.cli.archive",
     "bench": "headrace.cli.bench",
     "bridge": "headrace.cli.bridge",
+    "cache": "headrace.cli.cache",
     "database": "headrace.cli.database",
     "demo": "headrace.cli.demo",
     "devices": "headrace.cli.devices",
@@ -22,6 +24,7 @@ COMMANDS = {
     "passwd": "headrace.cli.passwd",
     "query": "headrace.cli.query",
     "replay": "headrace.cli.replay",
+    "retention": "headrace.cli.retention",
     "sink": "headrace.cli.sink",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",

@@ -10,9 +10,11 @@ from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
+from headrace.connectors.archive.settings import ArchiveSettings, RetentionSettings
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.redis.settings import RedisSettings
 from headrace.connectors.timescale.settings import TimescaleSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
@@ -201,6 +203,9 @@ class Settings(LayeredSettings):
     alert: AlertSettings = AlertSettings()
     database: DatabaseSettings = DatabaseSettings()
     timescale: TimescaleSettings = TimescaleSettings()
+    retention: RetentionSettings = RetentionSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    redis: RedisSettings = RedisSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")

@@ -12,6 +12,9 @@ from headrace.cli.logs import open_log, topic_specs
 from headrace.cli.opened_database import schema_keeper, table_specs
 from headrace.cli.opened_log import UNLIMITED, log_folder
 from headrace.cli.running import Setup, finishes
+from headrace.connectors.archive.job import ArchiveJob
+from headrace.connectors.archive.object_store import open_store
+from headrace.connectors.archive.service import ArchiveService
 from headrace.connectors.postgres_server import PostgresServer
 from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.clock import Clock, SystemClock
@@ -116,8 +119,19 @@ def timescale(around: Surroundings) -> Service:
     return SinkService(TimescaleSink(around.database, tables, around.clock, alone=True, schema=schema), around)
 
 
+def archive(around: Surroundings) -> Service | None:
+    """The daily archive job, where [archive] asks for it."""
+    settings = around.setup.settings
+    if not settings.archive.daily:
+        return None
+    store = open_store(settings.archive, around.data)
+    types, rows = around.setup.device_types, settings.archive.part_rows
+    job = ArchiveJob(around.database, store, settings.retention, around.clock, types, part_rows=rows)
+    return ArchiveService(job, settings.archive, around.clock, around.monitoring.metrics)
+
+
 #: Every service there is, in the order they are shown; None where the configuration does not ask for it.
-SERVICES: Sequence[Callable[[Surroundings], Service | None]] = (timescale,)
+SERVICES: Sequence[Callable[[Surroundings], Service | None]] = (timescale, archive)
 
 
 def check_services(setup: Setup, data: Path | None) -> None:

@@ -9,7 +9,11 @@ from typing import Literal, NamedTuple, get_args
 
 CounterName = Literal[
     "headrace_agent_records_total",
+    "headrace_archive_failures_total",
+    "headrace_archive_rows_total",
     "headrace_batches_total",
+    "headrace_cache_keys_total",
+    "headrace_cache_unreadable_total",
     "headrace_collector_failures_total",
     "headrace_commit_failures_total",
     "headrace_commits_total",
@@ -43,7 +47,9 @@ CounterName = Literal[
     "headrace_unknown_types_total",
 ]
 GaugeName = Literal[
+    "headrace_archive_finished_timestamp_seconds",
     "headrace_build_info",
+    "headrace_cache_verified_timestamp_seconds",
     "headrace_collected_timestamp_seconds",
     "headrace_committed_offset",
     "headrace_healthy",
@@ -78,6 +84,7 @@ Label = Literal[
     "collector",
     "device_type",
     "field",
+    "finding",
     "group",
     "loop",
     "metric",
@@ -116,6 +123,11 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "collector": ("what reads gauges at intervals", ("lag", "ledger")),
     "device_type": ("name of a device type, as the message was labelled; empty if it was not", ()),
     "field": ("name of a field in a payload; `...` for all after the first 1,000", ()),
+    "finding": (
+        "of a verification: `equal` to the database; `missing`, `stale`, `wrong`: see docs/guides/cache.md; `ahead` of "
+        "the database, which has yet to store it",
+        ("equal", "missing", "stale", "wrong", "ahead"),
+    ),
     "group": ("consumer group", ()),
     "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),
     "metric": ("name of a metric", (*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName))),
@@ -244,6 +256,22 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_sink_records_total": Metric("counter", "Records that the sink stored.", ("sink",)),
     "headrace_sink_write_seconds": Metric("histogram", "Seconds that a write to the sink took.", ("sink",)),
     "headrace_sink_retries_total": Metric("counter", "Writes and connections that failed.", ("sink",)),
+    # The archive
+    "headrace_archive_rows_total": Metric("counter", "Rows moved from the database to the archive."),
+    "headrace_archive_failures_total": Metric(
+        "counter", "Days that could not be archived, and runs that could not be made; nothing of them was deleted."
+    ),
+    "headrace_archive_finished_timestamp_seconds": Metric(
+        "gauge", "When the last run without a failure ended, seconds since 1970 UTC."
+    ),
+    # The cache
+    "headrace_cache_unreadable_total": Metric("counter", "Records that the cache left out as it could not read them."),
+    "headrace_cache_keys_total": Metric(
+        "counter", "Entries that verifications compared with the database.", ("finding",)
+    ),
+    "headrace_cache_verified_timestamp_seconds": Metric(
+        "gauge", "When a verification of the cache last went through to its end, seconds since 1970 UTC."
+    ),
     # The ledger
     "headrace_ledger_messages": Metric(
         "gauge",

@@ -9,5 +9,5 @@ UPSERT_LATE = """
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
     ON CONFLICT (device_id, device_type, time) DO UPDATE SET windows = ARRAY(
         SELECT DISTINCT missed FROM unnest(late_readings.windows || EXCLUDED.windows) AS missed ORDER BY missed
-    )
+    ) WHERE NOT late_readings.windows @> EXCLUDED.windows
 """

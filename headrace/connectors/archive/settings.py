@@ -1,0 +1,171 @@
+"""Where the archive is, and how long rows stay in the database before they go there."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, field_validator, model_validator
+
+from headrace.engine.config import resolve_secret
+
+#: No row leaves the database before the day that it belongs to has been over for so many days.
+LEAST_DAYS = 2
+MOST_DAYS = 36_500
+
+_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+_URL = re.compile(r"file:///.*|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?")
+
+#: Days that rows are kept in the database; "never" deletes none.
+Days = Annotated[int, Strict(), Field(ge=LEAST_DAYS, le=MOST_DAYS)] | Literal["never"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ArchiveSettings(_Section):
+    """The object store, and when it is written to. What is left out, AWS's own variables say."""
+
+    enabled: bool | None = Field(
+        None, description="move old rows every day in `headrace sink`; if left out, where `url` is set"
+    )
+    url: str | None = Field(
+        None, description="`file:///path` or `s3://bucket/prefix`; `archive` in the data folder if left out"
+    )
+    at: str = Field("02:00", description="time of day, UTC")
+    part_rows: int = Field(
+        100_000, ge=1, le=1_000_000, description="rows per file, at most; so many are deleted in one transaction"
+    )
+    region: str | None = Field(None, min_length=1, description="as in `eu-central-1`")
+    endpoint_url: str | None = Field(None, description="`https://…` of a server that speaks for S3; AWS if left out")
+    access_key_id: SecretStr | None = Field(
+        None, description="`env:NAME` or `file:PATH` names where it is; AWS's own variables if left out", repr=False
+    )
+    secret_access_key: SecretStr | None = Field(None, description="likewise, with `access_key_id`", repr=False)
+    session_token: SecretStr | None = Field(None, description="likewise, of temporary credentials", repr=False)
+    request_timeout: float = Field(60.0, gt=0, le=3600, description="seconds until a request to S3 counts as failed")
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and not _URL.fullmatch(value):
+            raise ValueError("must be file:///path or s3://bucket/prefix")
+        return value
+
+    @field_validator("at")
+    @classmethod
+    def _time(cls, value: str) -> str:
+        if not _TIME.fullmatch(value):
+            raise ValueError("must be a time of day such as 02:00")
+        return value
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/@\s]+/?", value):
+            raise ValueError("must be https://host:port, without user, password or path")
+        return value
+
+    @field_validator("access_key_id", "secret_access_key", "session_token")
+    @classmethod
+    def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(resolve_secret(value.get_secret_value()))
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key come together")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("session_token needs access_key_id and secret_access_key")
+        return self
+
+    @property
+    def daily(self) -> bool:
+        """Whether it runs by itself: deleting is never a default."""
+        return self.url is not None if self.enabled is None else self.enabled
+
+    @property
+    def second_of_day(self) -> int:
+        """When it runs, seconds after midnight UTC."""
+        hours, minutes = self.at.split(":")
+        return int(hours) * 3600 + int(minutes) * 60
+
+
+class RetentionPolicy(_Section):
+    """How long readings of a device type, of an organisation, or of both are kept."""
+
+    device_type: str | None = Field(None, description="its readings; every type if left out")
+    organisation: str | None = Field(None, description="readings of its devices; everybody's if left out")
+    days: Days = Field(description="days in the database, or `never` to delete none")
+
+    @model_validator(mode="after")
+    def _narrow(self) -> Self:
+        if self.device_type is None and self.organisation is None:
+            raise ValueError("a policy needs a device_type or an organisation; for everything there is retention.days")
+        return self
+
+
+class RetentionSettings(_Section):
+    """How long rows stay in the database. The archive keeps them for ever."""
+
+    days: Days = Field(90, description="of readings that no policy names, days, or `never`")
+    policies: tuple[RetentionPolicy, ...] = Field(
+        (), description="device type and organisation beat organisation, which beats device type"
+    )
+    alerts: Days = Field(90, description="of resolved alerts, by when they were resolved; open ones stay")
+    anomalies: Days = Field(90, description="of anomalies")
+    conflicts: Days = Field(90, description="of conflicts")
+    dead_letters: Days = Field(90, description="of dead letters in the database")
+    notifications: Days = Field(90, description="of notifications")
+    rollups: Days = Field("never", description="of closed windows")
+    shrink: float = Field(
+        10.0,
+        ge=1,
+        description="a run that would delete more than so many times the most of the last 7 runs asks for `--yes`",
+    )
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        named = [(policy.device_type, policy.organisation) for policy in self.policies]
+        twice = sorted({str(each) for each in named if named.count(each) > 1})
+        if twice:
+            raise ValueError(f"more than one policy for device_type, organisation {', '.join(twice)}")
+        return self
+
+    def days_of(self, device_type: str, organisation: str | None) -> int | None:
+        """Days that readings are kept; None for ever. The narrowest policy decides.
+
+        >>> policies = [{"organisation": "acme", "days": "never"}, {"device_type": "tilt", "days": 7}]
+        >>> kept = RetentionSettings.model_validate({"policies": policies})
+        >>> kept.days_of("tilt", "acme"), kept.days_of("tilt", None), kept.days_of("air", None)
+        (None, 7, 90)
+        """
+        return self.policy_of(device_type, organisation)[1]
+
+    def policy_of(self, device_type: str, organisation: str | None) -> tuple[str, int | None]:
+        """The policy that decides, as its reader knows it, and its days; None for ever."""
+        for policy in sorted(self.policies, key=_width):
+            if policy.device_type in (None, device_type) and policy.organisation in (None, organisation):
+                names = {"device_type": policy.device_type, "organisation": policy.organisation}
+                shown = ", ".join(f"{key} {value}" for key, value in names.items() if value is not None)
+                return shown, _number(policy.days)
+        return "default", _number(self.days)
+
+    def shortest(self, device_type: str) -> int | None:
+        """Days after which some readings of the type may go; None if none ever may."""
+        days = [_number(self.days)]
+        days += [_number(policy.days) for policy in self.policies if policy.device_type in (None, device_type)]
+        return min((each for each in days if each is not None), default=None)
+
+    def documents(self) -> dict[str, int | None]:
+        """Days by table that holds documents; None for ever."""
+        kept = (self.alerts, self.anomalies, self.conflicts, self.dead_letters, self.notifications, self.rollups)
+        names = ("alerts", "anomalies", "conflicts", "dead_letters", "notifications", "rollups")
+        return {name: _number(days) for name, days in zip(names, kept, strict=True)}
+
+
+def _number(days: Days) -> int | None:
+    return None if days == "never" else days
+
+
+def _width(policy: RetentionPolicy) -> int:
+    return 2 * (policy.organisation is None) + (policy.device_type is None)

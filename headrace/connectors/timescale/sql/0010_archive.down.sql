@@ -1,0 +1,2 @@
+DROP TABLE archive_runs;
+DROP TABLE archive_parts;
