@@ -17,7 +17,7 @@ import numpy as np
 
 from headrace.connectors.timescale.bin_grid import BinGrid
 from headrace.connectors.timescale.binned import Binned
-from headrace.connectors.timescale.query_pool import Snapshot
+from headrace.connectors.timescale.query_pool import Reads, Snapshot
 from headrace.schemas.readings import Ints
 from headrace.schemas.window import parse_duration
 
@@ -68,7 +68,7 @@ class Progress:
 
 
 async def progress(
-    connection: Snapshot, table: str, device_type: str, device_id: str, grid: BinGrid, grace_ms: int
+    connection: Reads, table: str, device_type: str, device_id: str, grid: BinGrid, grace_ms: int
 ) -> Progress:
     """Look at what there is of a device; one statement, an index probe for each part of it.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -21,6 +21,14 @@ BUSY = ("40", "53")
 
 #: A connection whose statements all see the same moment.
 Snapshot = PoolConnectionProxy
+
+
+class Reads(Protocol):
+    """A snapshot; or the pool, on which every statement sees a moment of its own."""
+
+    async def fetch(self, sql: str, /, *args: Any) -> list[asyncpg.Record]:
+        """The rows of one statement."""
+        ...
 
 
 class QueryError(ConfigError):
@@ -82,7 +90,7 @@ class QueryPool:
         if pool is not None:
             pool.terminate()
 
-    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, /, *args: Any) -> list[asyncpg.Record]:
         """The rows of one statement, which is a snapshot by itself."""
         with self._translated():
             rows: list[asyncpg.Record] = await self._opened().fetch(sql, *args)

@@ -209,7 +209,9 @@ class Store(RecordQueries):
 
     async def _device(self, device_id: str, device_type: str | None, metrics: Sequence[str]) -> DeviceHistory:
         table = await self._catalog.of_device(device_id, device_type, metrics)
-        return DeviceHistory(self._pool, table, device_id, metrics, self._archive, self._grace_ms)
+        return DeviceHistory(
+            self._pool, table, device_id, metrics, self._archive, self._grace_ms, self._catalog.windowed
+        )
 
     async def _newest_append_ms(self) -> int | None:
         (row,) = await self._pool.fetch("SELECT max(minute) FROM ledger")
