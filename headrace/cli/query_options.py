@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from headrace.cli.opened_database import database_folder, opened_database
 from headrace.cli.query_view import show_about
 from headrace.cli.running import Mistakes, config_option
 from headrace.cli.settings import Settings
+from headrace.connectors.archive.object_store import open_store
+from headrace.connectors.archive.reader import ArchiveReader
 from headrace.connectors.timescale.query_pool import QueryError
 from headrace.connectors.timescale.store import TIMEOUT, Store
 from headrace.engine import logging
@@ -100,7 +102,15 @@ class Asking:
         more: Callable[[Settings, Path | None, Answer], Awaitable[dict[str, Any]]] | None,
     ) -> None:
         async with opened_database(settings, self.data) as connect:
-            store = Store(connect, SystemClock(), grace=settings.rollup.grace, timeout=self.timeout, connections=1)
+            archive = await _archive(settings, self.data, connect)
+            store = Store(
+                connect,
+                SystemClock(),
+                grace=settings.rollup.grace,
+                archive=archive,
+                timeout=self.timeout,
+                connections=1,
+            )
             async with store:
                 asked = question(store, Times(await store.as_of_ms()))
                 if isinstance(asked, AsyncIterator):
@@ -118,6 +128,14 @@ class Asking:
         else:
             show(answer)
             show_about(answer.about)  # type: ignore[attr-defined]
+
+
+async def _archive(settings: Settings, data: Path | None, connect: Mapping[str, Any]) -> ArchiveReader | None:
+    """The archive, if there is one with anything in it."""
+    if settings.archive.url is None and (data is None or not (data / "archive").is_dir()):
+        return None
+    found = ArchiveReader(connect, open_store(settings.archive, data))
+    return found if await found.device_types() else None
 
 
 def answering(command: Command) -> Command:
