@@ -2,22 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import click
 import orjson
 
 from headrace.cli.archive_view import due_json, show_due, show_parts
 from headrace.cli.moments import moment
-from headrace.cli.opened_database import database_folder, opened_database
+from headrace.cli.opened_archive import opened_archive
+from headrace.cli.opened_database import database_folder, opened_database, schema_keeper
 from headrace.cli.running import Mistakes, Setup, config_option, json_option, set_up
 from headrace.connectors.archive.job import ArchiveJob
-from headrace.connectors.archive.object_store import ArchiveStore, open_store
 from headrace.connectors.archive.parts import Part
 from headrace.connectors.archive.restore import restore as restore_day
 from headrace.connectors.archive.verify import all_parts
@@ -136,14 +133,6 @@ def _setup(wrong: Mistakes, config: Path | None, data: Path | None) -> Setup | N
     return setup
 
 
-@asynccontextmanager
-async def opened_archive(setup: Setup, data: Path | None) -> AsyncIterator[tuple[Mapping[str, Any], ArchiveStore]]:
-    """The database, as arguments of `asyncpg.connect`, and the archive of the configuration."""
-    store = open_store(setup.settings.archive, data)
-    async with opened_database(setup.settings, data) as connect:
-        yield connect, store
-
-
 async def _run(setup: Setup, data: Path | None, before: date | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     settings = setup.settings
 
@@ -151,7 +140,7 @@ async def _run(setup: Setup, data: Path | None, before: date | None, dry_run: bo
         if not as_json and part.object is not None:
             click.echo(f"{part.object}: {part.rows:,} rows, {part.size:,} bytes", err=True)
 
-    async with opened_archive(setup, data) as (connect, store):
+    async with opened_archive(setup.settings, data) as (connect, store):
         job = ArchiveJob(
             connect,
             store,
@@ -159,6 +148,7 @@ async def _run(setup: Setup, data: Path | None, before: date | None, dry_run: bo
             SystemClock(),
             setup.device_types,
             part_rows=settings.archive.part_rows,
+            schema=schema_keeper(settings),
             on_part=say,
         )
         if dry_run:
@@ -188,7 +178,7 @@ async def _list(setup: Setup, data: Path | None, day: date | None, as_json: bool
 async def _verify(setup: Setup, data: Path | None, day: date | None, as_json: bool) -> None:
     counts: Counter[str] = Counter()
     bad = []
-    async with opened_archive(setup, data) as (connect, store):
+    async with opened_archive(setup.settings, data) as (connect, store):
         async for found in verify_parts(connect, store, day):
             counts[found.finding] += 1
             if found.finding != "good":
@@ -204,7 +194,7 @@ async def _verify(setup: Setup, data: Path | None, day: date | None, as_json: bo
 
 
 async def _restore(setup: Setup, data: Path | None, day: date, device_type: str | None, as_json: bool) -> None:
-    async with opened_archive(setup, data) as (connect, store):
+    async with opened_archive(setup.settings, data) as (connect, store):
         rows = await restore_day(connect, store, day, device_type)
     if as_json:
         click.echo(orjson.dumps({"restored": rows}).decode())

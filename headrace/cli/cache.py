@@ -9,7 +9,7 @@ from typing import Any
 import click
 import orjson
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from headrace.cli.opened_database import database_folder, opened_database
 from headrace.cli.running import Mistakes, config_option, json_option, stop_on_signals
@@ -115,7 +115,9 @@ def _show(device: str, found: list[CachedEntry]) -> None:
     if not found:
         console.print(f"the cache has nothing of {device}", markup=False)
         return
-    table = Table("KEY", "AS OF", "EXPIRES IN", "CONTENT")
+    table = Table(
+        "KEY", Column("AS OF", no_wrap=True), Column("EXPIRES IN", no_wrap=True), Column("CONTENT", overflow="fold")
+    )
     for each in found:
         as_of = datetime.fromtimestamp(each.document["asOf"] / 1000, UTC).isoformat(timespec="milliseconds")
         content = each.document.get("metrics", each.document.get("measures"))

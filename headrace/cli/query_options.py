@@ -12,6 +12,7 @@ import click
 import orjson
 
 from headrace.cli.moments import duration, moment
+from headrace.cli.opened_archive import opened_reader
 from headrace.cli.opened_database import database_folder, opened_database
 from headrace.cli.query_view import show_about
 from headrace.cli.running import Mistakes, config_option
@@ -99,8 +100,18 @@ class Asking:
         question: Callable[[Store, Times], Awaitable[Answer] | AsyncIterator[Answer]],
         more: Callable[[Settings, Path | None, Answer], Awaitable[dict[str, Any]]] | None,
     ) -> None:
-        async with opened_database(settings, self.data) as connect:
-            store = Store(connect, SystemClock(), grace=settings.rollup.grace, timeout=self.timeout, connections=1)
+        async with (
+            opened_database(settings, self.data) as connect,
+            opened_reader(settings, self.data, connect) as archive,
+        ):
+            store = Store(
+                connect,
+                SystemClock(),
+                grace=settings.rollup.grace,
+                archive=archive,
+                timeout=self.timeout,
+                connections=1,
+            )
             async with store:
                 asked = question(store, Times(await store.as_of_ms()))
                 if isinstance(asked, AsyncIterator):

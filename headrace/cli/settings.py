@@ -213,6 +213,10 @@ class Settings(LayeredSettings):
         if self.bridge.into == "kinesis" and self.kinesis.stream is None:
             raise ValueError("bridge.into is kinesis: kinesis.stream must name the stream")
         late = self.timescale.too_late(rollup__grace=self.rollup.grace, ingest__dedup_horizon=self.ingest.dedup_horizon)
+        refreshed = {"timescale__refresh_window": self.timescale.refresh_window} if self.timescale.aggregates else {}
+        late += self.retention.too_short(
+            rollup__grace=self.rollup.grace, timescale__lateness=self.timescale.lateness, **refreshed
+        )
         if late:
             raise ValueError("; ".join(late))
         return self

@@ -16,6 +16,8 @@ from headrace.connectors.archive.job import ArchiveJob
 from headrace.connectors.archive.object_store import open_store
 from headrace.connectors.archive.service import ArchiveService
 from headrace.connectors.postgres_server import PostgresServer
+from headrace.connectors.redis.sink import MAX_RECORDS, RedisSink
+from headrace.connectors.redis.verifier import CacheVerifier
 from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.collectors import Reads
@@ -80,15 +82,15 @@ class SinkService:
     Args:
         sink: what to run.
         around: what it runs in.
+        options: of the runner.
     """
 
-    def __init__(self, sink: Sink, around: Surroundings) -> None:
+    def __init__(self, sink: Sink, around: Surroundings, **options: Any) -> None:
         self.name = sink.name
         self._sink = sink
         self._log, self._clock = around.log, around.clock
-        self.runner = SinkRunner(
-            around.log, sink, around.clock, metrics=around.monitoring.metrics, health=around.monitoring.health
-        )
+        metrics, health = around.monitoring.metrics, around.monitoring.health
+        self.runner = SinkRunner(around.log, sink, around.clock, metrics=metrics, health=health, **options)
         self._before = (0, around.clock.monotonic())
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -126,12 +128,31 @@ def archive(around: Surroundings) -> Service | None:
         return None
     store = open_store(settings.archive, around.data)
     types, rows = around.setup.device_types, settings.archive.part_rows
-    job = ArchiveJob(around.database, store, settings.retention, around.clock, types, part_rows=rows)
+    schema = schema_keeper(settings)
+    job = ArchiveJob(around.database, store, settings.retention, around.clock, types, part_rows=rows, schema=schema)
     return ArchiveService(job, settings.archive, around.clock, around.monitoring.metrics)
 
 
+def cache(around: Surroundings) -> Service | None:
+    """The cache sink, where [redis] url is set."""
+    settings = around.setup.settings.redis
+    if settings.url is None:
+        return None
+    sink = RedisSink(settings, around.log, around.clock, metrics=around.monitoring.metrics)
+    return SinkService(sink, around, max_records=MAX_RECORDS)
+
+
+def cache_verifier(around: Surroundings) -> Service | None:
+    """What compares the cache with the database, likewise."""
+    settings = around.setup.settings
+    if settings.redis.url is None:
+        return None
+    kinds, metrics = settings.rollup.kinds(), around.monitoring.metrics
+    return CacheVerifier(settings.redis, around.database, kinds, around.clock, metrics=metrics)
+
+
 #: Every service there is, in the order they are shown; None where the configuration does not ask for it.
-SERVICES: Sequence[Callable[[Surroundings], Service | None]] = (timescale, archive)
+SERVICES: Sequence[Callable[[Surroundings], Service | None]] = (timescale, cache, cache_verifier, archive)
 
 
 def check_services(setup: Setup, data: Path | None) -> None:

@@ -15,11 +15,12 @@ import pytest
 from headrace.connectors.postgres_server import PostgresAddress, PostgresServer
 from headrace.connectors.timescale.readings_table import TableSpec
 from headrace.connectors.timescale.sink import TimescaleSink
+from headrace.engine.clock import ManualClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.log import TopicPartition
 from tests.contract.cut_proxy import CutProxy
 from tests.contract.sink_contract import SinkContract
-from tests.contract.sink_traffic import Newest
+from tests.contract.sink_traffic import NOW_MS, Newest
 from tests.contract.sink_world import SinkWorld
 
 AIR = TableSpec("air", ("co2",))
@@ -28,6 +29,9 @@ NEWEST_ROLLUPS = """
         device_id, "window", (extract(epoch FROM start) * 1000)::bigint, revision, measures
     FROM rollups WHERE NOT retracted ORDER BY device_id, "window", start DESC
 """
+STATES = "SELECT device_id, (extract(epoch FROM time) * 1000)::bigint, metrics FROM device_state"
+#: Name of the database that all are copies of.
+TEMPLATE = "headrace_contract_template"
 #: Columns of a readings table that are no values.
 ABOUT = {"device_id", "time", "message_id", "appended_at", "extra"}
 
@@ -45,7 +49,7 @@ class TimescaleWorld(SinkWorld):
         """Make it."""
         await self._proxy.start()
         self._admin = await asyncpg.connect(**self._server)
-        await self._admin.execute(f"CREATE DATABASE {self._name}")
+        await self.empty()
 
     async def stop(self) -> None:
         """Remove it."""
@@ -87,6 +91,11 @@ class TimescaleWorld(SinkWorld):
                 )
                 for (text,) in await connection.fetch(newest):
                     self._reading(found, orjson.loads(text))
+        if "device_state" in await self._tables(connection):
+            states = await connection.fetch(STATES)
+            assert {device: (time, orjson.loads(metrics)) for device, time, metrics in states} == {
+                key[1]: (entry["time"], entry["values"]) for key, entry in found.items()
+            }
         if "rollups" in await self._tables(connection):
             rows = await connection.fetch(NEWEST_ROLLUPS)
             for device, window, start, revision, measures in rows:
@@ -137,18 +146,27 @@ class TimescaleWorld(SinkWorld):
         await self._copy(self._backup, self._name)
 
     async def empty(self) -> None:
-        await self._copy("template1", self._name)
+        await self._copy(TEMPLATE, self._name)
 
     async def _copy(self, source: str, target: str) -> None:
         """Also ends the connections to both: a sink may be at work."""
         end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
         await self._admin.execute(f"DROP DATABASE IF EXISTS {target} WITH (FORCE)")
-        if source != "template1":
-            await self._admin.execute(f"ALTER DATABASE {source} ALLOW_CONNECTIONS false")
-            await self._admin.fetch(end, source)
+        await self._admin.execute(f"ALTER DATABASE {source} ALLOW_CONNECTIONS false")
+        await self._admin.fetch(end, source)
         await self._admin.execute(f"CREATE DATABASE {target} TEMPLATE {source}")
-        if source != "template1":
-            await self._admin.execute(f"ALTER DATABASE {source} ALLOW_CONNECTIONS true")
+        await self._admin.execute(f"ALTER DATABASE {source} ALLOW_CONNECTIONS true")
+
+
+async def make_template(server: dict[str, Any]) -> None:
+    """Make a database with the sink's tables: most of what a new sink takes, and what these tests are not about."""
+    admin = await asyncpg.connect(**server)
+    await admin.execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
+    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    await admin.close()
+    sink = TimescaleSink({**server, "database": TEMPLATE}, [AIR], ManualClock(NOW_MS))
+    await sink.open()
+    await sink.close()
 
 
 def _q(name: str) -> str:
@@ -161,18 +179,20 @@ def _milliseconds(text: str) -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """A server, as arguments for `asyncpg.connect`."""
+    """A server with the template, as arguments for `asyncpg.connect`."""
     if "HEADRACE_TEST_POSTGRES" in os.environ:
         url = urlsplit(os.environ["HEADRACE_TEST_POSTGRES"])
         user, password = unquote(url.username or "postgres"), unquote(url.password or "")
-        yield PostgresAddress(url.hostname or "localhost", url.port or 5432, user)._asdict() | {
-            "database": url.path.removeprefix("/") or "postgres",
-            "password": password,
-        }
+        place = PostgresAddress(url.hostname or "localhost", url.port or 5432, user)._asdict()
+        place |= {"database": url.path.removeprefix("/") or "postgres", "password": password}
+        asyncio.run(make_template(place))
+        yield place
         return
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
-    yield asyncio.run(server.start()).connect_arguments()
-    asyncio.run(server.stop())
+    own = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    address = asyncio.run(own.start()).connect_arguments()
+    asyncio.run(make_template(address))
+    yield address
+    asyncio.run(own.stop())
 
 
 class TestTimescaleSink(SinkContract):

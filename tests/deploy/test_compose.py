@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -127,7 +128,7 @@ def test_settings_of_the_containers_load(tmp_path: Path, monkeypatch: pytest.Mon
     """deploy/headrace.toml with the variables of example.env, secrets where compose.yaml mounts them."""
     text = (DEPLOY / "headrace.toml").read_text()
     for name in re.findall(r"file:/run/secrets/([a-z-]+)", text):
-        assert all(name in SERVICES[service]["secrets"] for service in ("worker", "bridge"))
+        assert all(name in SERVICES[service]["secrets"] for service in ("worker", "sink", "bridge"))
         (tmp_path / name).write_text("postgresql://headrace:secret@timescaledb/headrace\n")
     (tmp_path / "headrace.toml").write_text(text.replace("/run/secrets", str(tmp_path)))
     for line in (DEPLOY / "example.env").read_text().splitlines():
@@ -138,6 +139,9 @@ def test_settings_of_the_containers_load(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert settings.log.url == "kafka://kafka:9092"
     assert settings.mqtt.host in SERVICES
+    assert settings.redis.url is not None
+    assert urlsplit(settings.redis.url.get_secret_value()).hostname in SERVICES
+    assert SERVICES["worker"]["build"]["args"] == {"EXTRAS": "redis"}
     assert f":{settings.monitor.port}/health" in health
 
 

@@ -15,6 +15,10 @@ from headrace.engine.errors import HeadraceError
 #: Longest wait for writers of the table, ms. Whoever writes meanwhile waits behind us.
 LOCK_TIMEOUT_MS = 10_000
 
+_MAY_DROP = """
+    SELECT to_regclass('timescaledb_information.chunks') IS NOT NULL
+        AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = $1::text::regclass
+"""
 #: Chunks that are wholly in a day.
 _DROP = "SELECT drop_chunks($1::text::regclass, older_than => $2::timestamptz, newer_than => $3::timestamptz)"
 _CONFLICTS = """
@@ -92,7 +96,7 @@ async def drop_day(connection: asyncpg.Connection, dataset: Dataset, day: Sequen
         RowsChanged: rows are not what was read; the chunk stays.
     """
     begin, end = bounds(day[0].day)
-    if not await _own_chunk(connection, dataset, begin, end):
+    if not await _owns(connection, dataset) or not await _own_chunk(connection, dataset, begin, end):
         return False
     async with connection.transaction():
         await _lock(connection, dataset)
@@ -115,8 +119,11 @@ async def drop_day(connection: asyncpg.Connection, dataset: Dataset, day: Sequen
 
 
 async def _own_chunk(connection: asyncpg.Connection, dataset: Dataset, begin: datetime, end: datetime) -> bool:
-    """Whether the table is a hypertable with a chunk that is in this day and no other that is partly in it."""
-    if not await connection.fetchval("SELECT to_regclass('timescaledb_information.chunks') IS NOT NULL"):
+    """Whether the table is a hypertable with a chunk that is in this day and no other that is partly in it.
+
+    And whether this role may drop it: one that only fills tables may not.
+    """
+    if not await connection.fetchval(_MAY_DROP, dataset.table):
         return False
     chunks = await connection.fetch(
         """
@@ -129,6 +136,12 @@ async def _own_chunk(connection: asyncpg.Connection, dataset: Dataset, begin: da
         end,
     )
     return bool(chunks) and all(row["range_start"] >= begin and row["range_end"] <= end for row in chunks)
+
+
+async def _owns(connection: asyncpg.Connection, dataset: Dataset) -> bool:
+    """Whether the table is this role's, or it is a superuser: nobody else may drop chunks."""
+    query = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = $1::text::regclass"
+    return bool(await connection.fetchval(query, dataset.table))
 
 
 async def _lock(connection: asyncpg.Connection, dataset: Dataset) -> None:

@@ -20,7 +20,8 @@ from headrace.connectors.archive.run_report import ArchiveBusy, RunReport, begin
 from headrace.connectors.archive.settings import RetentionSettings
 from headrace.connectors.archive.writing import PartWriter, Step
 from headrace.connectors.timescale.errors import GONE, translated
-from headrace.connectors.timescale.migrations import MIGRATIONS, migrate, packaged
+from headrace.connectors.timescale.migrations import MIGRATIONS, packaged
+from headrace.connectors.timescale.schema import SchemaKeeper
 from headrace.engine.clock import Clock
 from headrace.engine.errors import RetryLater
 
@@ -45,6 +46,7 @@ class ArchiveJob:
         connect: keyword arguments for `asyncpg.connect`.
         device_types: names of those that are known.
         part_rows: rows of a part, at most.
+        schema: who makes tables.
         step: told of each step; for tests.
         on_part: called with each part whose rows were deleted.
     """
@@ -58,6 +60,7 @@ class ArchiveJob:
         device_types: Iterable[str] = (),
         *,
         part_rows: int = 100_000,
+        schema: SchemaKeeper | None = None,
         step: Step = lambda name: None,
         on_part: Callable[[Part], None] = lambda part: None,
     ) -> None:
@@ -68,6 +71,7 @@ class ArchiveJob:
         self._clock = clock
         self._device_types = list(device_types)
         self._part_rows = part_rows
+        self._schema = schema or SchemaKeeper()
         self._step = step
         self._on_part = on_part
 
@@ -81,7 +85,8 @@ class ArchiveJob:
         """
         with translated():
             async with self._connected() as connection:
-                await migrate(connection, packaged(MIGRATIONS))
+                if await connection.fetchval("SELECT to_regclass('archive_parts') IS NULL"):
+                    await self._bring_up(connection)
                 return await self._due(connection, before, now_ms, estimate)
 
     async def run(self, before: date | None = None, *, confirmed: bool = False) -> RunReport:
@@ -98,7 +103,7 @@ class ArchiveJob:
         """
         with translated():
             async with self._connected() as connection, self._connected() as reading:
-                await migrate(connection, packaged(MIGRATIONS))
+                await self._bring_up(connection)
                 if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
                     raise ArchiveBusy("another archive run is at work on this database; wait until it is done")
                 try:
@@ -111,11 +116,14 @@ class ArchiveJob:
         """When the newest run began, by whoever; None if there was none."""
         with translated():
             async with self._connected() as connection:
-                await migrate(connection, packaged(MIGRATIONS))
+                await self._bring_up(connection)
                 found = await connection.fetchval(
                     "SELECT max(started_at) FROM archive_runs WHERE finished_at IS NOT NULL"
                 )
         return None if found is None else round(found.timestamp() * 1000)
+
+    async def _bring_up(self, connection: asyncpg.Connection) -> None:
+        await self._schema.bring_up(connection, packaged(MIGRATIONS), [])
 
     async def _locked(
         self, connection: asyncpg.Connection, reading: asyncpg.Connection, before: date | None, confirmed: bool

@@ -41,6 +41,14 @@ class ArchiveReader:
     def __init__(self, connect: Mapping[str, Any], store: ObjectStore) -> None:
         self._connect = {"timeout": CONNECT_TIMEOUT, **connect}
         self._store = store
+        self._connection: asyncpg.Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Let go of the connection, which is made when it is first needed."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
 
     async def device_types(self) -> list[str]:
         """Types of which the archive has readings, in order.
@@ -71,12 +79,13 @@ class ArchiveReader:
         return _readings(device_type, merged)
 
     async def _parts(self, device_type: str | None = None, days: Any = None, groups: Any = None) -> list[Part]:
-        with errors.translated():
-            connection = await asyncpg.connect(**self._connect)
-            try:
-                return await parts.archived(connection, READINGS, device_type, days, groups)
-            finally:
-                connection.terminate()
+        async with self._turn:
+            with errors.translated():
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await asyncpg.connect(**self._connect)
+                if await self._connection.fetchval("SELECT to_regclass('archive_parts') IS NULL"):
+                    return []
+                return await parts.archived(self._connection, READINGS, device_type, days, groups)
 
     def _scan(self, part: Part, device_id: str, start_ms: int, end_ms: int) -> pl.DataFrame:
         assert part.object is not None

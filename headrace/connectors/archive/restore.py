@@ -18,6 +18,7 @@ from headrace.connectors.archive.writing import read_back
 from headrace.connectors.timescale.errors import translated
 from headrace.connectors.timescale.migrations import MIGRATIONS, migrate, packaged
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec, quoted
+from headrace.connectors.timescale.schema import SchemaKeeper
 
 #: Which rows this transaction inserted.
 _RESTORED = """
@@ -43,7 +44,7 @@ async def restore(
     with translated():
         connection = await asyncpg.connect(**connect)
         try:
-            await migrate(connection, packaged(MIGRATIONS))
+            await SchemaKeeper().bring_up(connection, packaged(MIGRATIONS), [])
             async with connection.transaction():
                 for part in await parts.archived(connection, READINGS, device_type, (day, day)):
                     name = part.place.device_type

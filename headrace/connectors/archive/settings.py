@@ -156,6 +156,23 @@ class RetentionSettings(_Section):
         days += [_number(policy.days) for policy in self.policies if policy.device_type in (None, device_type)]
         return min((each for each in days if each is not None), default=None)
 
+    def too_short(self, **horizons: float) -> list[str]:
+        """Mistakes where readings could leave while something still works on them.
+
+        Args:
+            horizons: by setting, with `__` for the dot, seconds of event time for which it looks back.
+
+        >>> RetentionSettings(days=7).too_short(timescale__refresh_window=30 * 86_400.0, rollup__grace=300.0)
+        ['retention: 7 days must be more than timescale.refresh_window (2592000 s)']
+        """
+        kept = (self.days, *(policy.days for policy in self.policies))
+        days = min((each for each in kept if each != "never"), default=None)
+        return [
+            f"retention: {days} days must be more than {name.replace('__', '.')} ({seconds:.12g} s)"
+            for name, seconds in horizons.items()
+            if days is not None and days * 86_400 <= seconds
+        ]
+
     def documents(self) -> dict[str, int | None]:
         """Days by table that holds documents; None for ever."""
         kept = (self.alerts, self.anomalies, self.conflicts, self.dead_letters, self.notifications, self.rollups)

@@ -12,7 +12,8 @@ from headrace.connectors.archive.parquet import ArchiveDamaged
 from headrace.connectors.archive.parts import Part
 from headrace.connectors.archive.writing import read_back
 from headrace.connectors.timescale.errors import translated
-from headrace.connectors.timescale.migrations import MIGRATIONS, migrate, packaged
+from headrace.connectors.timescale.migrations import MIGRATIONS, packaged
+from headrace.connectors.timescale.schema import SchemaKeeper
 
 #: `unfinished`: of a run that is at work or was interrupted, whose rows are in the database.
 Finding = Literal["good", "damaged", "unfinished", "unknown"]
@@ -36,7 +37,7 @@ async def all_parts(connect: Mapping[str, Any], day: date | None = None) -> list
     with translated():
         connection = await asyncpg.connect(**connect)
         try:
-            await migrate(connection, packaged(MIGRATIONS))
+            await SchemaKeeper().bring_up(connection, packaged(MIGRATIONS), [])
             return await parts.everything(connection, day)
         finally:
             connection.terminate()

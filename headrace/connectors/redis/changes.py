@@ -50,9 +50,9 @@ class Changes:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        #: Per key entries, and whether they were retracted. Only a retraction does not take the place of what is before
-        #: it: after it an earlier window may be the newest.
-        self._by_key: dict[bytes, list[tuple[Entry, bool]]] = {}
+        #: Per key entries with their values. A retraction, which has none, stays between those before and after it: an
+        #: earlier window may be the newest then.
+        self._by_key: dict[bytes, list[tuple[Entry, bytes]]] = {}
         self.unreadable = 0
 
     def add_readings(self, fetched: Fetched) -> None:
@@ -73,10 +73,10 @@ class Changes:
     def __iter__(self) -> Iterator[Change]:
         """The changes, but for data that has expired."""
         for entries in self._by_key.values():
-            for entry, retracted in entries:
+            for entry, value in entries:
                 left_ms = self._keys.left_ms(entry.key, entry.as_of)
                 if left_ms > 0:
-                    yield Change(entry, left_ms, b"" if retracted else entry.value())
+                    yield Change(entry, left_ms, value)
 
     def _try(self, take: Callable[[], None]) -> None:
         try:
@@ -98,11 +98,11 @@ class Changes:
         for device_id, row in newest.items():
             extra = readings.extras and readings.extras[row]
             place = (fetched.target.partition, fetched.offset(first + int(readings.rows[row])))
-            metrics = readings.measures_of(row) | (extra or {})
-            made.append(status_entry(self._keys, device_id, readings.device_type, times[row], metrics, place))
-            made[-1].value()  # raises here, if at all
-        for entry in made:
-            self._add(entry)
+            metrics = (extra or {}) | readings.measures_of(row)
+            entry = status_entry(self._keys, device_id, readings.device_type, times[row], metrics, place)
+            made.append((entry, entry.value()))
+        for entry, value in made:
+            self._add(entry, value)
 
     def _rollup(self, value: bytes | None, fetched: Fetched, at: int) -> None:
         found = _decoder.decode(value or b"")
@@ -110,12 +110,11 @@ class Changes:
         as_of = rollup_as_of(found.kind, found.end, fetched.records.timestamps[at])
         document = {**msgspec.structs.asdict(found), "window": window}
         entry = rollup_entry(self._keys, document, as_of, (fetched.target.partition, fetched.offset(at)))
-        entry.value()
-        self._add(entry, retracted=found.kind == "retraction")
+        self._add(entry, b"" if found.kind == "retraction" else entry.value())
 
-    def _add(self, entry: Entry, *, retracted: bool = False) -> None:
+    def _add(self, entry: Entry, value: bytes) -> None:
         entries = self._by_key.setdefault(entry.key, [])
-        if retracted or not entries or entries[-1][1]:
-            entries.append((entry, retracted))
+        if not value or not entries or not entries[-1][1]:
+            entries.append((entry, value))
         elif entries[-1][0].order <= entry.order:
-            entries[-1] = (entry, False)
+            entries[-1] = (entry, value)

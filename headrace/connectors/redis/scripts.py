@@ -9,12 +9,11 @@
 #: first number, if that is not of a later order.
 #: Returns the number of entries changed, or -1 where a position is not the one expected and nothing was changed.
 WRITE = """
+local head = '^{"asOf":(%-?%d+),"partition":(%-?%d+),"offset":(%-?%d+)()'
 local function order(value)
-  local number = '(%-?%d+)'
-  local head = '^{"asOf":' .. number .. ',"partition":' .. number .. ',"offset":' .. number
-  local as_of, partition, offset = string.match(value, head)
+  local as_of, partition, offset, behind = string.match(value, head)
   if not as_of then return nil end
-  local _, _, _, start, revision = string.match(value, head .. ',"start":' .. number .. ',"revision":' .. number)
+  local start, revision = string.match(value, '^,"start":(%-?%d+),"revision":(%-?%d+)', behind)
   return tonumber(start or as_of), tonumber(revision or 0), tonumber(partition), tonumber(offset)
 end
 

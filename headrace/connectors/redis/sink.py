@@ -1,6 +1,7 @@
 """The cache sink: writes device states and rollups through to Redis, never back in time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -11,8 +12,8 @@ from headrace.connectors.redis.entries import Keys
 from headrace.connectors.redis.scripts import WRITE
 from headrace.connectors.redis.settings import RedisSettings
 from headrace.engine.clock import Clock
-from headrace.engine.errors import Disconnected
-from headrace.engine.log import Fetched, Log, TopicPartition
+from headrace.engine.errors import CommitRefused, Disconnected
+from headrace.engine.log import Fetched, Log, TopicPartition, Transaction
 from headrace.engine.metrics import Metrics
 from headrace.engine.sink import PositionMoved
 from headrace.schemas import topics
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 #: How much later than its append a record's data may be, ms: `agents.ingest` refuses data from further ahead.
 AHEAD_MS = 300_000
 #: Most records per write, for `SinkRunner`: Redis does nothing else meanwhile.
-MAX_RECORDS = 4_096
+MAX_RECORDS = 2_048
 
 logger = structlog.get_logger(__name__)
 
@@ -58,8 +59,9 @@ class RedisSink:
         self._stored: dict[TopicPartition, bytes] = {}
 
     async def open(self) -> None:
-        """Connect afresh."""
+        """Connect afresh. Also while Redis is away, the log need not keep what is too old for the cache."""
         await self.close()
+        await self._let_go()
         self._redis = connect(self._settings, f"headrace-{self.name}")
         self._write = self._redis.register_script(WRITE)
         with translated():
@@ -72,9 +74,7 @@ class RedisSink:
         self._stored = {target: each or b"" for target, each in zip(targets, found, strict=True)}
         positions = {}
         for topic in {target.topic for target in targets}:
-            ends = await self._log.end_offsets(topic)
-            oldest = self._keys.oldest_rollup() if topic == topics.ROLLUPS else self._keys.oldest_status()
-            starts = await self._log.offsets_at(topic, oldest - AHEAD_MS)
+            ends, starts = await self._log.end_offsets(topic), await self._starts(topic)
             for target in targets:
                 if target.topic == topic:
                     positions[target] = _position(self._stored[target], starts[target], ends[target])
@@ -117,6 +117,22 @@ class RedisSink:
     async def close(self) -> None:
         redis, self._redis = self._redis, None
         await close(redis)
+
+    async def _starts(self, topic: str) -> Mapping[TopicPartition, int]:
+        """Where data begins that may still be in the cache."""
+        oldest = self._keys.oldest_rollup() if topic == topics.ROLLUPS else self._keys.oldest_status()
+        return await self._log.offsets_at(topic, oldest - AHEAD_MS)
+
+    async def _let_go(self) -> None:
+        """Move the group's positions in the log to where the cache would begin: retention keeps what is behind them."""
+        for topic in self.topics:
+            committed = await self._log.positions(self.name, topic)
+            starts = await self._starts(topic)
+            moved = {target: start for target, start in starts.items() if start > committed.get(target, 0)}
+            if moved:
+                # Refused is a commit that took too long; the next attempt makes it again.
+                with suppress(CommitRefused):
+                    await self._log.commit(Transaction(group=self.name, positions=moved))
 
     async def _stored_positions(self, targets: Sequence[TopicPartition]) -> Sequence[bytes | None]:
         if self._redis is None:

@@ -1,6 +1,7 @@
 """Verifies the cache at intervals, on its own: nothing else waits for it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from headrace.connectors.redis.client import close, connect
 from headrace.connectors.redis.database import CacheTruth
 from headrace.connectors.redis.entries import Keys
 from headrace.connectors.redis.settings import RedisSettings
-from headrace.connectors.redis.verification import Report, Verification
+from headrace.connectors.redis.verification import REPAIRED, Report, Verification
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected, RetryLater
 from headrace.engine.metrics import Metrics
@@ -54,6 +55,24 @@ class CacheVerifier:
         self._clock = clock
         self._metrics = metrics or Metrics()
         self._dry_run = dry_run
+        self._last: Report | None = None
+        self._trouble = ""
+        self._counts: Counter[str] = Counter()
+
+    name = "cache-verifier"
+    #: It reads nothing of the log.
+    reads = None
+
+    async def status(self) -> Mapping[str, Any]:
+        """What it does, for one line."""
+        if self._trouble:
+            return {"state": "retrying", "why": self._trouble}
+        last = {} if self._last is None else {"differed": sum(self._last.findings[each] for each in REPAIRED)}
+        return {"state": "running", "runs": self._counts["runs"], **last}
+
+    def statistics(self) -> Mapping[str, Any]:
+        """What it has done."""
+        return {name: self._counts[name] for name in ("runs", "checked", "added", "changed", "removed")}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Verify now and at intervals, until `stop` is set. A run that fails is logged, and the next one comes."""
@@ -61,6 +80,7 @@ class CacheVerifier:
             try:
                 await self.verify(stop)
             except (Disconnected, RetryLater) as error:
+                self._trouble = str(error)
                 logger.warning("cache_not_verified", error=str(error))
             await self._wait(stop)
 
@@ -78,6 +98,9 @@ class CacheVerifier:
                 report = await run.run(self._settings.verify_timeout, stop or asyncio.Event())
         finally:
             await close(redis)
+        self._last, self._trouble = report, ""
+        done = {"checked": report.checked, "added": report.added, "changed": report.changed, "removed": report.removed}
+        self._counts.update({"runs": 1, **done})
         for finding, count in report.findings.items():
             self._metrics.count("headrace_cache_keys_total", count, finding=finding)
         if report.complete:

@@ -24,7 +24,7 @@ async def fleet_bins(
     start_ms: int,
     end_ms: int,
     bin_ms: int,
-    as_of_ms: int | None,
+    now_ms: int,
     grace_ms: int,
     below: float | None,
     above: float | None,
@@ -37,7 +37,7 @@ async def fleet_bins(
     if not 0 < (end - start) // bin_ms <= MOST_BINS:
         raise QueryError(f"a range of 1 to {MOST_BINS:,} bins, not {(end - start) // bin_ms:,}: choose wider bins")
     column = quoted(metric)
-    arguments: list[object] = [start, end, bin_ms]
+    arguments: list[object] = [start, end, now_ms]
     wanted = ""
     if device_ids is not None:
         arguments.append(list(device_ids))
@@ -47,18 +47,27 @@ async def fleet_bins(
         if limit is not None:
             arguments.append(limit)
             having += f" AND avg({column}) {sign} ${len(arguments)}"
+    # Epochs as floats: asyncpg takes a tenth of the time for them, and a fleet's day has 100,000 bins.
     rows = await pool.fetch(
         f"""
-        SELECT device_id, date_bin(make_interval(secs => $3::bigint / 1000.0), time, 'epoch') AS bin,
-            avg({column}), min({column}), max({column}), count({column})
-        FROM {table.name} WHERE time >= $1 AND time < $2 {wanted}
-        GROUP BY 1, 2 {having} ORDER BY 2 DESC, 1
+        WITH found AS (
+            SELECT device_id, date_bin('{int(bin_ms)} milliseconds', time, 'epoch') AS bin,
+                avg({column}) AS avg, min({column}) AS min, max({column}) AS max, count({column}) AS count
+            FROM {table.name} WHERE time >= $1 AND time < $2 {wanted} GROUP BY 1, 2 {having}
+        )
+        SELECT NULL::text, date_part('epoch', LEAST($3::timestamptz, max(minute) + interval '1 minute')),
+            NULL::float8, NULL::float8, NULL::float8, NULL::bigint FROM ledger
+        UNION ALL (
+            SELECT device_id, date_part('epoch', bin), avg, min, max, count FROM found ORDER BY bin DESC, device_id
+        )
         """,
         *arguments,
     )
-    ids, times, avg, low, high, count = zip(*rows, strict=True) if rows else ((),) * 6
+    as_of_ms = round(rows[0][1] * 1000)
+    ids, seconds, avg, low, high, count = zip(*rows[1:], strict=True) if len(rows) > 1 else ((),) * 6
     floats = [np.array(column, dtype=np.float64) for column in (avg, low, high)]
-    final = None if as_of_ms is None else (as_of_ms - MINUTE_MS - grace_ms) // bin_ms * bin_ms
+    final = (as_of_ms - MINUTE_MS - grace_ms) // bin_ms * bin_ms
     about = About(duration(bin_ms), (Stretch("readings", start, end),), Completeness(as_of_ms, final_until_ms=final))
+    times = np.rint(np.array(seconds, dtype=np.float64) * 1000).astype(np.int64)
     found = Bins(floats[0], floats[1], floats[2], np.array(count, dtype=np.int64))
-    return FleetBins(table.device_type, metric, start, end, ids, np.array(times, dtype=np.int64), found, about)
+    return FleetBins(table.device_type, metric, start, end, ids, times, found, about)

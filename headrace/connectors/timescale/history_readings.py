@@ -9,7 +9,7 @@ from headrace.connectors.timescale.bin_grid import BinGrid
 from headrace.connectors.timescale.binned import Binned, stretches
 from headrace.connectors.timescale.history_archive import HistoryArchive
 from headrace.connectors.timescale.query_catalog import TypeTable
-from headrace.connectors.timescale.query_pool import Snapshot
+from headrace.connectors.timescale.query_pool import Reads
 from headrace.connectors.timescale.readings_table import quoted
 from headrace.schemas.readings import Floats, Ints
 from headrace.schemas.window import DAY_MS
@@ -20,14 +20,14 @@ PART_MS = 7 * DAY_MS
 
 @dataclass(frozen=True, slots=True)
 class DeviceReadings:
-    """Reads the readings of one device in one snapshot.
+    """Reads the readings of one device, with one statement unless there is an archive.
 
     Args:
         metrics: those that are wanted, all with a column.
         archive: where readings are that the database has no more.
     """
 
-    connection: Snapshot
+    connection: Reads
     table: TypeTable
     device_id: str
     metrics: Sequence[str]

@@ -17,7 +17,7 @@ import numpy as np
 
 from headrace.connectors.timescale.bin_grid import BinGrid
 from headrace.connectors.timescale.binned import Binned
-from headrace.connectors.timescale.query_pool import Snapshot
+from headrace.connectors.timescale.query_pool import Reads, Snapshot
 from headrace.schemas.readings import Ints
 from headrace.schemas.window import parse_duration
 
@@ -68,7 +68,7 @@ class Progress:
 
 
 async def progress(
-    connection: Snapshot, table: str, device_type: str, device_id: str, grid: BinGrid, grace_ms: int
+    connection: Reads, table: str, device_type: str, device_id: str, grid: BinGrid, grace_ms: int
 ) -> Progress:
     """Look at what there is of a device; one statement, an index probe for each part of it.
 
@@ -146,7 +146,7 @@ def _sound(edges: Ints, starts: Ints, late: Ints, progress: Progress) -> Ints:
     sound = present.copy()
     # Next to a window without a row, the stream may have begun or ended in the middle of one.
     sound[1:] &= present[:-1]
-    sound[:-1] &= present[1:]
+    sound[:-1] &= present[1:] | (edges[2:] > progress.usable_until_ms)
     sound[edges.searchsorted(late, side="right") - 1] = False
     sound &= (edges[:-1] >= progress.usable_from_ms) & (edges[1:] <= progress.usable_until_ms)
     return sound

@@ -1,6 +1,7 @@
 """Newest values: of chosen devices, or of all of a type; each metric with its own time."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from headrace.connectors.timescale.answers import About, Completeness, Latest, LatestValue, Stretch
 from headrace.connectors.timescale.query_catalog import TypeTable, check_texts
@@ -36,37 +37,14 @@ async def latest(
     if not 0 < within <= LONGEST:
         raise QueryError(f"within must be more than 0 s and at most 100 years, not {within:g} s")
     names = table.chosen(metrics)
-    until = "" if as_of_ms is None else "AND time <= bound.as_of"
-    parts = [_newest(table.name, names, until)]
-    parts += [_older(table.name, quoted(name), place, until) for place, name in enumerate(names)]
-    columns = "".join(
-        f""",
-            CASE WHEN newest.v{place} IS NULL THEN m{place}.time ELSE newest.time END AS t{place},
-            COALESCE(newest.v{place}, m{place}.value) AS v{place}"""
-        for place in range(len(names))
-    )
-    asked = [(sign, limit) for sign, limit in (("<", below), (">", above)) if limit is not None]
-    wanted = [
-        "(" + " OR ".join(f"v{place} {sign} ${number}" for place in range(len(names))) + ")"
-        for number, (sign, _) in enumerate(asked, 4)
-    ]
+    asked = [limit for limit in (below, above) if limit is not None]
+    signs = ("<" if below is not None else "") + (">" if above is not None else "")
     rows = await pool.fetch(
-        f"""
-        WITH bound AS MATERIALIZED (
-            SELECT as_of, as_of - make_interval(secs => $2) AS since
-            FROM (SELECT {AS_OF if as_of_ms is None else "$1::timestamptz"} AS as_of) AS asked
-        ), found AS (
-            SELECT * FROM (
-                SELECT devices.device_id{columns}
-                FROM bound CROSS JOIN {_ALL if device_ids is None else _CHOSEN} {" ".join(parts)}
-            ) AS each {"WHERE " + " AND ".join(wanted) if wanted else ""}
-        )
-        SELECT as_of, since, found.* FROM bound LEFT JOIN found ON true
-        """,
+        _statement(table.name, names, device_ids is None, as_of_ms is not None, signs),
         now_ms if as_of_ms is None else as_of_ms,
         float(within),
         table.device_type if device_ids is None else list(device_ids),
-        *(limit for _, limit in asked),
+        *asked,
     )
     as_of, since = rows[0][0], rows[0][1]
     values = [
@@ -77,6 +55,35 @@ async def latest(
     ]
     about = About("raw", (Stretch("readings", since, as_of_ms),), Completeness(as_of))
     return Latest(table.device_type, since, values, about)
+
+
+@lru_cache(maxsize=256)
+def _statement(table: str, names: tuple[str, ...], of_all: bool, as_asked: bool, signs: str) -> str:
+    until = "AND time <= bound.as_of" if as_asked else ""
+    parts = [_newest(table, names, until)]
+    parts += [_older(table, quoted(name), place, until) for place, name in enumerate(names)]
+    columns = "".join(
+        f""",
+            CASE WHEN newest.v{place} IS NULL THEN m{place}.time ELSE newest.time END AS t{place},
+            COALESCE(newest.v{place}, m{place}.value) AS v{place}"""
+        for place in range(len(names))
+    )
+    wanted = [
+        "(" + (" OR ".join(f"v{place} {sign} ${number}" for place in range(len(names))) or "false") + ")"
+        for number, sign in enumerate(signs, 4)
+    ]
+    return f"""
+        WITH bound AS MATERIALIZED (
+            SELECT as_of, as_of - make_interval(secs => $2) AS since
+            FROM (SELECT {"$1::timestamptz" if as_asked else AS_OF} AS as_of) AS asked
+        ), found AS (
+            SELECT * FROM (
+                SELECT devices.device_id{columns}
+                FROM bound CROSS JOIN {_ALL if of_all else _CHOSEN} {" ".join(parts)}
+            ) AS each {"WHERE " + " AND ".join(wanted) if wanted else ""}
+        )
+        SELECT as_of, since, found.* FROM bound LEFT JOIN found ON true
+    """
 
 
 def _newest(table: str, names: Sequence[str], until: str) -> str:

@@ -63,6 +63,8 @@ class Catalog:
         self._clock = clock
         self._tables: dict[str, TypeTable] = {}
         self._types: dict[str, tuple[float, str]] = {}
+        #: Device types and bins for which there were windows when somebody last asked.
+        self.windowed: set[tuple[str, str]] = set()
 
     async def device_types(self) -> list[str]:
         """All of which something is stored."""

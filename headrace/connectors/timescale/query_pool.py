@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -12,6 +12,8 @@ from headrace.engine.errors import ConfigError, Disconnected, HeadraceError, Ret
 
 #: Seconds that connecting may take.
 CONNECT_TIMEOUT = 10.0
+#: For the groups of one query; with the usual 4 MB those of a fleet are sorted on disk.
+WORK_MEM = "32MB"
 #: Error classes that say the server is going, or coming, or has no room (PostgreSQL manual, appendix A).
 GONE = ("08", "57P")
 BUSY = ("40", "53")
@@ -19,6 +21,14 @@ BUSY = ("40", "53")
 
 #: A connection whose statements all see the same moment.
 Snapshot = PoolConnectionProxy
+
+
+class Reads(Protocol):
+    """A snapshot; or the pool, on which every statement sees a moment of its own."""
+
+    async def fetch(self, sql: str, /, *args: Any) -> list[asyncpg.Record]:
+        """The rows of one statement."""
+        ...
 
 
 class QueryError(ConfigError):
@@ -55,6 +65,7 @@ class QueryPool:
             "default_transaction_read_only": "on",
             "statement_timeout": str(max(1, round(timeout * 1000))),
             "jit": "off",
+            "work_mem": WORK_MEM,
             **connect.get("server_settings", {}),
         }
         self._connect = {"timeout": CONNECT_TIMEOUT, **connect, "server_settings": settings}
@@ -79,7 +90,7 @@ class QueryPool:
         if pool is not None:
             pool.terminate()
 
-    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, /, *args: Any) -> list[asyncpg.Record]:
         """The rows of one statement, which is a snapshot by itself."""
         with self._translated():
             rows: list[asyncpg.Record] = await self._opened().fetch(sql, *args)

@@ -181,7 +181,7 @@ class Store(RecordQueries):
         table = await self._catalog.table(device_type, [metric])
         return await fleet_bins.fleet_bins(
             self._pool, table, metric, device_ids, start_ms=start_ms, end_ms=end_ms, bin_ms=_width(width),
-            as_of_ms=await self._newest_append_ms(), grace_ms=self._grace_ms, below=below, above=above,
+            now_ms=self._clock.now_ms(), grace_ms=self._grace_ms, below=below, above=above,
         )  # fmt: skip
 
     async def sigma(
@@ -209,7 +209,9 @@ class Store(RecordQueries):
 
     async def _device(self, device_id: str, device_type: str | None, metrics: Sequence[str]) -> DeviceHistory:
         table = await self._catalog.of_device(device_id, device_type, metrics)
-        return DeviceHistory(self._pool, table, device_id, metrics, self._archive, self._grace_ms)
+        return DeviceHistory(
+            self._pool, table, device_id, metrics, self._archive, self._grace_ms, self._catalog.windowed
+        )
 
     async def _newest_append_ms(self) -> int | None:
         (row,) = await self._pool.fetch("SELECT max(minute) FROM ledger")

@@ -20,8 +20,8 @@ from headrace.engine.clock import ManualClock
 
 Connect = dict[str, Any]
 AIR = TableSpec("air", ("co2", "temperature"))
-#: 2026-03-01, 00:00 UTC, ms; and a moment 100 days later.
-T0 = 1_772_323_200_000
+#: 2024-03-01, 00:00 UTC, ms; and a moment 100 days later.
+T0 = 1_709_251_200_000
 NOW = T0 + 100 * 86_400_000 + 7_200_000
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -101,14 +101,15 @@ class World:
     async def archived(self, *devices: str) -> list[Row]:
         """Rows of type `air` in the archive, in order, as the reader has them."""
         found: list[Row] = []
-        names = devices or await self.archived_devices()
-        for device in names:
-            readings = await self.reader().read("air", device, 0, NOW)
+        reader = self.reader()
+        for device in devices or await self.archived_devices():
+            readings = await reader.read("air", device, 0, NOW)
             for place in range(len(readings)):
                 measures = readings.measures_of(place)
                 extra = readings.extras[place] if readings.extras else None
                 time = int(readings.times[place])
                 found.append((device, time, measures.get("co2"), measures.get("temperature"), extra))
+        await reader.close()
         return found
 
     async def archived_devices(self) -> list[str]:

@@ -224,6 +224,17 @@ async def test_history_is_not_replayed(log: EmbeddedLog, cache: Any, redis_url: 
     assert status(cache, "a")["asOf"] == NOW - 10_000
 
 
+async def test_the_log_need_not_wait_for_it(log: EmbeddedLog) -> None:
+    """While Redis is away the group's position goes on to where the cache would begin: retention may drop the rest."""
+    await append(log, *(reading("a", 3_600) for _ in range(10)), at=NOW - 3_600_000)
+    await append(log, reading("a", 10))
+
+    async with running(log, sink_of("unix:///nonexistent", log)) as run:
+        await run.until_in_trouble()
+
+    assert await log.positions("redis", topics.READINGS) == {READINGS: 10}
+
+
 async def test_flushed_in_the_middle(log: EmbeddedLog, cache: Any, redis_url: str) -> None:
     """After FLUSHALL the next write finds the positions gone; everything that is fresh comes back from the log."""
     await append(log, reading("a", 20), reading("b", 20), at=NOW - 20_000)

@@ -122,8 +122,8 @@ async def test_closed_windows_come_from_rollups(world: World, store: Store) -> N
     check(found, steady())
     assert [(each.source, (each.start_ms or 0) - T0, (each.end_ms or 0) - T0) for each in found.about.sources] == [
         ("readings", 0, HOUR_MS),
-        ("rollups", HOUR_MS, 4 * HOUR_MS),
-        ("readings", 4 * HOUR_MS, 6 * HOUR_MS),
+        ("rollups", HOUR_MS, 5 * HOUR_MS),
+        ("readings", 5 * HOUR_MS, 6 * HOUR_MS),
     ]
     assert found.about.resolution == "1h"
 

@@ -3,7 +3,6 @@
 import statistics
 from random import Random
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import orjson
@@ -22,23 +21,6 @@ HOUR_MS = 3_600_000
 def documents(*values: dict[str, Any]) -> Records:
     """Records of JSON documents."""
     return Records([b"k"] * len(values), [orjson.dumps(value) for value in values], [T0] * len(values))
-
-
-async def add_state(world: World, *rows: Row) -> None:
-    """Store readings, of each device the newest last, with what the sink says of their device."""
-    await world.write(topics.READINGS, air(rows))
-    for row in rows:
-        await world.execute(
-            """
-            INSERT INTO device_state (device_id, device_type, time, appended_at, message_id, metrics)
-            VALUES ($1, 'air', to_timestamp($2), to_timestamp($2), $3, $4)
-            ON CONFLICT (device_id) DO UPDATE SET time = EXCLUDED.time, metrics = EXCLUDED.metrics
-            """,
-            row[0],
-            T0 / 1000 + row[1],
-            uuid4(),
-            orjson.dumps(dict(row[2])).decode(),
-        )
 
 
 # -- newest values
@@ -72,7 +54,9 @@ async def test_each_metric_has_its_own_time(world: World, store: Store) -> None:
 
 async def test_latest_of_many(world: World, store: Store) -> None:
     """Chosen devices or all of a type, and only those beyond a limit."""
-    await add_state(world, ("a", 1, {"co2": 1.0}), ("b", 2, {"co2": 2.0}), ("c", 3, {"temperature": 3.0}))
+    await world.write(
+        topics.READINGS, air([("a", 1, {"co2": 1.0}), ("b", 2, {"co2": 2.0}), ("c", 3, {"temperature": 3.0})])
+    )
 
     async def devices(*arguments: Any, **more: Any) -> list[str]:
         return [each.device_id for each in (await store.latest(*arguments, **more)).values]
@@ -161,7 +145,7 @@ async def test_three_sigma(world: World, store: Store) -> None:
 
 async def test_states(world: World, store: Store) -> None:
     """Of one device, of a type, of all; with the connection, and how long ago as of the data."""
-    await add_state(world, ("a", 0, {"co2": 1.0}), ("b", 130, {"co2": 2.0}))
+    await world.write(topics.READINGS, air([("a", 0, {"co2": 1.0}), ("b", 130, {"co2": 2.0})]))
     await world.execute("INSERT INTO device_presence VALUES ('b', 'connected', to_timestamp(0), 0, '{}')")
 
     one, every = await store.state(["a"]), await store.state(device_type="air")
