@@ -12,6 +12,8 @@ from hypothesis import settings
 from local_kafka.cluster import Cluster
 from local_kafka.jars import missing_tools
 
+from tests.redis_server import RedisServer, find_redis
+
 #: Says whether something is there; if not, skips the test on a laptop and fails it in CI.
 Require = Callable[[object, str, str], None]
 
@@ -20,6 +22,8 @@ IN_CI = os.environ.get("CI") == "true"
 TIMESCALEDB_URL = "HEADRACE_TEST_TIMESCALEDB_URL"
 #: Names a Kafka to test on, as host:port[,host:port]; without it the tests start one.
 TEST_KAFKA = "HEADRACE_TEST_KAFKA"
+#: Names a Redis to test on, as a URL; tests empty it. Without it they start one.
+TEST_REDIS = "HEADRACE_TEST_REDIS"
 
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
@@ -73,6 +77,18 @@ def kafka(require: Require) -> Iterator[KafkaServer]:
     _require_kafka_tools(require)
     with Cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def redis_url(require: Require, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Redis that the whole session shares; a test may empty it. To break one, start a `RedisServer`."""
+    if os.environ.get(TEST_REDIS):
+        yield os.environ[TEST_REDIS]
+        return
+    require(find_redis(), "redis-server", "install the package `redis-server`")
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ COMMANDS = {
     "archive": "headrace.cli.archive",
     "bench": "headrace.cli.bench",
     "bridge": "headrace.cli.bridge",
+    "cache": "headrace.cli.cache",
     "database": "headrace.cli.database",
     "demo": "headrace.cli.demo",
     "devices": "headrace.cli.devices",

@@ -14,6 +14,7 @@ from headrace.connectors.archive.settings import ArchiveSettings, RetentionSetti
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.redis.settings import RedisSettings
 from headrace.connectors.timescale.settings import TimescaleSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
@@ -204,6 +205,7 @@ class Settings(LayeredSettings):
     timescale: TimescaleSettings = TimescaleSettings()
     retention: RetentionSettings = RetentionSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    redis: RedisSettings = RedisSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")

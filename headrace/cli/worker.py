@@ -30,7 +30,7 @@ from headrace.engine.operator import Operator
 )
 @config_option
 def worker(workers: int, data: Path | None, config: Path | None) -> None:
-    """Run the agents on the log until Ctrl-C.
+    """Run the agents on the log until Ctrl-C. Nothing is stored in a database: that is what `headrace sink` does.
 
     On Kafka, workers of all machines share the partitions. A worker that starts again within the session timeout gets
     its partitions back without the others noticing.

@@ -28,6 +28,8 @@ MOVES: Mapping[SinkState, Set[SinkState]] = {
 PROBE_RECORDS = 256
 #: A write that takes longer than this is too large for the server, seconds; the next one is half of it.
 SLOW_WRITE = 10.0
+#: A probe that fails after so long was too large, too, seconds.
+SLOW_PROBE = 1.0
 #: The longest wait is this, or so many times the first one: who is asked to wait five seconds may wait thirty.
 LONGEST_WAIT, LONGEST_FACTOR = 5.0, 6.0
 
@@ -91,7 +93,7 @@ class CircuitBreaker:
             self._move("standby")
             return min(self._max_backoff, first)
         self.last_error = str(error)
-        slow = seconds >= SLOW_WRITE
+        slow = seconds >= (SLOW_PROBE if self.state == "probing" else SLOW_WRITE)
         self.limit = max(1, self.limit // 4) if slow else max(1, min(self.limit, PROBE_RECORDS))
         longest = min(self._max_backoff, max(LONGEST_WAIT, LONGEST_FACTOR * first))
         delay = min(longest, first * 2.0 ** min(self.failures, 16))

@@ -12,6 +12,8 @@ CounterName = Literal[
     "headrace_archive_failures_total",
     "headrace_archive_rows_total",
     "headrace_batches_total",
+    "headrace_cache_keys_total",
+    "headrace_cache_unreadable_total",
     "headrace_collector_failures_total",
     "headrace_commit_failures_total",
     "headrace_commits_total",
@@ -47,6 +49,7 @@ CounterName = Literal[
 GaugeName = Literal[
     "headrace_archive_finished_timestamp_seconds",
     "headrace_build_info",
+    "headrace_cache_verified_timestamp_seconds",
     "headrace_collected_timestamp_seconds",
     "headrace_committed_offset",
     "headrace_healthy",
@@ -81,6 +84,7 @@ Label = Literal[
     "collector",
     "device_type",
     "field",
+    "finding",
     "group",
     "loop",
     "metric",
@@ -119,6 +123,11 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "collector": ("what reads gauges at intervals", ("lag", "ledger")),
     "device_type": ("name of a device type, as the message was labelled; empty if it was not", ()),
     "field": ("name of a field in a payload; `...` for all after the first 1,000", ()),
+    "finding": (
+        "of a verification: `equal` to the database; `missing`, `stale`, `wrong`: see docs/guides/cache.md; `ahead` of "
+        "the database, which has yet to store it",
+        ("equal", "missing", "stale", "wrong", "ahead"),
+    ),
     "group": ("consumer group", ()),
     "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),
     "metric": ("name of a metric", (*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName))),
@@ -254,6 +263,14 @@ METRICS: Mapping[MetricName, Metric] = {
     ),
     "headrace_archive_finished_timestamp_seconds": Metric(
         "gauge", "When the last run without a failure ended, seconds since 1970 UTC."
+    ),
+    # The cache
+    "headrace_cache_unreadable_total": Metric("counter", "Records that the cache left out as it could not read them."),
+    "headrace_cache_keys_total": Metric(
+        "counter", "Entries that verifications compared with the database.", ("finding",)
+    ),
+    "headrace_cache_verified_timestamp_seconds": Metric(
+        "gauge", "When a verification of the cache last went through to its end, seconds since 1970 UTC."
     ),
     # The ledger
     "headrace_ledger_messages": Metric(

@@ -103,7 +103,7 @@ def test_no_password_is_in_what_git_has() -> None:
     assert {"/deploy/secrets/", "/deploy/.env"} <= set(ignored)
 
 
-@pytest.mark.parametrize("name", ["worker", "bridge", "listener"])
+@pytest.mark.parametrize("name", ["worker", "sink", "bridge", "listener"])
 def test_commands_of_the_containers_parse(name: str) -> None:
     """Each is a command of headrace and takes these options."""
     command = SERVICES[name]["command"]

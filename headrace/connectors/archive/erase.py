@@ -96,7 +96,7 @@ async def drop_day(connection: asyncpg.Connection, dataset: Dataset, day: Sequen
         RowsChanged: rows are not what was read; the chunk stays.
     """
     begin, end = bounds(day[0].day)
-    if not await _own_chunk(connection, dataset, begin, end):
+    if not await _owns(connection, dataset) or not await _own_chunk(connection, dataset, begin, end):
         return False
     async with connection.transaction():
         await _lock(connection, dataset)
@@ -136,6 +136,12 @@ async def _own_chunk(connection: asyncpg.Connection, dataset: Dataset, begin: da
         end,
     )
     return bool(chunks) and all(row["range_start"] >= begin and row["range_end"] <= end for row in chunks)
+
+
+async def _owns(connection: asyncpg.Connection, dataset: Dataset) -> bool:
+    """Whether the table is this role's, or it is a superuser: nobody else may drop chunks."""
+    query = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = $1::text::regclass"
+    return bool(await connection.fetchval(query, dataset.table))
 
 
 async def _lock(connection: asyncpg.Connection, dataset: Dataset) -> None:

@@ -8,9 +8,9 @@ from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from headrace.connectors.timescale.json_text import json_bytes
 from headrace.schemas.readings import Floats, Ints, Readings
 
 #: Binary COPY: signature, flags, header extension (PostgreSQL manual, COPY, "Binary Format").
@@ -133,5 +133,5 @@ def _text(text: str) -> bytes:
 
 
 def _jsonb(document: dict[str, Any]) -> bytes:
-    encoded = JSONB_VERSION + orjson.dumps(document)
+    encoded = JSONB_VERSION + json_bytes(document)
     return len(encoded).to_bytes(4, "big") + encoded

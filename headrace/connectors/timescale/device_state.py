@@ -5,8 +5,8 @@ from typing import Any
 
 import asyncpg
 import numpy as np
-import orjson
 
+from headrace.connectors.timescale.json_text import json_bytes
 from headrace.connectors.timescale.readings_writer import Outcome, Rows
 from headrace.connectors.timescale.repeats import metrics_of
 from headrace.schemas.readings import Floats, Ints, Readings
@@ -80,7 +80,7 @@ async def store_states(connection: asyncpg.Connection, rows: Rows, outcome: Outc
         ",".join(map(str, readings.times[last].tolist())),
         ",".join(map(str, rows.appended_ms[first].tolist())),
         ",".join([readings.message_ids[place] for place in first]),
-        orjson.dumps(documents).decode(),
+        json_bytes(documents).decode(),
     )
     if await connection.execute(_GO_ON, *values) != f"UPDATE {len(newest)}":
         await connection.execute(_UPSERT, *values)

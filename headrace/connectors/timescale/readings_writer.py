@@ -1,14 +1,15 @@
 """Writes the readings of one device type: straight into the table, or through staging while keys repeat."""
 
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import numpy as np
-import orjson
 
 from headrace.connectors.timescale.copy_rows import copy_bytes
+from headrace.connectors.timescale.json_text import json_bytes
 from headrace.connectors.timescale.ledger import Verdict
 from headrace.connectors.timescale.readings_table import ReadingsTable
 from headrace.connectors.timescale.repeats import Contradiction, Leftover, judge, metrics_of
@@ -117,7 +118,7 @@ class ReadingsWriter:
         leftovers = []
         for record in found:
             stored = {name: record[name] for name in measures if record[name] is not None}
-            leftovers.append(Leftover(record["place"], stored | orjson.loads(record["extra"] or "{}")))
+            leftovers.append(Leftover(record["place"], stored | json.loads(record["extra"] or "{}")))
         judged = await self._judged(connection, rows.readings, leftovers)
         repeats = judge(rows.readings, [each for each in leftovers if each.place not in judged])
         for round_ in repeats.completions:
@@ -151,7 +152,7 @@ class ReadingsWriter:
 
     def _document(self, readings: Readings, conflict: Contradiction) -> bytes:
         place = conflict.place
-        return orjson.dumps(
+        return json_bytes(
             {
                 "message_id": readings.message_ids[place],
                 "device_id": readings.device_ids[place],

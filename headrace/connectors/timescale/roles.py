@@ -22,7 +22,7 @@ KEPT: Mapping[str, Sequence[str]] = {
     "device_presence": ("SELECT", "INSERT", "UPDATE"),
 }
 
-_MADE = re.compile(r'(?:^|;)\s*CREATE (TABLE|VIEW)(?: IF NOT EXISTS)? ("(?:[^"]|"")+"|\w+)', re.MULTILINE)
+_MADE = re.compile(r'^CREATE (TABLE|VIEW)(?: IF NOT EXISTS)? ("[^"]+"|\w+)', re.MULTILINE)
 _LACKING = """
     SELECT name, privilege FROM unnest($2::text[], $3::text[]) AS wanted(name, privilege)
     WHERE to_regclass(quote_ident(name)) IS NOT NULL
@@ -53,20 +53,23 @@ class Lacking(NamedTuple):
         return "; ".join(parts)
 
 
-def tables_of(migrations: Iterable[Migration], done: Iterable[str] = ()) -> dict[str, bool]:
+def tables_of(migrations: Sequence[Migration], done: Iterable[str] = ()) -> dict[str, bool]:
     """Names of the tables, and views, that steps make; whether each is a table.
 
     Args:
         done: versions that the database has; those of readings tables count too.
 
-    >>> tables_of([Migration("1", 'CREATE TABLE a (x int); CREATE VIEW "b c" AS SELECT 1')])
-    {'headrace_migrations': True, 'a': True, 'b c': False}
+    >>> tables_of([Migration("0001_a", 'CREATE TABLE a (x int);\\nCREATE VIEW "b c" AS SELECT 1')], ["readings_d.hash"])
+    {'headrace_migrations': True, 'a': True, 'b c': False, 'readings_d': True}
     """
     found = {"headrace_migrations": True}
     for step in migrations:
-        for kind, name in _MADE.findall(step.up):
-            found[name.strip('"').replace('""', '"') if name[0] == '"' else name] = kind == "TABLE"
-    return found | {readings_table(version): True for version in done if not is_numbered(version)}
+        # Only our own files are read for it: the SQL of a readings table holds names that devices may choose.
+        if is_numbered(step.version):
+            for kind, name in _MADE.findall(step.up):
+                found[name[1:-1] if name[0] == '"' else name] = kind == "TABLE"
+    others = [*(step.version for step in migrations), *done]
+    return found | {readings_table(version): True for version in others if not is_numbered(version)}
 
 
 def wanted(tables: Mapping[str, bool], *, write: bool) -> dict[str, Sequence[str]]:
@@ -94,7 +97,7 @@ async def lacking(connection: asyncpg.Connection, role: str, privileges: Mapping
 async def grant(
     connection: asyncpg.Connection,
     role: str,
-    migrations: Iterable[Migration],
+    migrations: Sequence[Migration],
     *,
     write: bool,
     views: Iterable[str] = (),

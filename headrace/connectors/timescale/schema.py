@@ -21,6 +21,8 @@ ADVICE = (
 )
 #: Seconds until a sink looks again whether somebody has made the table that it needs.
 LOOK_AGAIN = 10.0
+#: Longest time that connecting may take, seconds.
+CONNECT_TIMEOUT = 10.0
 
 logger = structlog.get_logger(__name__)
 
@@ -114,7 +116,7 @@ class SchemaKeeper:
 
 @asynccontextmanager
 async def _connected(connect: Mapping[str, Any]) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(**connect)
+    connection = await asyncpg.connect(**{"timeout": CONNECT_TIMEOUT, **connect})
     try:
         yield connection
         await connection.close()

@@ -20,11 +20,12 @@ _COLUMNSTORE = """
     FROM timescaledb_information.hypertable_columnstore_settings JOIN pg_class ON pg_class.oid = hypertable
     WHERE relnamespace = current_schema()::regnamespace
 """
-# The policy of a view is listed under the view, or under the table behind it, by version.
+# The policy of a view is listed under the view, or under the table behind it, by version. One that goes by when chunks
+# were made has no such interval, and is never as configured.
 _POLICIES = """
     SELECT COALESCE(view_name, jobs.hypertable_name)::text AS name, proc_name::text AS procedure,
-        extract(epoch FROM COALESCE(config->>'compress_after', config->>'after', config->>'drop_after')::interval)
-            ::float8 AS seconds
+        COALESCE(extract(epoch FROM COALESCE(
+            config->>'compress_after', config->>'after', config->>'drop_after')::interval)::float8, -1) AS seconds
     FROM timescaledb_information.jobs LEFT JOIN timescaledb_information.continuous_aggregates
         ON (jobs.hypertable_schema, jobs.hypertable_name) IN (
             (materialization_hypertable_schema, materialization_hypertable_name), (view_schema, view_name))

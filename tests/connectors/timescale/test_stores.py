@@ -112,6 +112,23 @@ async def test_state_of_a_device_with_two_types(
     assert await states(query) == [("a", "air", 0, {"co2": 1.0})]
 
 
+async def test_numbers_of_any_length(sink: TimescaleSink, query: Query) -> None:
+    """An integer that no machine has a type for is stored, in the row and in the state, and compared exactly."""
+    numbers = [10**30, 10**30, 10**30 + 1]
+    values: list[bytes | None] = [
+        b'{"message_id":"%s","device_id":"a","device_type":"air","time":1,"measures":{},"extra":{"n":%d}}'
+        % (str(uuid4()).encode(), number)
+        for number in numbers
+    ]
+
+    await sink.write(batch(Records([b"a"] * 3, values, [T0] * 3)))
+
+    assert await query("SELECT extra->>'n' FROM readings_air") == [(str(10**30),)]
+    assert await query("SELECT metrics->>'n' FROM device_state") == [(str(10**30),)]
+    assert await query("SELECT document->'measures'->>'n' FROM conflicts") == [(str(10**30 + 1),)]
+    assert await sink.ledger() == {"stored": 1, "duplicate": 1, "conflict": 1}
+
+
 READINGS = st.lists(
     st.tuples(
         st.sampled_from(["a", "b"]), st.integers(0, 2), st.sampled_from([1.0, 2.0, NAN]), st.sampled_from([1.0, NAN])

@@ -6,6 +6,8 @@ import asyncpg
 
 #: Arguments for `asyncpg.connect`.
 Connect = dict[str, Any]
+#: Of the role that owns the tables, and of the one that fills them.
+Roles = tuple[Connect, Connect]
 
 _QUERIES = (
     """

@@ -2,15 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from headrace.connectors.postgres_server import PostgresServer
-from tests.connectors.timescale.schema.catalog import Connect
+from tests.connectors.timescale.schema.catalog import Connect, Roles
 
 TIMESCALEDB_URL = "HEADRACE_TEST_TIMESCALEDB_URL"
 
@@ -59,29 +58,29 @@ async def connection(database: Connect) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def make_role(postgres: Connect) -> AsyncIterator[Callable[[], Any]]:
-    """Makes a role that may log in and nothing else; for its name."""
-    admin = await asyncpg.connect(**postgres)
-    names: list[str] = []
-
-    async def make() -> str:
-        names.append(f"role_{uuid4().hex}")
-        await admin.execute(f"CREATE ROLE {names[-1]} LOGIN PASSWORD 'secret'")
-        return names[-1]
-
-    yield make
-    await admin.close()
+async def roles(database: Connect) -> AsyncIterator[Roles]:
+    """How the role that owns the database connects, and one that may do nothing in it yet but what PUBLIC may."""
+    async for both in _two_roles(database):
+        yield both
 
 
 @pytest.fixture
-async def roles(database: Connect, make_role: Callable[[], Any]) -> AsyncIterator[tuple[Connect, Connect]]:
-    """How the role that owns the database connects, and one that may do nothing in it yet but what PUBLIC may."""
-    owner, data = await make_role(), await make_role()
+async def timescaledb_roles(timescaledb: Connect) -> AsyncIterator[Roles]:
+    """The same with TimescaleDB, which a superuser has made ready."""
+    async for both in _two_roles(timescaledb, "CREATE EXTENSION IF NOT EXISTS timescaledb"):
+        yield both
+
+
+async def _two_roles(database: Connect, first: str = "SELECT 1") -> AsyncIterator[Roles]:
+    owner, data = (f"{kind}_{uuid4().hex}" for kind in ("owner", "data"))
     admin = await asyncpg.connect(**database)
+    await admin.execute(first)
+    for name in (owner, data):
+        await admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
     await admin.execute(f"ALTER DATABASE {database['database']} OWNER TO {owner}")
     yield as_role(database, owner), as_role(database, data)
-    await admin.execute(f"DROP OWNED BY {data}, {owner} CASCADE")
     await admin.execute(f"ALTER DATABASE {database['database']} OWNER TO CURRENT_USER")
+    await admin.execute(f"DROP OWNED BY {data}, {owner} CASCADE")
     await admin.execute(f"DROP ROLE {data}, {owner}")
     await admin.close()
 

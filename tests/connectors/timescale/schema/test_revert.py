@@ -44,7 +44,7 @@ async def test_down_to_each_and_up(connection: asyncpg.Connection, version: str)
     newest = await catalog(connection)
 
     await revert(connection, version)
-    tables = [[row for row in rows if "readings_" not in str(row)] for rows in await catalog(connection)]
+    tables = [[row for row in rows if "readings_air" not in str(row)] for rows in await catalog(connection)]
     assert tables == then
     assert {each for each in await applied(connection) if each[0] == "0"} == {
         step.version for step in at if not step.extension

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.connectors.timescale.migrations import MIGRATIONS, PRELOADED, migrate, packaged, usable_extensions
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
-from headrace.connectors.timescale.roles import KEPT, grant
+from headrace.connectors.timescale.roles import KEPT, grant, tables_of
 from headrace.connectors.timescale.schema import SchemaKeeper
 from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.engine.clock import SystemClock
@@ -19,11 +19,10 @@ from headrace.engine.log import Fetched, TopicPartition
 from headrace.engine.testkit import fetched, reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
-from tests.connectors.timescale.schema.catalog import Connect
+from tests.connectors.timescale.schema.catalog import Connect, Roles
 
 AIR = TableSpec("air", ("co2",))
 STEPS = [*packaged(MIGRATIONS), *ReadingsTable(AIR).migrations()]
-Roles = tuple[Connect, Connect]
 
 
 def written(device_type: str, number: int) -> list[Fetched]:
@@ -109,6 +108,20 @@ async def test_current_schema_needs_no_owner(roles: Roles) -> None:
 
     sink = await opened(data, None)
     await sink.write(written("air", 0))
+    await sink.close()
+
+    async with connected(data) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("SELECT * FROM theirs")
+
+
+async def test_device_type_that_looks_like_sql(roles: Roles) -> None:
+    """A name that a device chose gets the data role its own table and no other."""
+    owner, data = roles
+    async with connected(owner) as connection:
+        await connection.execute("CREATE TABLE theirs (x int)")
+    sink = await opened(data, owner)
+    await sink.write(written('x";\nCREATE TABLE theirs (x int); --', 0))
     await sink.close()
 
     async with connected(data) as connection:
@@ -213,6 +226,16 @@ async def test_any_role_can_ask_for_extensions(roles: Roles) -> None:
     async with connected(roles[1]) as connection:
         assert await connection.fetchval(f"SELECT {PRELOADED}") is False
         assert "plpgsql" in await usable_extensions(connection)
+
+
+async def test_every_table_is_known(connection: asyncpg.Connection) -> None:
+    """What the migrations make is what is granted: no table is missed."""
+    await migrate(connection, STEPS)
+
+    names = await connection.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+    )
+    assert {row[0] for row in names} == set(tables_of(STEPS))
 
 
 def test_tables_that_are_kept_exist() -> None:

@@ -1,0 +1,2 @@
+DROP TABLE rollups_unmarked;
+DROP TABLE late_readings;
