@@ -15,10 +15,6 @@ from headrace.engine.errors import HeadraceError
 #: Longest wait for writers of the table, ms. Whoever writes meanwhile waits behind us.
 LOCK_TIMEOUT_MS = 10_000
 
-_MAY_DROP = """
-    SELECT to_regclass('timescaledb_information.chunks') IS NOT NULL
-        AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = $1::text::regclass
-"""
 #: Chunks that are wholly in a day.
 _DROP = "SELECT drop_chunks($1::text::regclass, older_than => $2::timestamptz, newer_than => $3::timestamptz)"
 _CONFLICTS = """
@@ -119,11 +115,8 @@ async def drop_day(connection: asyncpg.Connection, dataset: Dataset, day: Sequen
 
 
 async def _own_chunk(connection: asyncpg.Connection, dataset: Dataset, begin: datetime, end: datetime) -> bool:
-    """Whether the table is a hypertable with a chunk that is in this day and no other that is partly in it.
-
-    And whether this role may drop it: one that only fills tables may not.
-    """
-    if not await connection.fetchval(_MAY_DROP, dataset.table):
+    """Whether the table is a hypertable with a chunk that is in this day and no other that is partly in it."""
+    if not await connection.fetchval("SELECT to_regclass('timescaledb_information.chunks') IS NOT NULL"):
         return False
     chunks = await connection.fetch(
         """
