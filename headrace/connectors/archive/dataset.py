@@ -137,7 +137,7 @@ def readings_dataset(device_type: str, table: str, measures: Sequence[str]) -> D
         "device_id",
         ("device_id", "time"),
         # What the registry said of the device, or what the message said itself.
-        organisation="COALESCE(extra->'device'->>'organisation', extra->>'organisation')",
+        organisation="COALESCE(organisation, extra->>'organisation')",
         device_type=device_type,
     )
 

@@ -66,10 +66,12 @@ async def _insert(connection: asyncpg.Connection, part: Part, frame: pl.DataFram
         known = [each for each in await datasets(connection, [device_type]) if each.device_type == device_type]
     table, measures = known[0].table, known[0].floats
     there = [name for name in measures if name in frame.columns]
-    columns = [*_KEYS, *there]
+    columns = [*_KEYS, "organisation", *there]
     await connection.execute(f"CREATE TEMPORARY TABLE staging (LIKE {table}) ON COMMIT DROP")
     await connection.execute(_RESTORED)
-    await connection.copy_records_to_table("staging", records=_records(frame, there), columns=columns)
+    await connection.copy_records_to_table(
+        "staging", records=_records(frame, part.place.organisation, there), columns=columns
+    )
     names = ", ".join(map(quoted, columns))
     # Parts of a day come in the order in which they were made: a later one completes rows of an earlier one.
     filled = ["extra = COALESCE(staged.extra || stored.extra, stored.extra, staged.extra)"]
@@ -94,7 +96,7 @@ async def _insert(connection: asyncpg.Connection, part: Part, frame: pl.DataFram
     return int(status.rsplit(" ", 1)[-1])
 
 
-def _records(frame: pl.DataFrame, measures: list[str]) -> list[tuple[Any, ...]]:
+def _records(frame: pl.DataFrame, organisation: str | None, measures: list[str]) -> list[tuple[Any, ...]]:
     """Rows for the table; measures that it has no column for go into extra."""
     others = [name for name in frame.columns if name not in PLAIN and name not in measures]
     rows = []
@@ -104,5 +106,6 @@ def _records(frame: pl.DataFrame, measures: list[str]) -> list[tuple[Any, ...]]:
         if more:
             extra = orjson.dumps((orjson.loads(extra) if extra else {}) | more).decode()
         values = (row[name] for name in measures)
-        rows.append((row["device_id"], row["time"], row["message_id"], row["appended_at"], extra, *values))
+        key = (row["device_id"], row["time"], row["message_id"], row["appended_at"])
+        rows.append((*key, extra, organisation, *values))
     return rows

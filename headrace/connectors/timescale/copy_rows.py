@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from headrace.connectors.timescale.json_text import json_bytes
@@ -26,7 +27,8 @@ UUID_DASHES = (8, 13, 18, 23)
 
 
 def copy_bytes(readings: Readings, appended_ms: Ints, measures: Sequence[str], *, numbered: bool) -> bytes:
-    """The readings as one binary COPY stream: [place,] time, message_id, appended_at, *measures, device_id, extra.
+    """The readings as one binary COPY stream: [place,] time, message_id, appended_at, *measures, device_id, extra,
+    organisation (as the registry had it when the reading was made).
 
     Args:
         readings: n rows.
@@ -39,9 +41,17 @@ def copy_bytes(readings: Readings, appended_ms: Ints, measures: Sequence[str], *
     heads = _heads(readings, appended_ms, measures, numbered)
     extras = extra_documents(readings, measures)
     tails = repeat(NULL) if extras is None else [NULL if extra is None else _jsonb(extra) for extra in extras]
+    owners = repeat(NULL) if readings.devices is None else _organisations(readings.devices)
     device_fields = {device_id: _text(device_id) for device_id in set(readings.device_ids)}
     devices = [device_fields[device_id] for device_id in readings.device_ids]
-    return b"".join((HEADER, *chain.from_iterable(zip(heads, devices, tails)), TRAILER))  # noqa: B905 - tails may be endless
+    return b"".join((HEADER, *chain.from_iterable(zip(heads, devices, tails, owners)), TRAILER))  # noqa: B905 - these may be endless
+
+
+def _organisations(devices: Sequence[bytes | None]) -> list[bytes]:
+    """Whose each device is, as a field; devices have few descriptions, and these are read once each."""
+    names = {device: orjson.loads(device).get("organisation") for device in set(devices) if device}
+    fields = {device: _text(name) for device, name in names.items() if name is not None}
+    return [fields.get(device, NULL) if device else NULL for device in devices]
 
 
 def extra_documents(readings: Readings, measures: Sequence[str]) -> list[dict[str, Any] | None] | None:
@@ -102,7 +112,7 @@ def _block(
     for name, kind, column in fields:
         layout += [(f"{name}_bytes", ">i4")] + ([(name, kind)] if column is not None else [])
     rows = np.empty(len(places), np.dtype(layout))
-    rows["count"] = len(fields) + 2
+    rows["count"] = len(fields) + 3
     for name, kind, column in fields:
         rows[f"{name}_bytes"] = -1 if column is None else np.dtype(kind).itemsize
         if column is not None:

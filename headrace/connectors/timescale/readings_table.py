@@ -8,7 +8,7 @@ from headrace.connectors.timescale.migrations import Migration
 from headrace.engine.errors import ConfigError
 
 #: Columns that every readings table has.
-KEYS = ("device_id", "time", "message_id", "appended_at", "extra")
+KEYS = ("device_id", "time", "message_id", "appended_at", "extra", "organisation")
 #: What PostgreSQL keeps for itself.
 SYSTEM_COLUMNS = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
 #: PostgreSQL cuts longer names short, bytes.
@@ -56,7 +56,7 @@ class ReadingsTable:
         self.name = _table_name(spec.device_type)
         self.staging = "staging_" + hashlib.sha256(spec.device_type.encode()).hexdigest()[:16]
         #: Columns in the order that COPY sends them; a staged row has its place in the write in front.
-        self.columns = ["time", "message_id", "appended_at", *spec.measures, "device_id", "extra"]
+        self.columns = ["time", "message_id", "appended_at", *spec.measures, "device_id", "extra", "organisation"]
         self.staged_columns = ["place", *self.columns]
 
     def migrations(self) -> list[Migration]:
@@ -73,6 +73,7 @@ class ReadingsTable:
                 PRIMARY KEY (device_id, time)
             );
             CREATE INDEX IF NOT EXISTS {index} ON {table} USING brin (time);
+            ALTER TABLE {table} ADD COLUMN IF NOT EXISTS organisation text COLLATE "C";
         """
         for name in self.spec.measures:
             up += f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {quoted(name)} double precision;\n"
@@ -93,7 +94,7 @@ class ReadingsTable:
         return f"""
             CREATE TEMPORARY TABLE IF NOT EXISTS {self.staging} (
                 place integer, time timestamptz, message_id uuid, appended_at timestamptz{measures},
-                device_id text COLLATE "C", extra jsonb
+                device_id text COLLATE "C", extra jsonb, organisation text COLLATE "C"
             ) ON COMMIT DELETE ROWS
         """
 

@@ -42,6 +42,7 @@ class Rows:
         names = sorted({name for some in readings for name in some.measures})
         extras = [extra for some in readings for extra in some.extras or [None] * len(some)]
         repeats = [repeat for some in readings for repeat in some.repeats or [None] * len(some)]
+        devices = [device for some in readings for device in some.devices or [None] * len(some)]
         appended_ms = np.concatenate([part.appended_ms for part in parts])
         joined = Readings(
             readings[0].device_type,
@@ -55,6 +56,7 @@ class Rows:
             },
             extras if any(extras) else None,
             repeats if any(repeats) else None,
+            devices if any(devices) else None,
         )
         others = [other for part in parts for other in part.accepted_as or [None] * len(part.readings)]
         return cls(joined, appended_ms, others if any(others) else None)

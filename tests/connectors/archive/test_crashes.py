@@ -143,7 +143,8 @@ async def test_no_row_is_lost_between_read_and_delete(world: World, step: str) -
         world,
         step,
         f"""
-        INSERT INTO readings_air VALUES ('b', '{at(T0)}', '{message_id("b", T0)}', '{at(T0)}', NULL, 5.0, NULL);
+        INSERT INTO readings_air (device_id, time, message_id, appended_at, co2)
+        VALUES ('b', '{at(T0)}', '{message_id("b", T0)}', '{at(T0)}', 5.0);
         UPDATE readings_air SET temperature = 6.0 WHERE device_id = 'a';
         """,
     )

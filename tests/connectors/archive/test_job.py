@@ -8,9 +8,10 @@ import duckdb
 import pytest
 
 from headrace.connectors.archive.job import LOCK
+from headrace.connectors.archive.restore import restore
 from headrace.connectors.archive.run_report import ArchiveBusy, NeedsConfirmation
 from headrace.connectors.archive.settings import RetentionSettings
-from tests.connectors.archive.world import DAY, HOUR, NOW, T0, Row, World, air, message_id
+from tests.connectors.archive.world import DAY, HOUR, NOW, T0, Row, World, air, at, message_id
 
 
 async def test_old_rows_move(world: World) -> None:
@@ -115,6 +116,22 @@ async def test_policies(world: World) -> None:
 
     assert [row[0] for row in await world.stored()] == ["acme-x", "acme0", "other-x"]
     assert [row[0] for row in await world.archived()] == ["lab-x"]
+
+
+async def test_policies_by_what_the_registry_said(world: World) -> None:
+    """The organisation that a reading was stored with decides, and comes back with it."""
+    retention = RetentionSettings.model_validate({"policies": [{"organisation": "lab", "days": 7}]})
+    await world.insert([("a", NOW - 30 * DAY, 1.0, 2.0, None), ("b", NOW - 30 * DAY, 1.0, 2.0, None)])
+    await world.connection.execute("UPDATE readings_air SET organisation = 'lab' WHERE device_id = 'b'")
+
+    await world.job(retention=retention).run()
+
+    assert [row[0] for row in await world.stored()] == ["a"]
+    assert [row[0] for row in await world.archived()] == ["b"]
+    day = at(NOW - 30 * DAY).date()
+    assert await restore(world.connect, world.store, day) == {"air": 1}
+    rows = await world.connection.fetch("SELECT device_id, organisation FROM readings_air ORDER BY device_id")
+    assert [tuple(row) for row in rows] == [("a", None), ("b", "lab")]
 
 
 async def test_before(world: World) -> None:

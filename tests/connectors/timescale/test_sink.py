@@ -134,6 +134,29 @@ async def test_repeats(sink: TimescaleSink, query: Callable[..., Any], one_write
     assert {"co2": 400.0, "temperature": 20.0, "door": "open"} in accepted
 
 
+@pytest.mark.parametrize("one_write", [True, False], ids=["straight", "staged"])
+async def test_organisation(sink: TimescaleSink, query: Callable[..., Any], one_write: bool) -> None:
+    """A row has the organisation that the registry named; whose a device is makes no message another one."""
+    lab, nobody = b'{"organisation":"Lab \xc3\xa4","name":"one"}', b'{"name":"two"}'
+    n = 4
+    readings = Readings(
+        "air",
+        np.arange(n),
+        ["a", "b", "c", "a"],
+        np.array([T0, T0, T0, T0 if not one_write else T0 + 1]),
+        [str(uuid4()) for _ in range(n)],
+        {"co2": np.ones(n)},
+        devices=[lab, nobody, None, nobody],
+    )
+
+    await sink.write(batch(reading_records(readings)))
+
+    found = await query("SELECT device_id, organisation FROM readings_air ORDER BY device_id, time")
+    later = [("a", None)] if one_write else []
+    assert found == [("a", "Lab ä"), *later, ("b", None), ("c", None)]
+    assert (await sink.ledger())["duplicate"] == (0 if one_write else 1)
+
+
 async def test_replay_counts_nothing(sink: TimescaleSink, query: Callable[..., Any]) -> None:
     """The same messages again, their positions lost, are stored and counted only once, and new ones among them are."""
     records = air(("a", 0, 1.0, 1.0), ("b", 0, 1.0, 1.0), ("a", 1, 1.0, 1.0))
