@@ -19,6 +19,8 @@ from headrace.schemas.window import Window
 
 #: Sink whose database is the truth.
 DATABASE_SINK = "timescale"
+#: Seconds until a run that failed is repeated: a sink that has just started still makes the tables.
+AGAIN = 10.0
 
 logger = structlog.get_logger(__name__)
 
@@ -108,11 +110,8 @@ class CacheVerifier:
         (logger.info if report.complete else logger.warning)("cache_verified", **report.as_json())
         return report
 
-    async def _wait(self, stop: asyncio.Event) -> None:
-        waits = [
-            asyncio.ensure_future(self._clock.sleep(self._settings.verify_interval)),
-            asyncio.ensure_future(stop.wait()),
-        ]
+    async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
+        waits = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(stop.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
