@@ -79,12 +79,13 @@ class CacheVerifier:
     async def run(self, stop: asyncio.Event) -> None:
         """Verify now and at intervals, until `stop` is set. A run that fails is logged, and the next one comes."""
         while not stop.is_set():
+            interval = self._settings.verify_interval
             try:
                 await self.verify(stop)
             except (Disconnected, RetryLater) as error:
-                self._trouble = str(error)
-                logger.warning("cache_not_verified", error=str(error))
-            await self._wait(stop)
+                interval = min(interval, AGAIN)
+                logger.warning("cache_not_verified", error=str(error), again_in=interval)
+            await self._wait(stop, interval)
 
     async def verify(self, stop: asyncio.Event | None = None) -> Report:
         """One run; it ends unfinished when `stop` is set.
