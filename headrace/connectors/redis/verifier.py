@@ -83,6 +83,7 @@ class CacheVerifier:
             try:
                 await self.verify(stop)
             except (Disconnected, RetryLater) as error:
+                self._trouble = str(error)
                 interval = min(interval, AGAIN)
                 logger.warning("cache_not_verified", error=str(error), again_in=interval)
             await self._wait(stop, interval)
