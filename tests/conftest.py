@@ -1,9 +1,10 @@
 """Tiers of tests: what needs a server, what is left out by name, and what must never be skipped in CI."""
 
+import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,6 +13,8 @@ from hypothesis import settings
 from local_kafka.cluster import Cluster
 from local_kafka.jars import missing_tools
 
+from headrace.connectors.postgres_server import PostgresServer
+from tests.databases import Connect, fresh_database
 from tests.redis_server import RedisServer, find_redis
 
 #: Says whether something is there; if not, skips the test on a laptop and fails it in CI.
@@ -20,6 +23,8 @@ Require = Callable[[object, str, str], None]
 IN_CI = os.environ.get("CI") == "true"
 #: Names a PostgreSQL server with the extension, as a connection URL.
 TIMESCALEDB_URL = "HEADRACE_TEST_TIMESCALEDB_URL"
+#: Names a PostgreSQL to test on, as a connection URL; without it the tests start the embedded one.
+TEST_POSTGRES = "HEADRACE_TEST_POSTGRES"
 #: Names a Kafka to test on, as host:port[,host:port]; without it the tests start one.
 TEST_KAFKA = "HEADRACE_TEST_KAFKA"
 #: Names a Redis to test on, as a URL; tests empty it. Without it they start one.
@@ -66,6 +71,24 @@ def require() -> Require:
         pytest.skip(message)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
+    """One PostgreSQL that the whole session shares: make databases of your own, and leave it running."""
+    if TEST_POSTGRES in os.environ:
+        yield {"dsn": os.environ[TEST_POSTGRES]}
+        return
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    yield asyncio.run(server.start()).connect_arguments()
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def database(postgres: Connect) -> AsyncIterator[Connect]:
+    """An empty database of its own, as arguments for `asyncpg.connect`."""
+    async with fresh_database(postgres) as connect:
+        yield connect
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from tests.connectors.archive.world import Connect, World, air
+from tests.connectors.archive.world import World, air
+from tests.databases import Connect
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from headrace.connectors.archive.settings import ArchiveSettings, RetentionSetti
 from headrace.connectors.timescale.migrations import migrate, packaged
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
 from headrace.engine.clock import ManualClock
+from tests.databases import Connect
 
-Connect = dict[str, Any]
 AIR = TableSpec("air", ("co2", "temperature"))
 #: 2024-03-01, 00:00 UTC, ms; and a moment 100 days later.
 T0 = 1_709_251_200_000

@@ -18,11 +18,10 @@ from headrace.engine.sink_runner import SinkRunner
 from headrace.engine.testkit import fetched, reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
+from tests.databases import Connect
 
 AIR = TableSpec("air", ("co2", "temperature"))
 T0 = 1_700_000_000_000
-
-Connect = dict[str, Any]
 
 
 async def opened(database: Connect, *specs: TableSpec, partitions: int = 2) -> TimescaleSink:

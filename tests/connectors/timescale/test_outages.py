@@ -27,8 +27,9 @@ from headrace.engine.memory_sink import MemorySink
 from headrace.engine.metrics import Metrics
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
-from tests.connectors.timescale.storing import AIR, Connect, air, documents, running, until
+from tests.connectors.timescale.storing import AIR, air, documents, running, until
 from tests.connectors.timescale.throttle import Throttle
+from tests.databases import Connect
 
 TROUBLED = ("retrying", "probing")
 PIECES = 20

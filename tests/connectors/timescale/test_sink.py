@@ -28,7 +28,8 @@ from headrace.engine.sink_runner import SinkRunner
 from headrace.engine.testkit import reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
-from tests.connectors.timescale.storing import AIR, T0, Connect, air, batch, documents, opened, until
+from tests.connectors.timescale.storing import AIR, T0, air, batch, documents, opened, until
+from tests.databases import Connect
 
 MINUTE = datetime(2023, 11, 14, 22, 13, tzinfo=UTC)
 NAN = float("nan")

@@ -22,7 +22,8 @@ from headrace.engine.sink_runner import SinkRunner
 from headrace.engine.testkit import reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
-from tests.connectors.timescale.storing import T0, Connect, air, batch, documents, opened, running, until
+from tests.connectors.timescale.storing import T0, air, batch, documents, opened, running, until
+from tests.databases import Connect
 
 Query = Callable[..., Any]
 NAN = float("nan")

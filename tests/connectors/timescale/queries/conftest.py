@@ -1,9 +1,7 @@
 """A database as a worker leaves it: readings, and what the rollup agent made of them, stored by the real sink."""
 
-import asyncio
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 
 from headrace.agents.rollup import Rollup
-from headrace.connectors.postgres_server import PostgresServer
 from headrace.connectors.timescale.readings_table import TableSpec
 from headrace.connectors.timescale.sink import TimescaleSink
 from headrace.connectors.timescale.store import Store
@@ -24,6 +21,7 @@ from headrace.engine.testkit import drive, fetched, reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
 from headrace.schemas.window import Window
+from tests.databases import Connect
 
 #: Midnight in UTC.
 T0 = 1_699_920_000_000
@@ -31,7 +29,6 @@ GRACE = 300.0
 AIR = TableSpec("air", ("co2", "temperature"))
 NAN = float("nan")
 
-Connect = dict[str, Any]
 #: Device, seconds after T0, measures, and those of them that an earlier reading of the same time had.
 Row = tuple[str, float, Mapping[str, float]] | tuple[str, float, Mapping[str, float], Sequence[str]]
 
@@ -107,32 +104,14 @@ class World:
         return part
 
 
-@pytest.fixture(scope="session")
-def query_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
-    """A server, as arguments for `asyncpg.connect`."""
-    if "HEADRACE_TEST_POSTGRES" in os.environ:
-        yield {"dsn": os.environ["HEADRACE_TEST_POSTGRES"]}
-        return
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
-    address = asyncio.run(server.start())
-    yield address.connect_arguments()
-    asyncio.run(server.stop())
-
-
 @pytest.fixture
-async def world(query_server: Connect) -> AsyncIterator[World]:
+async def world(database: Connect) -> AsyncIterator[World]:
     """An empty database of its own."""
-    name = f"test_{uuid4().hex}"
-    admin = await asyncpg.connect(**query_server)
-    await admin.execute(f"CREATE DATABASE {name}")
-    database = {**query_server, "database": name}
     sink = TimescaleSink(database, [AIR], SystemClock())
     await sink.open()
     await sink.positions([TopicPartition(topic, 0) for topic in sink.topics])
     yield World(database, sink, ManualClock(T0 + 10 * 86_400_000))
     await sink.close()
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
 
 
 @pytest.fixture

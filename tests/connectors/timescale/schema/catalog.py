@@ -4,8 +4,8 @@ from typing import Any
 
 import asyncpg
 
-#: Arguments for `asyncpg.connect`.
-Connect = dict[str, Any]
+from tests.databases import Connect
+
 #: Of the role that owns the tables, and of the one that fills them.
 Roles = tuple[Connect, Connect]
 

@@ -1,52 +1,23 @@
 """Databases to change the schema of: on the embedded PostgreSQL, or the server that HEADRACE_TEST_POSTGRES names."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from headrace.connectors.postgres_server import PostgresServer
-from tests.connectors.timescale.schema.catalog import Connect, Roles
+from tests.connectors.timescale.schema.catalog import Roles
+from tests.databases import Connect, fresh_database
 
 TIMESCALEDB_URL = "HEADRACE_TEST_TIMESCALEDB_URL"
 
 
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
-    """A server, as arguments for `asyncpg.connect`."""
-    if "HEADRACE_TEST_POSTGRES" in os.environ:
-        yield {"dsn": os.environ["HEADRACE_TEST_POSTGRES"]}
-        return
-    server = PostgresServer(tmp_path_factory.mktemp("schema"))
-    address = asyncio.run(server.start())
-    yield address.connect_arguments()
-    asyncio.run(server.stop())
-
-
-@pytest.fixture
-async def database(postgres: Connect) -> AsyncIterator[Connect]:
-    """An empty database of its own, as arguments for `asyncpg.connect`."""
-    async for connect in _fresh(postgres):
-        yield connect
-
-
 @pytest.fixture
 async def timescaledb() -> AsyncIterator[Connect]:
-    """The same on a server with TimescaleDB; only for tests that are marked so."""
-    async for connect in _fresh({"dsn": os.environ[TIMESCALEDB_URL]}):
+    """An empty database on a server with TimescaleDB; only for tests that are marked so."""
+    async with fresh_database({"dsn": os.environ[TIMESCALEDB_URL]}) as connect:
         yield connect
-
-
-async def _fresh(server: Connect) -> AsyncIterator[Connect]:
-    name = f"test_{uuid4().hex}"
-    admin = await asyncpg.connect(**server)
-    await admin.execute(f"CREATE DATABASE {name}")
-    yield {**server, "database": name}
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from headrace.connectors.timescale.migrations import LOCK, MIGRATIONS, Migration, applied, migrate, missing, packaged
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
 from headrace.engine.errors import ConfigError
-from tests.connectors.timescale.schema.catalog import Connect, catalog
+from tests.connectors.timescale.schema.catalog import catalog
+from tests.databases import Connect
 
 AIR = ReadingsTable(TableSpec("air", ("co2", "temperature")))
 STEPS = [*packaged(MIGRATIONS), *AIR.migrations()]

@@ -7,7 +7,8 @@ from headrace.connectors.timescale.migrations import MIGRATIONS, applied, migrat
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
 from headrace.connectors.timescale.revert import NOTHING, revert
 from headrace.engine.errors import ConfigError
-from tests.connectors.timescale.schema.catalog import Connect, catalog
+from tests.connectors.timescale.schema.catalog import catalog
+from tests.databases import Connect
 
 AIR = ReadingsTable(TableSpec("air.v2", ("co2", "temperature")))
 STEPS = [*packaged(MIGRATIONS), *AIR.migrations()]

@@ -19,7 +19,8 @@ from headrace.engine.log import Fetched, TopicPartition
 from headrace.engine.testkit import fetched, reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
-from tests.connectors.timescale.schema.catalog import Connect, Roles
+from tests.connectors.timescale.schema.catalog import Roles
+from tests.databases import Connect
 
 AIR = TableSpec("air", ("co2",))
 STEPS = [*packaged(MIGRATIONS), *ReadingsTable(AIR).migrations()]

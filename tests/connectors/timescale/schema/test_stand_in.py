@@ -10,7 +10,7 @@ from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpe
 from headrace.connectors.timescale.settings import DAY, TimescaleSettings
 from headrace.connectors.timescale.status import database_status
 from headrace.connectors.timescale.timescale_state import RefreshJob, timescale_state
-from tests.connectors.timescale.schema.catalog import Connect
+from tests.databases import Connect
 
 TABLE = ReadingsTable(TableSpec("air", ("co2",)))
 STEPS = [*packaged(MIGRATIONS), *TABLE.migrations()]
