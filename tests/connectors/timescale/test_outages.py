@@ -156,6 +156,10 @@ async def worlds(server: Server) -> AsyncIterator[Worlds]:
 
 
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'headrace timescale'"
+KILL_HOLDER = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database AS d ON d.oid = database
+    WHERE locktype = 'advisory' AND d.datname = current_database()
+"""
 RAISE = """
     CREATE OR REPLACE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS
         $$BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '{code}'; END$$;
@@ -394,9 +398,10 @@ async def test_second_process_stands_by(worlds: Worlds, server: Server) -> None:
             await world.append(20)
             await world.stored()
             waiting = second.trouble
-            for _ in range(50):
-                await world.admin(KILL)
+            for _ in range(200):  # whoever is first to notice takes over
+                await world.admin(KILL_HOLDER)
                 await world.append(20)
+                await until(lambda: "running" in (world.runner.statistics().state, second.statistics().state))
                 if second.statistics().written:
                     break
             await until(lambda: {world.runner.statistics().state, second.statistics().state} == {"running", "standby"})
