@@ -21,6 +21,7 @@ from headrace.connectors.timescale.answers import (
     Record,
     States,
 )
+from headrace.connectors.timescale.repeats import same
 from headrace.engine.ledger import Ledger
 
 #: Stretches of sources that are named one by one.
@@ -157,8 +158,8 @@ def _conflict(record: Record) -> tuple[str, ...]:
     document = record.document
     said = {**document.get("measures", {}), **(document.get("extra") or {})}
     accepted = {**document.get("accepted", {}), **(document.get("accepted_extra") or {})}
-    differs = [name for name, value in said.items() if name in accepted and accepted[name] != value]
-    sides = (", ".join(f"{name} {_value(side[name])}" for name in differs) for side in (said, accepted))
+    differs = [name for name, value in said.items() if name in accepted and not same(accepted[name], value)]
+    sides = (", ".join(f"{name} {_exactly(side[name])}" for name in differs) for side in (said, accepted))
     return _time(record), record.device_id or "", str(document.get("message_id", "")), *sides
 
 
@@ -176,6 +177,11 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping | Sequence) and not isinstance(value, str):
         return orjson.dumps(value).decode()
     return "" if value is None else str(value)
+
+
+def _exactly(value: Any) -> str:
+    """In full, so that what differs also looks different."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode().removesuffix(".0")
 
 
 def _ago(milliseconds: int) -> str:

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from headrace.schemas.device_type import DerivedSpec, DeviceType
     from headrace.schemas.expression import Expression
 
-#: Columns that every reading has, whatever its type.
-RESERVED = frozenset({"time", "device_id", "device_type", "message_id", "extra"})
+#: Columns that every reading has, whatever its type, and those that PostgreSQL keeps for itself.
+RESERVED = frozenset(
+    {"time", "device_id", "device_type", "message_id", "appended_at", "extra"}
+    | {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+)
 #: How close an example's result must be, relative.
 EXAMPLE_TOLERANCE = 1e-3
 

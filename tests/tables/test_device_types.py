@@ -134,6 +134,8 @@ def test_a_folder_adds_and_replaces_types(tmp_path: Path) -> None:
         ('[metric]\nunit = "unit"\nunits = { C = "degG" }\n', "metric.units.C: unit 'degG' is unknown"),
         ('[derived.x]\nexpression = "flow"\nconstants = { flow = "1" }\n', "derived.x.constants.flow: the name is"),
         ('[derived.x]\nexpression = "flow"\nconstants = { a = "one" }\n', "derived.x.constants.a: String should match"),
+        ("[fields.XMIN]\n", "XMIN: the name is reserved"),
+        ("[fields.appended_at]\n", "appended_at: the name is reserved"),
         ('[fields.pellets]\nunit = "scoop"\n', "fields.pellets.unit: unit 'scoop' is unknown"),
         (
             '[fields.a]\nunit = "knurl"\naliases = { b = "m" }\n',

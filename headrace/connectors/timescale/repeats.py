@@ -46,7 +46,7 @@ def judge(readings: Readings, leftovers: Iterable[Leftover]) -> Repeats:
         key = (readings.device_ids[place], int(readings.times[place]))
         accepted = accepted_by_key.setdefault(key, stored)
         metrics = metrics_of(readings, place)
-        if any(accepted.get(name, value) != value for name, value in metrics.items()):
+        if any(not same(accepted.get(name, value), value) for name, value in metrics.items()):
             repeats.conflicts.append(Contradiction(place, dict(accepted)))
         elif metrics.keys() <= accepted.keys():
             repeats.duplicates.append(place)
@@ -63,3 +63,16 @@ def judge(readings: Readings, leftovers: Iterable[Leftover]) -> Repeats:
 def metrics_of(readings: Readings, place: int) -> dict[str, Any]:
     """Everything the reading says: extra and measures."""
     return {**((readings.extras[place] if readings.extras else None) or {}), **readings.measures_of(place)}
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same; to Python `True == 1`, to whoever sent them it is not.
+
+    >>> same([1], [1.0]), same([1], [True]), same({"open": 0}, {"open": False})
+    (True, False, False)
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

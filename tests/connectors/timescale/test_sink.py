@@ -158,6 +158,16 @@ async def test_organisation(sink: TimescaleSink, query: Callable[..., Any], one_
     assert (await sink.ledger())["duplicate"] == (0 if one_write else 1)
 
 
+async def test_true_is_not_one(sink: TimescaleSink, query: Callable[..., Any]) -> None:
+    """A boolean contradicts the number that Python takes for the same, at any depth."""
+    said: list[dict[str, Any] | None] = [{"x": 1, "y": [0]}, {"x": 1.0}, {"x": True}, {"y": [False]}, {"y": [0]}]
+
+    await sink.write(batch(air(*[("a", 0, NAN, NAN)] * len(said), extras=said)))
+
+    assert await sink.ledger() == {"stored": 1, "duplicate": 2, "conflict": 2}
+    assert await query("SELECT extra::text FROM readings_air") == [('{"x": 1, "y": [0]}',)]
+
+
 async def test_replay_counts_nothing(sink: TimescaleSink, query: Callable[..., Any]) -> None:
     """The same messages again, their positions lost, are stored and counted only once, and new ones among them are."""
     records = air(("a", 0, 1.0, 1.0), ("b", 0, 1.0, 1.0), ("a", 1, 1.0, 1.0))
