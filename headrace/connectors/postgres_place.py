@@ -107,11 +107,17 @@ def find_place(folder: Path, shelters: Sequence[Path] | None = None) -> Place:
 def make_socket_folder(folder: Path, account: Account) -> Path:
     """A private folder with a short path, for the server's socket; the same every time as long as it is ours.
 
-    Its path is kept in `folder`, in the file `socket`. Call it only while no server runs.
+    Its path is kept in `folder`, in the file `socket`, with what tells `folder` from a copy of it: the server of the
+    copy must not get the socket of the first. Call it only while no server runs.
     """
     record = folder / "socket"
+    status = folder.stat()
+    owner = f"{status.st_dev}:{status.st_ino}"
     if record.exists():
-        known = Path(record.read_text())
+        name, _, known_owner = record.read_text().partition("\n")
+        known = Path(name)
+        if known_owner != owner:
+            return _new_socket_folder(record, owner, account)
         with contextlib.suppress(OSError):
             known.mkdir(mode=0o700)
             account.give(known)
@@ -121,16 +127,20 @@ def make_socket_folder(folder: Path, account: Account) -> Path:
                 leftover.unlink()
             return known
         record.unlink()
+    return _new_socket_folder(record, owner, account)
+
+
+def _new_socket_folder(record: Path, owner: str, account: Account) -> Path:
     made = Path(tempfile.mkdtemp(prefix="headrace-", dir=_socket_root(account)))
     account.give(made)
-    record.write_text(str(made))
+    record.write_text(f"{made}\n{owner}")
     return made
 
 
 def remove_socket_folder(folder: Path) -> None:
     """Remove the socket's folder, if it is empty; its name stays reserved."""
     with contextlib.suppress(OSError):
-        Path((folder / "socket").read_text()).rmdir()
+        Path((folder / "socket").read_text().partition("\n")[0]).rmdir()
 
 
 def _account(cluster: Path) -> Account:

@@ -114,12 +114,29 @@ async def test_a_server_whose_socket_was_tidied_away_is_replaced(data_dir: Path)
     """A left-over server that nobody can reach any more does not keep the next one from starting."""
     await start_and_kill_9(data_dir)
     left = server_pid(data_dir)
-    shutil.rmtree((data_dir / "postgres" / "socket").read_text())
+    shutil.rmtree((data_dir / "postgres" / "socket").read_text().splitlines()[0])
 
     async with PostgresServer(data_dir) as address:
         answer = await query(address, "SELECT 1")
 
         assert (answer, server_pid(data_dir) != left) == (1, True)
+
+
+async def test_a_copied_data_folder_has_a_server_of_its_own(data_dir: Path) -> None:
+    """Two servers, one of a folder and one of its copy, run side by side, and each answers from its own data."""
+    async with PostgresServer(data_dir) as address:
+        await query(address, "CREATE TABLE note AS SELECT 'first' AS text")
+    # Not the whole folder: its data directory may be a link, to a place that the server's user can reach.
+    copy = data_dir.with_name("copy")
+    (copy / "postgres").mkdir(parents=True)
+    shutil.copy(data_dir / "postgres" / "socket", copy / "postgres" / "socket")
+
+    async with PostgresServer(data_dir) as first, PostgresServer(copy) as second:
+        await query(second, "CREATE TABLE note AS SELECT 'copied' AS text")
+
+        answers = [await query(address, "SELECT text FROM note") for address in (first, second)]
+
+    assert answers == ["first", "copied"]
 
 
 async def test_a_process_that_got_the_old_number_is_left_alone(data_dir: Path) -> None:

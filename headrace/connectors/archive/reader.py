@@ -14,6 +14,7 @@ from headrace.connectors.archive import parts
 from headrace.connectors.archive.dataset import READINGS
 from headrace.connectors.archive.late import PLAIN
 from headrace.connectors.archive.object_store import ObjectStore, translated
+from headrace.connectors.archive.parquet import KEY
 from headrace.connectors.archive.parts import Part, moment
 from headrace.connectors.timescale import errors
 from headrace.schemas.readings import Readings
@@ -94,6 +95,10 @@ class ArchiveReader:
         wanted = (pl.col("device_id") == device_id) & (time >= moment(start_ms)) & (time < moment(end_ms))
         with translated():
             try:
+                said = orjson.loads(pl.read_parquet_metadata(path, storage_options=options).get(KEY, "{}"))
+                # Only which file it is; that all its bytes are right is for `headrace archive verify`.
+                if said.get("content_sha256") != part.content.hex():
+                    raise OSError(f"{part.object}: another file is in its place; see `headrace archive verify`")
                 scan = pl.scan_parquet(path, storage_options=options, glob=False, hive_partitioning=False)
                 return scan.filter(wanted).collect()
             except pl.exceptions.PolarsError as error:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from headrace.connectors.archive.restore import restore
 from headrace.connectors.archive.settings import ArchiveSettings, RetentionSettings
 from headrace.connectors.archive.verify import Looked, verify
+from headrace.engine.errors import RetryLater
 from tests.connectors.archive.world import DAY, T0, World, air
 
 
@@ -31,6 +32,19 @@ async def test_verify(world: World) -> None:
 
     assert found == {first: "damaged", second: "damaged", third: "good", "readings/other.parquet": "unknown"}
     assert [each.object for each in await looked(world, date(2024, 3, 3))] == [third]
+
+
+async def test_a_file_in_the_place_of_another_is_not_read(world: World) -> None:
+    """A history does not take the rows of another day for those of the day asked for, nor their absence for a gap."""
+    await world.insert(air(1, 2, 2))
+    await world.job().run()
+    first, second = await world.objects()
+    await world.store.put(first, await world.store.get(second))
+    reader = world.reader()
+
+    with pytest.raises(RetryLater, match="another file is in its place"):
+        await reader.read("air", "d0", 0, T0 + 2 * DAY)
+    await reader.close()
 
 
 async def test_unfinished_parts_are_not_archived(world: World) -> None:
