@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, field_validator, model_validator
 
@@ -168,6 +169,10 @@ class DatabaseSettings(_Section):
         dsn = resolve_secret(value.get_secret_value())
         if not dsn.startswith(("postgresql://", "postgres://")):
             raise ValueError("must start with postgresql://")
+        for place in urlsplit(dsn).netloc.rpartition("@")[2].split(","):
+            port = place.rpartition("]")[2].rpartition(":")[2] if ":" in place.rpartition("]")[2] else "5432"
+            if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+                raise ValueError(f"has a port that is none: {port!r}")
         return SecretStr(dsn)
 
     @model_validator(mode="after")

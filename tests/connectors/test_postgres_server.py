@@ -306,6 +306,26 @@ async def test_a_lost_shelter_is_made_anew(base: Path) -> None:
         assert await query(address, "SELECT 1") == 1
 
 
+async def test_a_copy_does_not_use_the_originals_data(base: Path) -> None:
+    """A copied folder whose data are elsewhere is refused; the original goes on."""
+    original, copy = base / "private", base / "copy"
+    original.mkdir(mode=0o700)
+    async with PostgresServer(original) as address:
+        await query(address, "CREATE TABLE reading AS SELECT 1 AS value")
+    shutil.copytree(original, copy, symlinks=True)
+    (copy / "postgres" / "socket").unlink()
+
+    if os.geteuid() == 0:
+        with pytest.raises(ConfigError, match="is a copy"):
+            await PostgresServer(copy).start()
+    else:
+        async with PostgresServer(copy) as address:
+            await query(address, "DROP TABLE reading")
+
+    async with PostgresServer(original) as address:
+        assert await query(address, "SELECT value FROM reading") == 1
+
+
 async def test_without_the_wheel_the_error_says_what_to_run(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exact command to install what is missing."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

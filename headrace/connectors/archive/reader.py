@@ -98,11 +98,12 @@ class ArchiveReader:
                 said = orjson.loads(pl.read_parquet_metadata(path, storage_options=options).get(KEY, "{}"))
                 # Only which file it is; that all its bytes are right is for `headrace archive verify`.
                 if said.get("content_sha256") != part.content.hex():
-                    raise OSError(f"{part.object}: another file is in its place; see `headrace archive verify`")
+                    raise OSError("another file is in its place")
                 scan = pl.scan_parquet(path, storage_options=options, glob=False, hive_partitioning=False)
                 return scan.filter(wanted).collect()
-            except pl.exceptions.PolarsError as error:
-                raise OSError(f"{part.object}: {error}") from error
+            # polars panics on some damaged files.
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+                raise OSError(f"{part.object} cannot be read, see `headrace archive verify`: {error}") from error
 
 
 def merge(frames: list[pl.DataFrame]) -> pl.DataFrame:
