@@ -231,7 +231,7 @@ class Log(Protocol):
         ...
 
     async def create_topics(self, topics: Iterable[TopicSpec]) -> None:
-        """Make the topics that do not exist yet. A topic that exists keeps its partitions."""
+        """Make the topics that do not exist yet. A topic that exists keeps its partitions; one may be named twice."""
         ...
 
     async def extend_topic(self, name: str, partitions: int) -> None:

@@ -39,6 +39,14 @@ class RecordPromises:
         assert found.timestamps == [1, 2, 1]
         assert found[0].headers == {"h": b"x"}
 
+    async def test_a_topic_named_twice_is_made_once(self, log: Log) -> None:
+        """Those who collect topics from several places need not compare them."""
+        names = Names.new()
+
+        await log.create_topics([*names.specs(), *names.specs()])
+
+        assert log.partitions(names.events) == 2
+
     async def test_null_keys_and_values_survive(self, log: Log, names: Names) -> None:
         """No key, no value, empty value and absent header stay what they are."""
         odd = Records([None, b""], [None, b""], [1, 2], {"h": [None, b"v"]})

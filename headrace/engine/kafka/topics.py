@@ -38,7 +38,8 @@ async def create_topics(client: Client, specs: Sequence[TopicSpec], settings: Ka
     Raises:
         LogError: Kafka refuses.
     """
-    missing = [spec for spec in specs if not client.cluster.partitions_for_topic(spec.name)]
+    # Kafka makes nothing at all of a request that names a topic twice.
+    missing = {spec.name: spec for spec in specs if not client.cluster.partitions_for_topic(spec.name)}.values()
     if not missing:
         return
     copies = settings.replication_factor or min(COPIES, len(client.cluster.brokers()))

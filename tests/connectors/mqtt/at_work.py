@@ -44,6 +44,10 @@ class RecordingIntake:
         """What was appended, in order."""
         return [payload for _, payload in self.messages]
 
+    def has(self, count: int) -> bool:
+        """Whether so many different ones were appended."""
+        return len(set(self.payloads)) >= count
+
 
 class Cable:
     """A TCP connection to the broker that can be cut."""

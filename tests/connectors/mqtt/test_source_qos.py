@@ -1,9 +1,11 @@
 """Every quality of service, in both versions, on a real broker."""
 
+from functools import partial
+
 import pytest
 
 from headrace.connectors.mqtt.connection import BrokerAddress
-from headrace.connectors.mqtt.publisher import MqttPublisher
+from headrace.connectors.mqtt.publisher import WINDOW, MqttPublisher
 from tests.connectors.mqtt.at_work import Cable, RecordingIntake, Running, until
 
 pytestmark = pytest.mark.integration
@@ -29,14 +31,19 @@ async def test_messages_arrive_once_and_in_order(
 async def test_messages_arrive_once_over_broken_connections(
     address: BrokerAddress, intake: RecordingIntake, version: str, qos: int
 ) -> None:
-    """Connections that break at any point, with the source alive: nothing lost, and at QoS 2 nothing twice."""
+    """Connections that break at any point, with the source alive: nothing lost, and at QoS 2 nothing twice.
+
+    But once per session that is taken up: Mosquitto 2.0 forgets a PUBREL that it owes when the next connection breaks
+    before it is sent, and publishes the message again.
+    """
     cable = Cable(address)
     settings = {"version": version, "qos": qos, "max_batch": 20}
     async with Running(await cable.lay(), intake, **settings) as running, MqttPublisher(address) as publisher:
         for number in range(COUNT):
             await publisher.publish("dt/devices/a/telemetry", b"%d" % number, qos=qos)
+            if number % 100 == 0:
+                await until(partial(intake.has, number - WINDOW))
             if number % 100 == 50:
-                await until(lambda: cable.connected)
                 cable.cut()
         await publisher.drain()
         await until(lambda: len(set(intake.payloads)) == COUNT)
