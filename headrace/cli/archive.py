@@ -202,4 +202,4 @@ async def _restore(setup: Setup, data: Path | None, day: date, device_type: str 
     for name, count in sorted(rows.items()):
         click.echo(f"{name}: {count:,} rows restored")
     if not rows:
-        click.echo(f"the archive has no readings of {day}")
+        click.echo(f"the archive has no readings of {day}{f' of type {device_type}' if device_type else ''}")

@@ -8,10 +8,17 @@ from headrace.cli.query_records import alerts, anomalies, conflicts, ledger, sta
 from headrace.connectors.timescale import sigma as defaults
 from headrace.connectors.timescale.bin_grid import WIDTHS
 from headrace.connectors.timescale.history import MOST_ROWS
-from headrace.schemas.window import UTC
+from headrace.schemas.window import UTC, known_zone
 
 #: Readings that raw history shows at a time.
 RAW_ROWS = 1000
+
+
+def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    try:
+        return known_zone(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.group()
@@ -64,7 +71,7 @@ def latest(
     show_default=True,
     help="Average, minimum, maximum and count per bin; or the readings, of at most 90 days.",
 )
-@click.option("--zone", default=UTC, show_default=True, help="Where days of 1d begin, IANA name.")
+@click.option("--zone", default=UTC, show_default=True, callback=_zone, help="Where days of 1d begin, IANA name.")
 @click.option("--readings", is_flag=True, help="Aggregate readings only, not also the windows of the stream.")
 @page_options(RAW_ROWS, MOST_ROWS, "raw: readings at a time; 0 for all")
 def history(

@@ -112,6 +112,7 @@ def test_mistakes(headrace: Headrace, folder: Path, tmp_path: Path) -> None:
         "limited to 90 days": ("history", "one", "--start", "-91d", "--aggregation", "raw", "--data", folder),
         "neither an ISO 8601 time": ("history", "one", "--start", "soon", "--data", folder),
         "not before --end": ("bins", "environmental", "co2", "--end", "-3d", "--data", folder),
+        "there is no time zone 'Mars/X'": ("history", "one", "--zone", "Mars/X", "--data", folder),
         "no duration": ("bins", "environmental", "co2", "--width", "x", "--data", folder),
         "holds no database": ("state", "--data", tmp_path),
         "--data is missing": ("state",),
