@@ -8,6 +8,7 @@ from headrace.cli.query_records import alerts, anomalies, conflicts, ledger, sta
 from headrace.connectors.timescale import sigma as defaults
 from headrace.connectors.timescale.bin_grid import WIDTHS
 from headrace.connectors.timescale.history import MOST_ROWS
+from headrace.engine.errors import ConfigError
 from headrace.schemas.window import UTC, known_zone
 
 #: Readings that raw history shows at a time.
@@ -18,7 +19,7 @@ def _zone(_context: click.Context, _option: click.Parameter, name: str) -> str:
     try:
         return known_zone(name)
     except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+        raise ConfigError(f"--zone: {error}") from error
 
 
 @click.group()
