@@ -40,8 +40,8 @@ _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 class Expression:
     """A formula over columns.
 
-    Numbers, names of fields, `+ - * / % **`, comparisons (1 for true, 0 for false), and the functions
-    abs, exp, log (natural), max, min, sqrt.
+    Numbers, names of fields, `+ - * / % **`, comparisons (1 for true, 0 for false), `and`, `or`, `not` (of what is not 0),
+    and the functions abs, exp, log (natural), max, min, sqrt.
 
     Args:
         text: the formula.

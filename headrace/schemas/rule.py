@@ -1,16 +1,21 @@
-"""Alert rules: which devices, which condition on one metric, for how long, how grave."""
+"""Alert rules: which devices, which condition, how grave, and what is to be done."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from headrace.schemas.condition import Condition, Name, Seconds
+from headrace.schemas.schedule import Schedule
+
 Severity = Literal["info", "warning", "critical"]
-Operator = Literal[">", "<", ">=", "<=", "=="]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Channel = Literal["email", "push", "sms"]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2000)]
 
 #: `device_type` of a rule for devices of every type.
 ALL_TYPES = "all"
+#: Device ids that one rule may name.
+MOST_DEVICES = 10_000
 
 
 class _Model(BaseModel):
@@ -20,23 +25,21 @@ class _Model(BaseModel):
     )
 
 
-class Condition(_Model):
-    """`metric` `operator` `threshold`, on every reading for `duration`.
+class Flapping(_Model):
+    """An alert that has triggered `triggers` times within `within` seconds of event time is flapping.
 
-    Args:
-        metric: name of a measure.
-        threshold: in the metric's unit.
-        duration: seconds of event time from the first reading where it holds; 0 for at once.
+    It says so, and is left open until its condition has been clear for `within` seconds.
     """
 
-    metric: Name
-    operator: Operator
-    threshold: float
-    duration: float = Field(0.0, ge=0)
+    triggers: int = Field(5, ge=2, le=100)
+    within: Seconds = Field(3600.0, gt=0)
 
-    def __str__(self) -> str:
-        condition = f"{self.metric} {self.operator} {self.threshold:g}"
-        return f"{condition} for {self.duration:g} s" if self.duration else condition
+
+class Actions(_Model):
+    """Whom to tell: channels of the people who get the device's alerts, and addresses that get the event itself."""
+
+    notifications: tuple[Channel, ...] = ()
+    webhooks: tuple[Url, ...] = Field((), max_length=20)
 
 
 class AlertRule(_Model):
@@ -44,22 +47,37 @@ class AlertRule(_Model):
 
     Args:
         rule_id: unique among the rules; alerts carry it.
+        organization_id: for devices of this organisation only, as the registry has it; None for all.
         device_type: name of a device type, or "all".
         device_ids: these devices only; empty for all of the type.
-        condition: see `Condition`.
-        status: inactive rules are read and not evaluated.
+        condition: see `headrace.schemas.condition`.
+        status: inactive rules are read and not evaluated; of deleted ones only the name is left.
         cooldown_period: seconds of event time from one alert's trigger to the earliest next one, for the same device.
+        schedule: outside of it nothing triggers; what is open may end.
+        flapping: None for never.
+        explains: an open alert of this rule on a gateway explains those of the devices behind it, which then are
+            suppressed.
+        created_by: user id.
+        created_at, updated_at: ms since 1970 UTC; set when the rule is saved.
     """
 
     rule_id: Name
     name: Name
-    description: str = ""
+    description: Annotated[str, StringConstraints(max_length=2000)] = ""
+    organization_id: Name | None = None
     device_type: Name = ALL_TYPES
-    device_ids: tuple[Name, ...] = ()
+    device_ids: tuple[Name, ...] = Field((), max_length=MOST_DEVICES)
     condition: Condition
     severity: Severity = "warning"
-    status: Literal["active", "inactive"] = "active"
-    cooldown_period: float = Field(300.0, ge=0)
+    status: Literal["active", "inactive", "deleted"] = "active"
+    cooldown_period: Seconds = 300.0
+    schedule: Schedule = Schedule()
+    flapping: Flapping | None = Flapping()
+    explains: bool = False
+    actions: Actions = Actions()
+    created_by: Name | None = None
+    created_at: int | None = None
+    updated_at: int | None = None
 
     def applies_to(self, device_type: str) -> bool:
         """Whether the rule is evaluated for devices of this type."""

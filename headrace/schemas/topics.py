@@ -10,7 +10,16 @@ ANOMALIES = "telemetry.anomalies"
 LATE = "telemetry.late"
 CONFLICTS = "telemetry.conflicts"
 DEAD_LETTERS = "telemetry.dlq"
+#: Changes of alerts: CloudEvents, key device id; see `headrace.schemas.alert`.
 ALERTS = "alerts.v1"
+#: The newest alert of each rule and device, compacted: key alert id, value a `headrace.schemas.alert.Alert` as JSON.
+ALERT_STATES = "alerts.state.v1"
+#: What people want done with alerts: key device id, value a `headrace.schemas.alert_command.AlertCommand` as JSON.
+ALERT_COMMANDS = "alerts.commands.v1"
+#: Silences, compacted: key silence id, value a `headrace.schemas.silence.Silence` as JSON.
+SILENCES = "alerts.silences.v1"
+#: Open alerts of gateways that explain others, compacted, for every worker: key gateway id and rule id.
+ALERT_CAUSES = "alerts.causes"
 #: What became of notifications about alerts: CloudEvents, key user id.
 NOTIFICATIONS = "notifications.v1"
 #: Alert rules, compacted: key rule id, value an `AlertRule` as JSON.

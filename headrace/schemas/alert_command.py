@@ -1,0 +1,66 @@
+"""What `alerts.commands.v1` carries: what a person wants done with an alert. Record key: the device id of the alert.
+
+Commands are keyed like readings, so that the worker that has the alert reads them. A repeat (same `commandId`) does
+nothing; one that cannot be carried out is answered with a `refused` event on `alerts.v1`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+
+
+class _Command(BaseModel):
+    """What all have.
+
+    Args:
+        commandId: unique, made by who sends it.
+        alertId, deviceId: the alert, and its device.
+        userId, userName: who wants it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    commandId: Id
+    alertId: Id
+    deviceId: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    userId: Id
+    userName: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+
+
+class Acknowledge(_Command):
+    """Somebody looks after it."""
+
+    command: Literal["acknowledge"] = "acknowledge"
+    comment: Text | None = None
+
+
+class Resolve(_Command):
+    """It is over, says a person; it must have been acknowledged.
+
+    If the condition still holds, the rule does not trigger again on the device before it was clear once.
+    """
+
+    command: Literal["resolve"] = "resolve"
+    resolution: Text
+    preventionNotes: Text | None = None
+
+
+class AddComment(_Command):
+    """Something to be read with it; of ended alerts too."""
+
+    command: Literal["comment"] = "comment"
+    comment: Text
+
+
+class Snooze(_Command):
+    """Tell nobody of it until `until`, ms since 1970 UTC; at most a week from now."""
+
+    command: Literal["snooze"] = "snooze"
+    until: int
+
+
+AlertCommand = Annotated[Acknowledge | Resolve | AddComment | Snooze, Field(discriminator="command")]
+ALERT_COMMAND: TypeAdapter[Acknowledge | Resolve | AddComment | Snooze] = TypeAdapter(AlertCommand)

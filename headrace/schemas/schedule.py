@@ -1,0 +1,76 @@
+"""When an alert rule is in force: always, in business hours, or in stretches of the week of one's own."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
+
+from headrace.schemas.window import known_zone
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+#: `24:00` is the end of a day.
+Moment = Annotated[str, StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")]
+MOST_STRETCHES = 50
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class Stretch(_Model):
+    """From `start` until before `end`, wall-clock time, on each of `days`; past midnight if `end` is not later."""
+
+    days: tuple[Day, ...] = Field(DAYS, min_length=1)
+    start: Moment
+    end: Moment
+
+
+BUSINESS_HOURS = (Stretch(days=DAYS[:5], start="09:00", end="17:00"),)
+
+
+class Schedule(_Model):
+    """When a rule is in force, by the event time of what it judges.
+
+    Args:
+        type: "always"; "business-hours": Monday to Friday, 09:00 to 17:00; "custom": `stretches`.
+        timezone: IANA name; where the clocks change, an hour that is skipped or doubled is what the wall clock says.
+        stretches: with "custom", at least one.
+    """
+
+    type: Literal["always", "business-hours", "custom"] = "always"
+    timezone: Annotated[str, AfterValidator(known_zone)] = "UTC"
+    stretches: tuple[Stretch, ...] = Field((), max_length=MOST_STRETCHES)
+
+    @model_validator(mode="after")
+    def _stretches_fit(self) -> "Schedule":
+        if (self.type == "custom") != bool(self.stretches):
+            raise ValueError("stretches: give at least one with type 'custom', and none otherwise")
+        return self
+
+    def covers(self, time_ms: int) -> bool:
+        """Whether the rule is in force at this event time, ms since 1970 UTC."""
+        if self.type == "always":
+            return True
+        return _covers(self, time_ms // 60_000)
+
+
+@lru_cache(maxsize=10_000)
+def _covers(schedule: Schedule, minute: int) -> bool:
+    there = datetime.fromtimestamp(minute * 60, UTC).astimezone(ZoneInfo(schedule.timezone))
+    clock, day = there.hour * 60 + there.minute, there.weekday()
+    for stretch in BUSINESS_HOURS if schedule.type == "business-hours" else schedule.stretches:
+        start, end = _minutes(stretch.start), _minutes(stretch.end)
+        if end > start:
+            if DAYS[day] in stretch.days and start <= clock < end:
+                return True
+        elif (DAYS[day] in stretch.days and clock >= start) or (DAYS[day - 1] in stretch.days and clock < end):
+            return True
+    return False
+
+
+def _minutes(moment: str) -> int:
+    return int(moment[:2]) * 60 + int(moment[3:])

@@ -1,0 +1,59 @@
+"""What `alerts.silences.v1` carries, compacted: key silence id, value a `Silence` as JSON.
+
+Of alerts that a silence matches nobody is told while it lasts; they open, end and are stored as always.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
+
+from headrace.schemas.rule import Severity
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+#: Silences that may be in force or planned at once.
+MOST_SILENCES = 10_000
+
+
+class Silence(BaseModel):
+    """Which alerts, from when until when.
+
+    An alert matches if it fits every field that is given, one of its values each.
+
+    Args:
+        id: unique.
+        rule_ids, device_ids, device_types, gateway_ids, organization_ids, severities: whose alerts.
+        starts_at, ends_at: ms since 1970 UTC, by the append time of what comes; the end is not in it.
+        comment: why, for those who look.
+        created_by: user id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    id: Id
+    rule_ids: tuple[Id, ...] = ()
+    device_ids: tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...] = ()
+    device_types: tuple[Id, ...] = ()
+    gateway_ids: tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...] = ()
+    organization_ids: tuple[Id, ...] = ()
+    severities: tuple[Severity, ...] = ()
+    starts_at: int = Field(ge=0)
+    ends_at: int = Field(ge=0)
+    comment: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    created_by: Id
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Silence":
+        if self.ends_at <= self.starts_at:
+            raise ValueError("a silence ends after it starts")
+        chosen = (
+            self.rule_ids, self.device_ids, self.device_types, self.gateway_ids, self.organization_ids,
+            self.severities,
+        )  # fmt: skip
+        if not any(chosen):
+            raise ValueError("say which alerts: by rule, device, device type, gateway, organisation or severity")
+        return self
+
+    def covers(self, at_ms: int) -> bool:
+        """Whether it is in force at this append time."""
+        return self.starts_at <= at_ms < self.ends_at
