@@ -1,8 +1,8 @@
 """Alerts: the CloudEvents of `alerts.v1`, and what `alerts.state.v1` holds of each alert.
 
 `alerts.v1`: one CloudEvents 1.0 event in JSON (structured mode) per change of an alert; record key the device id, the
-header `message-id` names the reading that caused it, if one did. `alerts.state.v1` is compacted: record key the alert id,
-value `Alert` as it is now; without a value once a newer alert of the same rule and device has taken its place.
+header `message-id` names the reading that caused it, if one did. `alerts.state.v1` is compacted: record key the alert
+id, value `Alert` as it is now; without a value once a newer alert of the same rule and device has taken its place.
 """
 
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Expressions of derived metrics: a small, safe part of Python's grammar, compiled once to run on columns."""
+"""Expressions of derived metrics and rules: a small, safe part of Python's grammar, compiled once to run on columns."""
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +24,25 @@ def _greatest(*columns: Any) -> Any:
     return reduce(np.maximum, columns)
 
 
+def _absent(columns: Sequence[Any]) -> Any:
+    return reduce(np.logical_or, map(np.isnan, columns))
+
+
+def _all(*columns: Any) -> Any:
+    return np.where(_absent(columns), np.nan, reduce(np.logical_and, columns))
+
+
+def _any(*columns: Any) -> Any:
+    return np.where(_absent(columns), np.nan, reduce(np.logical_or, columns))
+
+
+def _not(column: Any) -> Any:
+    return np.where(np.isnan(column), np.nan, np.logical_not(column))
+
+
+#: What the words run: 1 or 0 by what is not 0, NaN where an operand is. No field in an expression has the name of a
+#: keyword.
+_WORDS: dict[str, Callable[..., Any]] = {"and": _all, "or": _any, "not": _not}
 #: Function: (what it runs, least number of arguments, greatest number).
 _FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "abs": (np.abs, 1, 1),
@@ -40,8 +59,8 @@ _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 class Expression:
     """A formula over columns.
 
-    Numbers, names of fields, `+ - * / % **`, comparisons (1 for true, 0 for false), `and`, `or`, `not` (of what is not 0),
-    and the functions abs, exp, log (natural), max, min, sqrt.
+    Numbers, names of fields, `+ - * / % **`, comparisons (1 for true, 0 for false), `and`, `or`, `not` (for which all
+    but 0 is true), and the functions abs, exp, log (natural), max, min, sqrt.
 
     Args:
         text: the formula.
@@ -89,7 +108,7 @@ class Expression:
             columns: at least those in `inputs`, each (n,) float64.
         """
         given: dict[str, Any] = {name: columns[name] for name in self.inputs}
-        functions: dict[str, Any] = {name: function for name, (function, _, _) in _FUNCTIONS.items()}
+        functions: dict[str, Any] = _WORDS | {name: function for name, (function, _, _) in _FUNCTIONS.items()}
         with np.errstate(all="ignore"):
             result = eval(self._code, {"__builtins__": {}}, functions | given)
         values = np.array(result, dtype=np.float64)
@@ -134,8 +153,17 @@ class _Checker(ast.NodeTransformer):
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         if len(node.ops) != 1:
-            raise ValueError("comparisons cannot be chained: write (a < b) * (b < c)")
+            raise ValueError("comparisons cannot be chained: write a < b and b < c")
         return super().generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        return self._word("and" if isinstance(node.op, ast.And) else "or", node.values)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        return self._word("not", [node.operand]) if isinstance(node.op, ast.Not) else self.generic_visit(node)
+
+    def _word(self, word: str, operands: list[ast.expr]) -> ast.AST:
+        return ast.Call(ast.Name(word, ast.Load()), [self.visit(operand) for operand in operands], [])
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         name = node.func.id if isinstance(node.func, ast.Name) else None

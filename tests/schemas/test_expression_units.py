@@ -35,6 +35,8 @@ UNITS = {
         ("abs(s)", "dBm"),
         ("s - s", "dBm"),
         ("(t > t) * p", "W"),
+        ("(t and p) or not s", "1"),
+        ("(p and t) * p", "W"),
     ],
 )
 def test_units_are_inferred(text: str, unit: str) -> None:
@@ -66,11 +68,45 @@ def test_units_are_inferred(text: str, unit: str) -> None:
         ("n ** p", "p must be a plain number and is in W"),
         ("s + p", "s is in dBm and p in W"),
         ("p * (t + 1)", "t is in degC and 1 a plain number"),
+        ("n and t + p > t", "t is in degC and p in W"),
+        ("not (t + p)", "t is in degC and p in W"),
     ],
 )
 def test_what_does_not_fit_is_refused(text: str, why: str) -> None:
     """The message names both sides and says what to do."""
     with pytest.raises(ValueError, match=r"\w") as raised:
         unit_of(text, UNITS)
+
+    assert why in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("t > 30 and rh > 80", "1"),
+        ("max(t, 5 + 1) - 2", "degC"),
+        ("3 - t", "degC"),
+        ("p < abs(-5) * 2", "1"),
+        ("p * 2", "W"),
+    ],
+)
+def test_bare_numbers_are_in_the_unit_of_the_other_side(text: str, unit: str) -> None:
+    """In rules, which have no constants."""
+    assert unit_of(text, UNITS, bare_numbers=True).ratio(parse_unit(unit)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("t > p", "t is in degC and p in W: make it a derived metric"),
+        ("p > 1000 * q", "which differ by a factor of 1000: make it a derived metric"),
+        ("log(rh / 100) > 2", "rh / 100 must be a plain number and is in %; make it a derived metric"),
+        ("t > n", "t is in degC and n a plain number: make it a derived metric"),
+    ],
+)
+def test_bare_numbers_mend_no_units(text: str, why: str) -> None:
+    """Metrics of different units stay apart, and the message names what helps."""
+    with pytest.raises(ValueError, match=r"\w") as raised:
+        unit_of(text, UNITS, bare_numbers=True)
 
     assert why in str(raised.value)

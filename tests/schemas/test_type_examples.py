@@ -1,5 +1,6 @@
 """The examples inside the shipped device types."""
 
+import numpy as np
 import pytest
 
 from headrace.schemas.device_type import DerivedSpec, DeviceType
@@ -30,3 +31,20 @@ def test_every_derived_metric_that_ships_has_an_example() -> None:
         for name, spec in device_type.derived.items()
         if not spec.examples
     ] == []
+
+
+def test_derived_metrics_may_say_and_or_not() -> None:
+    """Of what has any unit; the result is a plain 1 or 0, and absent where an input is."""
+    fields = {"temperature": {"unit": "degC"}, "burning": {"type": "boolean"}}
+    derived = {
+        "expression": "burning and not temperature < limit",
+        "constants": {"limit": "60 degC"},
+        "examples": [
+            {"given": {"temperature": 70, "burning": 1}, "result": 1},
+            {"given": {"temperature": 50, "burning": 1}, "result": 0},
+        ],
+    }
+    made = DeviceType.model_validate({"name": "boiler", "fields": fields, "derived": {"alarm": derived}})
+
+    columns = {"temperature": np.array([70.0, np.nan]), "burning": np.array([1.0, 1.0])}
+    assert made.expressions["alarm"].evaluate(columns).tolist() == pytest.approx([1.0, np.nan], nan_ok=True)
