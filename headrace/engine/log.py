@@ -44,6 +44,9 @@ class Tally(NamedTuple):
 class Append:
     """Records for one partition.
 
+    In a compacted topic each sets its key, or deletes it (value None), one after the other; all need a key. Readers of
+    the topic are shown every one, with its append time, but without its headers where the log is the embedded one.
+
     `tallies` says what the records add to the topic's counters (see `Log.tallies`); it is counted in the same
     transaction as the append.
     """
@@ -84,8 +87,8 @@ class Transaction:
     """What becomes visible together or not at all.
 
     Args:
-        appends: records for ordinary topics.
-        changes: newest values for compacted topics.
+        appends: records.
+        changes: newest values for compacted topics; newer than what `appends` has for the same keys.
         group: consumer group that `positions` belong to.
         positions: by partition, the offset after the last finished record.
         member: who finished the records; the log refuses it when the group has moved on. None for readers that share

@@ -16,7 +16,7 @@ from headrace.engine.embedded.ordered_changes import COMPACT_EVERY
 from headrace.engine.errors import LogError, LogInUse
 from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
 from headrace.engine.log_range import reading
-from tests.contract.log_access import append, read_all, read_records, records
+from tests.contract.log_access import append, read_all, read_records, records, restore_all
 from tests.contract.log_contract import LogContract
 
 EVENTS = "events"
@@ -117,9 +117,11 @@ from headrace.engine.records import Records
 
 async def main():
     log = EmbeddedLog(Path(sys.argv[1]))
-    await log.create_topics([TopicSpec("events", 1)])
+    names = "events", "state"
+    await log.create_topics([TopicSpec(name, 1, name == "state", 3600.0) for name in names])
     for n in range(1_000_000):
-        await log.commit(Transaction([Append(TopicPartition("events", 0), Records([b"k"], [b"%d" % n], [1]))]))
+        records = Records([b"k"], [b"%d" % n], [1])
+        await log.commit(Transaction([Append(TopicPartition(name, 0), records) for name in names]))
         print(n, flush=True)
 
 asyncio.run(main())
@@ -127,7 +129,7 @@ asyncio.run(main())
 
 
 async def test_acknowledged_records_survive_kill(tmp_path: Path) -> None:
-    """After kill -9 every record whose commit returned is there, in order, once."""
+    """After kill -9 every record whose commit returned is there, in order, once; in a compacted topic as well."""
     command = [sys.executable, "-c", APPENDER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -141,6 +143,9 @@ async def test_acknowledged_records_survive_kill(tmp_path: Path) -> None:
 
     assert values == list(range(len(values)))
     assert len(values) >= len(acknowledged)
+    state = TopicPartition("state", 0)
+    assert await read_all(log, state) == [b"%d" % value for value in values]
+    assert await restore_all(log, state) == {b"k": b"%d" % values[-1]}
     await log.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
-from headrace.engine.embedded import codec, compacted, operations
+from headrace.engine.embedded import changed, codec, compacted, operations
 from headrace.engine.embedded.database import MEMORY, connect
 from headrace.engine.embedded.merge import MERGING, Merger, Merging
 from headrace.engine.embedded.ordered_changes import read_changes
@@ -21,6 +21,7 @@ from headrace.engine.embedded.tail import Tail
 from headrace.engine.embedded.writer import Job, Writer
 from headrace.engine.errors import LogError
 from headrace.engine.log import (
+    Append,
     Fetched,
     Known,
     Listener,
@@ -98,21 +99,19 @@ class EmbeddedLog:
         return count
 
     async def commit(self, transaction: Transaction) -> Mapping[TopicPartition, int]:
-        appends = [
-            (self._ordinary(append.target), codec.encode(append.records), append)
-            for append in transaction.appends
-            if len(append.records)
-        ]
+        appends: list[tuple[operations.Partition, bytes, Append]] = []
+        changes: list[operations.Changed] = []
+        for append in transaction.appends:
+            partition = self._known(append.target) if len(append.records) else None
+            if partition is not None and partition.compacted:
+                changes.append(changed.by_append(partition, append))
+            elif partition is not None:
+                appends.append((partition, codec.encode(append.records), append))
         now_ms = self._clock.now_ms()
-        changes = [
-            operations.Changed(
-                self._compacted(change.target),
-                change.entries,
-                compacted.rows(change.entries),
-                now_ms if change.time_ms is None else change.time_ms,
-            )
-            for change in transaction.changes
-        ]
+        for change in transaction.changes:
+            partition = self._compacted(change.target)
+            if change.entries:
+                changes.append(changed.by_changes(partition, change, now_ms))
         positions = [(self._known(target).id, offset) for target, offset in transaction.positions.items()]
         committed: operations.Committed = await self._write(
             lambda connection: operations.commit(connection, appends, changes, transaction.group, positions)
@@ -287,7 +286,7 @@ class EmbeddedLog:
     def _ordinary(self, target: TopicPartition) -> operations.Partition:
         partition = self._known(target)
         if partition.compacted:
-            raise LogError(f"topic {target.topic!r} is compacted: change it by key, not by append")
+            raise LogError(f"topic {target.topic!r} is compacted: it can be restored, not read like this")
         return partition
 
     def _compacted(self, target: TopicPartition) -> operations.Partition:

@@ -28,12 +28,18 @@ class Partition(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """A change set of one partition: its entries, the rows that they make, and their append time, ms."""
+    """A change set of one compacted partition.
+
+    Args:
+        rows: the newest value of each key.
+        shown: every change, in order, where readers are shown that; else None.
+        tallies: what it adds to the topic's counters.
+    """
 
     partition: Partition
-    entries: Mapping[bytes, bytes | None]
     rows: Sequence[compacted.Row]
-    time_ms: int
+    shown: Records | None
+    tallies: Mapping[Tally, int]
 
 
 class Committed(NamedTuple):
@@ -95,10 +101,9 @@ def commit(
     ends: dict[TopicPartition, int] = {}
     for changed in changes:
         compacted.append(connection, changed.partition.id, changed.rows)
-        if changed.partition.ordered:
-            ends[changed.partition.target] = add_changes(
-                connection, changed.partition.id, changed.entries, changed.time_ms
-            )
+        if changed.shown is not None:
+            ends[changed.partition.target] = add_changes(connection, changed.partition.id, changed.shown)
+        _count(connection, changed.partition.target.topic, changed.tallies)
     connection.executemany(
         "INSERT INTO positions VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
         [(group, partition_id, offset) for partition_id, offset in positions],
@@ -117,11 +122,15 @@ def _append(connection: sqlite3.Connection, partition: Partition, body: bytes, a
         "UPDATE partitions SET next_offset = ?, newest_ms = max(newest_ms, ?), bytes = bytes + ? WHERE id = ?",
         (next_offset, newest, len(body), partition.id),
     )
+    _count(connection, append.target.topic, append.tallies)
+    return base
+
+
+def _count(connection: sqlite3.Connection, topic: str, tallies: Mapping[Tally, int]) -> None:
     connection.executemany(
         "INSERT INTO tallies VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
-        [(append.target.topic, key.minute_ms, key.device_type, count) for key, count in append.tallies.items()],
+        [(topic, key.minute_ms, key.device_type, count) for key, count in tallies.items()],
     )
-    return base
 
 
 def read(

@@ -1,7 +1,6 @@
 """The changes of compacted topics that can be read in order, in SQL; see `TopicSpec.retention`."""
 
 import sqlite3
-from collections.abc import Mapping
 
 from headrace.engine.embedded import compacted
 from headrace.engine.log import Fetched, TopicPartition, given_offsets
@@ -16,24 +15,25 @@ def begin_changes(connection: sqlite3.Connection, topic: str, retention: float) 
     for (partition_id,) in connection.execute(
         "SELECT id FROM partitions WHERE topic = ? AND compacted AND retention IS NULL", (topic,)
     ).fetchall():
-        add_changes(connection, partition_id, compacted.all_entries(connection, partition_id), 0)
+        entries = compacted.all_entries(connection, partition_id)
+        if entries:
+            add_changes(connection, partition_id, Records(list(entries), list(entries.values()), [0] * len(entries)))
         connection.execute("UPDATE partitions SET retention = ? WHERE id = ?", (retention, partition_id))
 
 
-def add_changes(
-    connection: sqlite3.Connection, partition_id: int, entries: Mapping[bytes, bytes | None], time_ms: int
-) -> int:
-    """Append changes to a partition; returns its new end."""
+def add_changes(connection: sqlite3.Connection, partition_id: int, changes: Records) -> int:
+    """Append changes to a partition, one or more; returns its new end."""
     base: int = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (partition_id,)).fetchone()[0]
+    rows = zip(changes.keys, changes.values, changes.timestamps, strict=True)
     connection.executemany(
         "INSERT INTO ordered_changes VALUES (?, ?, ?, ?, ?)",
-        [(partition_id, base + place, key, value, time_ms) for place, (key, value) in enumerate(entries.items())],
+        [(partition_id, base + place, *row) for place, row in enumerate(rows)],
     )
     connection.execute(
         "UPDATE partitions SET next_offset = ?, newest_ms = max(newest_ms, ?) WHERE id = ?",
-        (base + len(entries), time_ms, partition_id),
+        (base + len(changes), max(changes.timestamps), partition_id),
     )
-    return base + len(entries)
+    return base + len(changes)
 
 
 def read_changes(

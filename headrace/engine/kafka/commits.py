@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from headrace.engine.cancel import cancel_and_wait
@@ -12,7 +12,7 @@ from headrace.engine.kafka.loop_thread import LoopThread
 from headrace.engine.kafka.tallies import PARTITION as TALLIES
 from headrace.engine.kafka.tallies import Tallies
 from headrace.engine.kafka.transactions import Transactions
-from headrace.engine.log import Append, Changes, TopicPartition, Transaction
+from headrace.engine.log import TopicPartition, Transaction
 from headrace.engine.records import Records
 
 #: Records of waiting commits that one Kafka transaction takes, about.
@@ -95,10 +95,8 @@ class CommitQueue:
         return group
 
     async def _carry_out(self, transactions: list[Transaction]) -> Mapping[TopicPartition, int]:
-        appends = [append for each in transactions for append in each.appends]
-        changes = [change for each in transactions for change in each.changes]
-        records = _by_partition(appends, changes, self._clock.now_ms())
-        totals = self._tallies.added(appends)
+        records = _by_partition(transactions, self._clock.now_ms())
+        totals = self._tallies.added(append for each in transactions for append in each.appends)
         if totals:
             records[TALLIES] = self._tallies.records(totals, self._clock.now_ms())
         lasts: Mapping[TopicPartition, int] = {}
@@ -129,15 +127,16 @@ def _size(transaction: Transaction) -> int:
     return sum(len(append.records) for append in transaction.appends)
 
 
-def _by_partition(appends: list[Append], changes: list[Changes], now_ms: int) -> dict[TopicPartition, Records]:
+def _by_partition(transactions: Iterable[Transaction], now_ms: int) -> dict[TopicPartition, Records]:
     parts: dict[TopicPartition, list[Records]] = {}
-    for append in appends:
-        if len(append.records):
-            parts.setdefault(append.target, []).append(append.records)
-    for change in changes:
-        if change.entries:
-            stamp = now_ms if change.time_ms is None else change.time_ms
-            parts.setdefault(change.target, []).append(_change_records(change.entries, stamp))
+    for transaction in transactions:
+        for append in transaction.appends:
+            if len(append.records):
+                parts.setdefault(append.target, []).append(append.records)
+        for change in transaction.changes:
+            if change.entries:
+                stamp = now_ms if change.time_ms is None else change.time_ms
+                parts.setdefault(change.target, []).append(_change_records(change.entries, stamp))
     return {target: Records.concat(records) for target, records in parts.items()}
 
 
