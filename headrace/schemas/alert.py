@@ -31,9 +31,11 @@ class _Model(BaseModel):
 
 
 class Sample(_Model):
-    """One reading of what the rule looks at; `time` is its event time, ms since 1970 UTC.
+    """One reading of what the rule looks at.
 
     Args:
+        time: its event time, ms since 1970 UTC.
+        value: what the condition compared, in the metric's unit.
         values: of an expression, the metrics it was made of.
     """
 
@@ -43,14 +45,26 @@ class Sample(_Model):
 
 
 class Person(_Model):
-    """Who did something."""
+    """Who did something.
+
+    Args:
+        userId: user id.
+        name: how people call them, if that is known.
+    """
 
     userId: str
     name: str | None = None
 
 
 class Comment(_Model):
-    """What somebody wrote; `timestamp` ms since 1970 UTC."""
+    """What somebody wrote.
+
+    Args:
+        userId: user id of who.
+        name: how people call them, if that is known.
+        comment: what.
+        timestamp: when, ms since 1970 UTC.
+    """
 
     userId: str
     name: str | None = None
@@ -92,7 +106,12 @@ class Suppression(_Model):
 
 
 class Related(_Model):
-    """Another alert that may have to do with this one: of the same device, or behind the same gateway."""
+    """Another alert that may have to do with this one: of the same device, or behind the same gateway.
+
+    Args:
+        alertId, ruleName, deviceId, deviceName: of the other one.
+        triggeredAt: when that triggered, ms since 1970 UTC.
+    """
 
     alertId: str
     ruleName: str
@@ -119,16 +138,27 @@ class Alert(_Model):
     Args:
         alertId: the same in all events of one alert; made of rule, device and trigger time, so a repeat has it too.
         revision: 1 at the trigger, 1 more with each event.
+        ruleId, ruleName: the rule that triggered it.
+        deviceId: the device that it is about.
         deviceName, organizationId, gatewayId: as the device registry had them at the trigger, if it did.
+        deviceType: name of its device type.
+        severity: of the rule.
+        status: triggered: open, and nobody has looked after it; acknowledged: open, and somebody does; resolved: over.
         condition: the rule's condition, for a person.
         metric: what the condition looks at; the expression, "silence", "connection" or "anomaly" for other conditions.
         actualValue, threshold: at the trigger, and what it was compared with; None where nothing is compared.
+        triggeredAt: when it began.
+        acknowledgedAt, acknowledgedBy: when and by whom it was acknowledged.
+        resolvedAt, resolved: when and how it ended.
         resolvedValue: value that ended it.
         cooldownSuppressed: times that the condition was met again before the cooldown let this alert trigger, count.
-        suppressed: None if people are to be told.
+        flaps: how often it has come and gone.
+        suppressed: why nobody is to be told of it now; None if people are to be told.
         groupKey: alerts with the same one belong together: the gateway, or the device if it has none, and the rule.
+        comments: the newest, oldest first.
         relatedAlerts: those that were open when this one triggered.
         notificationsSent: channels, from `notifications.v1`.
+        actions: whom the rule wants told.
         evidence: samples that made the alert, from the first on which the condition held to the trigger; of many, the
             first and the newest.
         metadata: `explainedBy`, and what an anomaly or a disconnect said, by name.
@@ -171,7 +201,8 @@ class Refusal(_Model):
     """A command that was not carried out, as data of a `refused` event.
 
     Args:
-        commandId, command: which.
+        commandId: of the command.
+        command: what it wanted: acknowledge, resolve, comment, snooze.
         alertId, deviceId: as the command had them.
         reason: for a person, with what to do.
     """
@@ -187,11 +218,18 @@ class AlertEvent(_Model):
     """A CloudEvent about one alert.
 
     Args:
-        id: unique: alert id and revision; of a refusal the command's id.
+        specversion: of CloudEvents.
+        id: unique: alert id and revision; of a refusal the command's id. An event that comes again has the id it had.
+        source: always `/headrace/alert`.
+        type: what happened. triggered: the rule's condition was met; acknowledged, resolved, commented, snoozed: what it
+            says, `resolved` by a person or by itself; suppressed: from now on nobody is to be told of it; unsuppressed:
+            they are again; updated: something else changed, neither status nor suppression; refused: a command was not
+            carried out.
         subject: the device id.
         time: RFC 3339; event time of the reading that caused it, or append time of the command.
-        commandid: of the command that caused it.
-        data: the alert after the change.
+        datacontenttype: of `data`.
+        commandid: of the command that caused it, if one did.
+        data: the alert after the change; of a `refused` event the refusal.
     """
 
     specversion: Literal["1.0"] = "1.0"

@@ -17,8 +17,10 @@ class _Command(BaseModel):
 
     Args:
         commandId: unique, made by who sends it.
-        alertId, deviceId: the alert, and its device.
-        userId, userName: who wants it.
+        alertId: the alert.
+        deviceId: its device; the record key too.
+        userId: who wants it.
+        userName: how people call them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,7 +33,12 @@ class _Command(BaseModel):
 
 
 class Acknowledge(_Command):
-    """Somebody looks after it."""
+    """Somebody looks after it.
+
+    Args:
+        command: which one this is.
+        comment: added to the alert.
+    """
 
     command: Literal["acknowledge"] = "acknowledge"
     comment: Text | None = None
@@ -41,6 +48,11 @@ class Resolve(_Command):
     """It is over, says a person; it must have been acknowledged.
 
     If the condition still holds, the rule does not trigger again on the device before it was clear once.
+
+    Args:
+        command: which one this is.
+        resolution: how it was resolved.
+        preventionNotes: what will keep it from happening again.
     """
 
     command: Literal["resolve"] = "resolve"
@@ -49,14 +61,24 @@ class Resolve(_Command):
 
 
 class AddComment(_Command):
-    """Something to be read with it; of ended alerts too."""
+    """Something to be read with it; of ended alerts too.
+
+    Args:
+        command: which one this is.
+        comment: the text.
+    """
 
     command: Literal["comment"] = "comment"
     comment: Text
 
 
 class Snooze(_Command):
-    """Tell nobody of it until `until`, ms since 1970 UTC; at most a week from now."""
+    """Tell nobody of it for a while.
+
+    Args:
+        command: which one this is.
+        until: when that ends, ms since 1970 UTC; at most a week from now.
+    """
 
     command: Literal["snooze"] = "snooze"
     until: int

@@ -17,9 +17,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
 #: Readings that "n of m" looks back at, at the most.
 MOST_OF = 100
-#: What happens to a streak when no reading of the metric comes for longer than `max_gap`.
-#: hold: nothing, what was last is taken to hold; reset: a streak that has not triggered begins anew, an open alert
-#: stays; no-data: as reset, and an open alert ends, `max_gap` after the last reading.
+#: See `_Sustained`.
 Gap = Literal["hold", "reset", "no-data"]
 
 
@@ -30,7 +28,12 @@ class _Model(BaseModel):
 
 
 class OutOf(_Model):
-    """On at least `n` of the last `m` readings."""
+    """On at least `n` of the last `m` readings.
+
+    Args:
+        n: readings on which it holds, count.
+        m: readings looked at, count.
+    """
 
     n: int = Field(ge=1, le=MOST_OF)
     m: int = Field(ge=1, le=MOST_OF)
@@ -49,7 +52,10 @@ class _Sustained(_Model):
         duration: seconds of event time for which it must hold, from the first reading on which it does; 0 for at once.
         clear_for: seconds of event time for which it must not hold any more until the alert ends; 0 for at once.
         out_of: "n of m": it holds when it does on n of the last m readings.
-        gap, max_gap: see `Gap`; `max_gap` in seconds of event time, needed unless the gap is "hold".
+        gap: what happens to a streak when no reading of the metric comes for longer than `max_gap`. hold: nothing, what
+            was last is taken to hold; reset: a streak that has not triggered begins anew, an open alert stays; no-data:
+            as reset, and an open alert ends, `max_gap` after the last reading.
+        max_gap: seconds of event time; needed unless `gap` is "hold".
     """
 
     duration: Seconds = 0.0
@@ -76,6 +82,7 @@ class ThresholdCondition(_Sustained):
 
     Args:
         metric: name of a measure.
+        operator: how the metric compares with the threshold when the condition holds.
         threshold: in the metric's unit; with `rate_per` in that per so many seconds.
         clear: hysteresis: once an alert is open, it ends only when the metric is not `operator` this any more either;
             the same unit. For `>` it is at most the threshold, for `<` at least; None for the threshold itself.
@@ -109,8 +116,8 @@ class ExpressionCondition(_Sustained):
     """A formula over several metrics of one reading that is true: `temperature > 30 and humidity > 80`.
 
     Args:
-        expression: see `headrace.schemas.expression.Expression`; `and`, `or` and `not` too. It says nothing about a
-            reading that lacks one of its metrics.
+        expression: numbers and names of metrics with + - * / **, comparisons, `and`, `or`, `not` and functions such as
+            `abs` and `log`. It says nothing about a reading that lacks one of its metrics.
     """
 
     expression: Annotated[str, StringConstraints(min_length=1, max_length=MAX_LENGTH)]
@@ -139,7 +146,11 @@ class AbsenceCondition(_Model):
 
 
 class OfflineCondition(_Model):
-    """A device's MQTT connection to headrace's own listener has ended, and none has begun for so many seconds."""
+    """A device's MQTT connection to headrace's own listener has ended, and none has begun for a while.
+
+    Args:
+        offline_for: seconds; 0 for at once.
+    """
 
     offline_for: Seconds
 

@@ -9,7 +9,12 @@ from headrace.schemas import topics
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where the message is in the log, as it was sent."""
+    """Where the message is in the log, as it was sent.
+
+    Args:
+        partition, offset: of its record.
+        topic: `telemetry.raw` unless it says otherwise.
+    """
 
     partition: int
     offset: int

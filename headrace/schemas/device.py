@@ -13,8 +13,7 @@ from pydantic.alias_generators import to_camel
 from headrace.schemas.device_type import TypeName
 from headrace.schemas.topics import NO_DEVICE
 
-#: What a device is to its owner. Whether it is online is not in here: that is seen, not registered.
-#: registered: announced, not yet in the field; active; maintenance: being worked on; retired: nothing of it is taken.
+#: See `Device`. Whether it is online is not in here: that is seen, not registered.
 Status = Literal["registered", "active", "maintenance", "retired"]
 Name = Annotated[str, StringConstraints(min_length=3, max_length=100)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -46,7 +45,12 @@ class _Model(BaseModel):
 
 
 class Location(_Model):
-    """Where a device stands; `lat` and `lon` in degrees, WGS 84."""
+    """Where a device stands.
+
+    Args:
+        lat, lon: degrees, WGS 84.
+        address: for people.
+    """
 
     lat: float | None = Field(None, ge=-90, le=90)
     lon: float | None = Field(None, ge=-180, le=180)
@@ -60,8 +64,13 @@ class Device(_Model):
         id: as in its topic or path.
         type: name of a device type; None: what its messages say.
         organisation: whose it is.
+        name: for people; readings and alerts carry it.
+        location: where it stands.
         gateway: id of the device that its messages come through.
-        status: see `Status`.
+        status: what it is to its owner. registered: announced, not yet in the field; active; maintenance: being worked
+            on; retired: nothing of it is taken.
+        firmware_version: as the owner wrote it.
+        tags: as the owner wrote them.
         metadata, connectivity: anything else, by name (model, serialNumber; type, simId).
     """
 

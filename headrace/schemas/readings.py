@@ -137,7 +137,21 @@ def decode_readings(values: Sequence[bytes | None]) -> list[Readings]:
     return [_columns(name, rows, documents) for name, rows in by_type.items()]
 
 
-class _Document(msgspec.Struct, gc=False):
+class ReadingDocument(msgspec.Struct, gc=False):
+    """One normalised reading. Record key: the device id.
+
+    Args:
+        message_id: of the message that it came in.
+        device_id, device_type: whose reading.
+        time: event time, ms since 1970 UTC.
+        measures: by name, in the units of the device type; an absent one is left out.
+        extra: texts, and what the device type does not know, by name.
+        repeats: of a reading that completes an earlier one (same device and time): names of the measures that the
+            earlier one had; whoever counts leaves these out.
+        device: what the device registry said of the device when the message was appended; left out where it said
+            nothing. `[ingest] enrich` says which fields.
+    """
+
     message_id: str
     device_id: str
     device_type: str
@@ -148,7 +162,7 @@ class _Document(msgspec.Struct, gc=False):
     device: msgspec.Raw = _NOTHING
 
 
-_decoder = msgspec.json.Decoder(_Document)
+_decoder = msgspec.json.Decoder(ReadingDocument)
 _encoder = msgspec.json.Encoder()
 
 
@@ -193,7 +207,7 @@ def _present(column: Floats) -> list[float | None]:
     return gaps
 
 
-def _columns(device_type: str, rows: list[int], documents: list[_Document]) -> Readings:
+def _columns(device_type: str, rows: list[int], documents: list[ReadingDocument]) -> Readings:
     chosen = [documents[row] for row in rows] if rows else documents
     extras = [document.extra for document in chosen]
     repeats = [document.repeats for document in chosen]

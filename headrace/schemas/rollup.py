@@ -10,6 +10,7 @@ class Aggregate(BaseModel):
 
     Args:
         count: readings that have the measure; the others of the window do not show here.
+        sum, avg, min, max: of their values.
         first, last: value of the earliest and latest reading by event time; of equal ones the first and last in the
             log.
         variance, stddev: of the sample (n − 1), where configured; left out for one reading.
@@ -46,8 +47,8 @@ class Rollup(BaseModel):
         start, end: ms since 1970 UTC.
         kind: "closed" once per window, then a "correction" for every late reading that changed it. "update": the
             window is open, and this is what it holds so far. "retraction": the window is not there any more, as its
-            session became part of another one; what was in it is `previous`.
-            (a session's end may move). A session that was retracted and goes on is "closed" anew.
+            session became part of another one; what was in it is `previous` (a session's end may move). A session that
+            was retracted and goes on is "closed" anew.
         revision: 0 when closed, one more for every correction, retraction and closing anew; in updates -1, or the last
             one that was sent. Of two records about a window the greater revision counts, or else the later one.
         measures: by name; a measure that no reading of the window had is left out.
@@ -72,7 +73,9 @@ class LateReading(BaseModel):
     """A reading that missed a window; it is stored all the same. Record key: the device id.
 
     Args:
+        message_id, device_id, device_type: of the reading.
         time: event time, ms since 1970 UTC.
+        measures: by name, in the units of the device type.
         missed_windows: kinds of the windows that no longer took it.
         behind_ms: by how much it missed the first of them, ms.
         reason: which limit it missed, for a person.

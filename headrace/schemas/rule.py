@@ -26,9 +26,11 @@ class _Model(BaseModel):
 
 
 class Flapping(_Model):
-    """An alert that has triggered `triggers` times within `within` seconds of event time is flapping.
+    """From when on an alert is flapping: it says so, and is left open until its condition has been clear for a while.
 
-    It says so, and is left open until its condition has been clear for `within` seconds.
+    Args:
+        triggers: times that it must have triggered, count.
+        within: seconds of event time in which it has done so; for so long the condition must be clear, too.
     """
 
     triggers: int = Field(5, ge=2, le=100)
@@ -36,7 +38,12 @@ class Flapping(_Model):
 
 
 class Actions(_Model):
-    """Whom to tell: channels of the people who get the device's alerts, and addresses that get the event itself."""
+    """Whom to tell.
+
+    Args:
+        notifications: channels of the people who get the device's alerts.
+        webhooks: addresses that get the event itself.
+    """
 
     notifications: tuple[Channel, ...] = ()
     webhooks: tuple[Url, ...] = Field((), max_length=20)
@@ -47,16 +54,20 @@ class AlertRule(_Model):
 
     Args:
         rule_id: unique among the rules; alerts carry it.
+        name: for people; alerts carry it.
+        description: for people: what it is for, what to do.
         organization_id: for devices of this organisation only, as the registry has it; None for all.
         device_type: name of a device type, or "all".
         device_ids: these devices only; empty for all of the type.
-        condition: see `headrace.schemas.condition`.
+        condition: on a measure, an expression, silence, a connection or anomalies; its fields say which.
+        severity: how grave its alerts are.
         status: inactive rules are read and not evaluated; of deleted ones only the name is left.
         cooldown_period: seconds of event time from one alert's trigger to the earliest next one, for the same device.
         schedule: outside of it nothing triggers; what is open may end.
-        flapping: None for never.
+        flapping: from when on its alerts are flapping; None for never.
         explains: an open alert of this rule on a gateway explains those of the devices behind it, which then are
             suppressed.
+        actions: whom to tell.
         created_by: user id.
         created_at, updated_at: ms since 1970 UTC; set when the rule is saved.
     """

@@ -22,7 +22,13 @@ class _Model(BaseModel):
 
 
 class Stretch(_Model):
-    """From `start` until before `end`, wall-clock time, on each of `days`; past midnight if `end` is not later."""
+    """From `start` until before `end`, wall-clock time, on each of `days`; past midnight if `end` is not later.
+
+    Args:
+        days: on which it starts.
+        start: `HH:MM`.
+        end: `HH:MM`; `24:00` is the end of the day.
+    """
 
     days: tuple[Day, ...] = Field(DAYS, min_length=1)
     start: Moment

@@ -22,8 +22,13 @@ class Silence(BaseModel):
 
     Args:
         id: unique.
-        rule_ids, device_ids, device_types, gateway_ids, organization_ids, severities: whose alerts.
-        starts_at, ends_at: ms since 1970 UTC, by the append time of what comes; the end is not in it.
+        rule_ids: alerts of these rules.
+        device_ids, device_types: alerts of these devices, of devices of these types.
+        gateway_ids: alerts of the devices behind these gateways, and of the gateways.
+        organization_ids: alerts of these organisations' devices.
+        severities: alerts of these severities.
+        starts_at: ms since 1970 UTC, by the append time of what comes.
+        ends_at: likewise; this moment is not in it any more.
         comment: why, for those who look.
         created_by: user id.
     """
