@@ -221,10 +221,10 @@ class AlertEvent(_Model):
         specversion: of CloudEvents.
         id: unique: alert id and revision; of a refusal the command's id. An event that comes again has the id it had.
         source: always `/headrace/alert`.
-        type: what happened. triggered: the rule's condition was met; acknowledged, resolved, commented, snoozed: what it
-            says, `resolved` by a person or by itself; suppressed: from now on nobody is to be told of it; unsuppressed:
-            they are again; updated: something else changed, neither status nor suppression; refused: a command was not
-            carried out.
+        type: what happened. triggered: the rule's condition was met; acknowledged, resolved, commented, snoozed: as
+            it says, `resolved` by a person or by itself; suppressed: from now on nobody is to be told of it;
+            unsuppressed: they are again; updated: something else changed, neither status nor suppression; refused: a
+            command was not carried out.
         subject: the device id.
         time: RFC 3339; event time of the reading that caused it, or append time of the command.
         datacontenttype: of `data`.
