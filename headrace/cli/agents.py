@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from headrace.agents.alerting.alerts import Alerts
 from headrace.agents.detect import Detect, build_detect
 from headrace.agents.enrich import registry_table
 from headrace.agents.ingest import Ingest
 from headrace.agents.ingest_priority import IngestPriority
 from headrace.agents.quiet import Quiet
 from headrace.agents.rollup import Rollup
-from headrace.agents.threshold_alert import ThresholdAlert
 from headrace.cli.settings import DetectSettings, Settings
 from headrace.engine.metrics import Metrics
 from headrace.schemas.device_type import DeviceType
@@ -27,7 +27,7 @@ class Agents(NamedTuple):
     ingest_priority: IngestPriority
     rollup: Rollup
     detect: Detect
-    alert: ThresholdAlert
+    alert: Alerts
 
 
 def build_agents(
@@ -52,7 +52,7 @@ def build_agents(
             idle_timeout=rollup.idle_timeout or None,
         ),
         build_detect(detect.detectors, detector_parameters(detect), device_types, Quiet(seconds=detect.quiet)),
-        ThresholdAlert(rules, rule_table(device_types)),
+        Alerts(rules, rule_table(device_types)),
     )
 
 

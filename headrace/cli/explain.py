@@ -10,7 +10,8 @@ from typing import Any
 import click
 import orjson
 
-from headrace.agents.episode import COMPARE
+from headrace.agents.alerting.sample import sample_of
+from headrace.agents.alerting.watch import holds
 from headrace.agents.ingest import Ingest
 from headrace.cli.listing import listing, printable, show_listing
 from headrace.cli.moments import iso_ms
@@ -28,6 +29,7 @@ from headrace.engine.log import TopicPartition
 from headrace.engine.records import Records
 from headrace.engine.testkit import drive
 from headrace.schemas import topics
+from headrace.schemas.condition import ValueCondition
 from headrace.schemas.text import near
 
 
@@ -178,12 +180,13 @@ def _holding(setup: Setup, reading: dict[str, Any]) -> list[dict[str, Any]]:
     """The alert rules whose condition holds on the reading."""
     found = []
     for rule in setup.rules:
-        value = reading["measures"].get(rule.condition.metric)
         concerned = rule.applies_to(reading["device_type"]) and reading["device_id"] in (
             rule.device_ids or [reading["device_id"]]
         )
-        if concerned and value is not None and COMPARE[rule.condition.operator](value, rule.condition.threshold):
-            found.append({"rule_id": rule.rule_id, "severity": rule.severity, "condition": str(rule.condition)})
+        if concerned and isinstance(rule.condition, ValueCondition):
+            sample = sample_of(rule.condition, 0, reading["measures"])
+            if sample is not None and holds(rule.condition, sample[1], met=False):
+                found.append({"rule_id": rule.rule_id, "severity": rule.severity, "condition": str(rule.condition)})
     return found
 
 

@@ -13,6 +13,7 @@ from headrace.engine.log import Log, TopicSpec
 from headrace.engine.monitoring import Monitoring
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
+from headrace.tables.replicated import HISTORY, replicated_topic
 
 
 async def open_log(settings: Settings, folder: Path | None, role: str, monitoring: Monitoring | None = None) -> Log:
@@ -49,4 +50,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         *Intake.topic_specs(partitions),
         *SinkRunner.topic_specs(),
         *(TopicSpec(name, partitions) for name in (*topics.OUTPUTS, topics.NOTIFICATIONS, topics.PRESENCE)),
+        TopicSpec(topics.ALERT_COMMANDS, partitions),
+        TopicSpec(topics.ALERT_STATES, partitions, compacted=True, retention=HISTORY),
+        *map(replicated_topic, (topics.SILENCES, topics.ALERT_CAUSES)),
     ]

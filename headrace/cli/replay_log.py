@@ -10,7 +10,6 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from headrace.agents.threshold_alert import ThresholdAlert
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.listing import listing, show_listing
 from headrace.cli.moments import duration, iso_ms, moment
@@ -26,7 +25,7 @@ from headrace.engine.replicas import read_replicas
 from headrace.schemas.window import sort_size
 
 #: Agents that may run over the log again: nobody counts what they send.
-AGENTS = ("rollup", "detect", "alert")
+AGENTS = ("rollup", "detect")
 #: Seconds between two looks at the progress, on a terminal and off it.
 INTERVAL, PLAIN_INTERVAL = 0.25, 5.0
 
@@ -89,11 +88,6 @@ def _range(agent: str | None, from_: str | None, to: str | None, warm_up: str | 
     assert from_ms is not None
     if to_ms is not None and from_ms >= to_ms:
         raise ConfigError(f"--from {iso_ms(from_ms)} is not before --to {iso_ms(to_ms)}")
-    if to_ms is not None and agent == "alert":
-        raise ConfigError(
-            "--to: alerts have a state, and a replay that ends earlier than the live agent would set them back; "
-            "leave it out"
-        )
     return Range(agent, from_ms, to_ms, seconds)
 
 
@@ -104,8 +98,13 @@ def _unfit(agent: str | None, from_: str | None) -> list[str]:
         mistakes.append(f"--agent is missing: one of {known}")
     elif agent == "ingest":
         mistakes.append(
-            "--agent: ingest cannot be replayed, as rollup, detect and alert would count its readings twice; "
+            "--agent: ingest cannot be replayed, as rollup and detect would count its readings twice; "
             "`headrace dlq replay` sends back what it refused"
+        )
+    elif agent == "alert":
+        mistakes.append(
+            "--agent: alert cannot be replayed, as people have worked on its alerts since; "
+            "`headrace rules backtest` says what rules would have done"
         )
     elif agent not in AGENTS:
         mistakes.append(f"--agent: there is no agent {agent!r}; there are {known}")
@@ -146,7 +145,7 @@ class ReplayLog:
 
     async def _check_kept(self, opened: OpenedLog, operator: Operator, plan: list[Stretch]) -> None:
         await read_replicas(opened.log, operator, self._clock)
-        needs = self._looks_back(operator)
+        needs = self._looks_back()
         earliest = await cut_short(opened.log, plan, self._wanted.from_ms, round(needs * 1000))
         if earliest is not None:
             raise ConfigError(
@@ -155,10 +154,8 @@ class ReplayLog:
                 f"Give --from {iso_ms(earliest)} or later, or say with --warm-up how much has to do"
             )
 
-    def _looks_back(self, operator: Operator) -> float:
+    def _looks_back(self) -> float:
         """How far back in time results of the agent depend on what was there, seconds."""
-        if isinstance(operator, ThresholdAlert):
-            return operator.looks_back()
         settings = self._setup.settings
         longest = max(map(sort_size, settings.rollup.kinds()))
         seconds: dict[str, float] = {

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.agents.threshold_alert import ThresholdAlert
+from headrace.agents.alerting.alerts import Alerts
 from headrace.engine.clock import ManualClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
@@ -43,7 +43,7 @@ def table(*changes: Change) -> Replicated[AlertRule]:
     return rules
 
 
-def events(alert: ThresholdAlert, temperatures: list[float], **options: Any) -> list[tuple[str, str, int]]:
+def events(alert: Alerts, temperatures: list[float], **options: Any) -> list[tuple[str, str, int]]:
     """Rule, status, and the place of the reading of every event; record n is appended at n ms and measured at n s."""
     rows = [
         ("a", "environmental", T0 + place * 1000, {"temperature": value}) for place, value in enumerate(temperatures)
@@ -57,7 +57,7 @@ def test_a_rule_applies_from_its_append_time_until_it_is_deleted() -> None:
     """In the middle of a batch; an alert that is open then is not resolved, and goes on when the rule comes back."""
     rules = table((2, "hot", rule()), (4, "hot", None), (7, "hot", rule()))
 
-    assert events(ThresholdAlert([], rules), [50, 50, 50, 50, 50, 20, 50, 50, 20]) == [
+    assert events(Alerts([], rules), [50, 50, 50, 50, 50, 20, 50, 50, 20]) == [
         ("hot", "triggered", 2),
         ("hot", "resolved", 8),
     ]
@@ -67,7 +67,7 @@ def test_a_rule_of_the_topic_takes_the_place_of_the_file_s() -> None:
     """Until it is deleted: then the file's one applies again. An episode goes on under the changed rule."""
     rules = table((2, "hot", rule(threshold=60)), (5, "hot", None))
 
-    assert events(ThresholdAlert([rule()], rules), [50, 50, 50, 70, 70, 50, 20]) == [
+    assert events(Alerts([rule()], rules), [50, 50, 50, 70, 70, 50, 20]) == [
         ("hot", "triggered", 0),
         ("hot", "resolved", 2),
         ("hot", "triggered", 3),
@@ -78,7 +78,7 @@ def test_a_rule_of_the_topic_takes_the_place_of_the_file_s() -> None:
 def test_an_inactive_rule_of_the_topic_switches_the_file_s_off() -> None:
     """And it counts no open alerts of rules that are gone."""
     rules = table((1, "hot", rule(status="inactive")), (1, "warm", rule("warm")), (3, "warm", None))
-    alert = ThresholdAlert([rule()], rules)
+    alert = Alerts([rule()], rules)
 
     assert events(alert, [20, 50, 50, 50]) == [("warm", "triggered", 1)]
     assert alert.open_alerts() == 0
@@ -126,8 +126,8 @@ def test_boundaries_and_restarts_change_nothing(
 ) -> None:
     """The same log and the same changes give the same events, whatever is read at once, and after any crash."""
 
-    def alert() -> ThresholdAlert:
-        return ThresholdAlert([rule()], table(*changes))
+    def alert() -> Alerts:
+        return Alerts([rule()], table(*changes))
 
     whole = events(alert(), temperatures)
 
@@ -140,7 +140,7 @@ async def test_rules_are_written_by_a_registry() -> None:
     log = EmbeddedLog(MEMORY)
     registry = Registry(log, topics.RULES, encode_rule, ManualClock(T0), delay=0)
     await registry.put("hot", rule(duration=2.5, device_ids=("a",)))
-    alert = ThresholdAlert([], rule_table(load_device_types()))
+    alert = Alerts([], rule_table(load_device_types()))
 
     async with asyncio.timeout(10):
         await read_replicas(log, alert, ManualClock(T0))

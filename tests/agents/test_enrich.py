@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.agents.alerting.alerts import Alerts
 from headrace.agents.enrich import Entry, registry_table
 from headrace.agents.ingest import Ingest, IngestConfig
-from headrace.agents.threshold_alert import ThresholdAlert
 from headrace.engine.log import Tally, TopicPartition
 from headrace.engine.metrics import Metrics
 from headrace.engine.records import Records
@@ -180,7 +180,7 @@ def test_an_alert_has_the_device_s_name() -> None:
     sent = drive(Ingest(TYPES, devices=registry((0, "a", device()))), raw((1, "a"), (1, "b"))).sent[topics.READINGS]
     records = Records([each.key for each in sent], [each.value for each in sent], [each.timestamp for each in sent])
 
-    alerts = drive(ThresholdAlert([rule]), records).sent[topics.ALERTS]
+    alerts = drive(Alerts([rule]), records).sent[topics.ALERTS]
 
     names = [AlertEvent.model_validate_json(record.value or b"").data.deviceName for record in alerts]
     assert names == ["Device a", None]

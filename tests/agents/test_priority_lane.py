@@ -7,13 +7,13 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.agents.alerting.alerts import Alerts
 from headrace.agents.ingest import Ingest
 from headrace.agents.ingest_priority import IngestPriority
-from headrace.agents.threshold_alert import ThresholdAlert
 from headrace.engine.records import Header, Records
 from headrace.engine.testkit import Changelog, Driven, drive, fetched, readings_log, run_batch
 from headrace.schemas import topics
-from headrace.schemas.alert import AlertData
+from headrace.schemas.alert import Alert
 from headrace.schemas.readings import decode_readings
 from headrace.schemas.rule import AlertRule
 from headrace.tables.device_types import load_device_types
@@ -42,7 +42,7 @@ class Lanes:
     def __init__(
         self, rules: Sequence[AlertRule], rows: list[Row], alarms: Sequence[int], *, restart: bool = False
     ) -> None:
-        self.agent = ThresholdAlert(rules)
+        self.agent = Alerts(rules)
         self.driven = Driven({}, [])
         self._rules = rules
         self._restart = restart
@@ -62,15 +62,15 @@ class Lanes:
                 run_batch(self.agent, fetched(part, topic, 0, start), self.driven)
                 if self._restart:
                     self._changelog.commit(self.agent)
-                    self.agent = ThresholdAlert(self._rules)
+                    self.agent = Alerts(self._rules)
                     self._changelog.restore(self.agent)
                 yield priority
 
-    def alerts(self) -> list[AlertData]:
+    def alerts(self) -> list[Alert]:
         return [event.data for event in events_of(self.driven)]
 
 
-def still_open(alerts: Sequence[AlertData]) -> set[tuple[str, str, str]]:
+def still_open(alerts: Sequence[Alert]) -> set[tuple[str, str, str]]:
     """Rule, type and device of the alerts that are open after these events."""
     found: set[tuple[str, str, str]] = set()
     for one in alerts:
@@ -79,7 +79,7 @@ def still_open(alerts: Sequence[AlertData]) -> set[tuple[str, str, str]]:
     return found
 
 
-def status_and_second(alerts: Sequence[AlertData]) -> list[tuple[str, int]]:
+def status_and_second(alerts: Sequence[Alert]) -> list[tuple[str, int]]:
     return [(one.status, ((one.resolvedAt or one.triggeredAt) - T0) // 1000) for one in alerts]
 
 
@@ -135,7 +135,7 @@ def test_without_alarms_events_are_those_of_one_lane(rows: list[Row], turns: lis
     lanes = Lanes(RULES, rows, [])
     list(lanes.run(turns))
 
-    assert lanes.driven == drive(ThresholdAlert(RULES), readings_log(rows))
+    assert lanes.driven == drive(Alerts(RULES), readings_log(rows))
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.agents.threshold_alert import ThresholdAlert
+from headrace.agents.alerting.alerts import Alerts
 from headrace.engine.batch import Batch, Shared
 from headrace.engine.errors import ConfigError
 from headrace.engine.testkit import Changelog, Driven, drive, fetched, readings_log
@@ -39,7 +39,7 @@ def history(*samples: tuple[int, float], device: str = "a") -> list[Row]:
 
 def changes(rows: list[Row], *rules: AlertRule) -> list[tuple[str, int]]:
     """Status and second of every event."""
-    events = events_of(drive(ThresholdAlert(rules or [rule()]), readings_log(rows)))
+    events = events_of(drive(Alerts(rules or [rule()]), readings_log(rows)))
     moments = ((one.data, one.data.resolvedAt or one.data.triggeredAt) for one in events)
     return [(data.status, (moment - T0) // SECOND) for data, moment in moments]
 
@@ -120,7 +120,7 @@ def along(steps: list[Row]) -> list[Row]:
 @given(steps.map(along), st.lists(st.integers(1, 12), max_size=40))
 def test_equals_the_oracle(rows: list[Row], sizes: list[int]) -> None:
     """Every alert triggers and resolves when the plain definition says so, in log order."""
-    driven = drive(ThresholdAlert(RULES), readings_log(rows), batch_sizes=sizes)
+    driven = drive(Alerts(RULES), readings_log(rows), batch_sizes=sizes)
 
     messages = [record.headers[topics.MESSAGE_ID].decode() for record in driven.sent.get(topics.ALERTS, [])]
     found = [
@@ -135,10 +135,10 @@ def test_equals_the_oracle(rows: list[Row], sizes: list[int]) -> None:
 def test_batch_boundaries_and_crashes_do_not_matter(rows: list[Row], sizes: list[int]) -> None:
     """Any cut into batches, and a crash with restore after each of them, gives the same bytes in the same order."""
     log = readings_log(rows, first_append=T0)
-    whole = drive(ThresholdAlert(RULES), log)
+    whole = drive(Alerts(RULES), log)
 
-    cut = drive(ThresholdAlert(RULES), log, batch_sizes=sizes)
-    crashed = drive(ThresholdAlert(RULES), log, batch_sizes=sizes, restart=lambda: ThresholdAlert(RULES))
+    cut = drive(Alerts(RULES), log, batch_sizes=sizes)
+    crashed = drive(Alerts(RULES), log, batch_sizes=sizes, restart=lambda: Alerts(RULES))
 
     assert cut == whole
     assert crashed == whole
@@ -173,7 +173,7 @@ def test_the_event_says_everything() -> None:
     """A CloudEvent with the rule, the numbers and the readings that made it; ids follow from rule, device and time."""
     rows = history((0, 45), (30, 46), (60, 47.5), (61, 20))
 
-    first, second = (drive(ThresholdAlert([rule()]), readings_log(rows)) for _ in range(2))
+    first, second = (drive(Alerts([rule()]), readings_log(rows)) for _ in range(2))
 
     assert first == second
     triggered, resolved = events_of(first)
@@ -193,14 +193,14 @@ def test_evidence_is_bounded() -> None:
     """Of a long streak the first reading and the newest are kept."""
     log = readings_log(history(*((second, 45) for second in range(61))))
 
-    (event,) = events_of(drive(ThresholdAlert([rule()]), log))
+    (event,) = events_of(drive(Alerts([rule()]), log))
 
     assert [(one.time - T0) // SECOND for one in event.data.evidence] == [0, *range(42, 61)]
 
 
 def test_open_alerts_are_counted_and_forgotten() -> None:
     """The count follows triggers and resolutions, is right after a restart, and leaves with the partition."""
-    alert, after, changelog = ThresholdAlert([rule()]), ThresholdAlert([rule()]), Changelog()
+    alert, after, changelog = Alerts([rule()]), Alerts([rule()]), Changelog()
     drive(alert, readings_log(history((0, 45), (60, 45)) + history((0, 45), (60, 45), (61, 20), device="b")))
 
     changelog.commit(alert)
@@ -214,7 +214,7 @@ def test_open_alerts_are_counted_and_forgotten() -> None:
 
 def test_an_episode_that_is_over_leaves_the_changelog() -> None:
     """After the cooldown nothing of an episode is kept but the device's clock."""
-    alert, changelog = ThresholdAlert([rule()]), Changelog()
+    alert, changelog = Alerts([rule()]), Changelog()
     for rows in (history((0, 45), (60, 45)), history((61, 20)), history((361, 20))):
         drive(alert, readings_log(rows))
         changelog.commit(alert)
@@ -225,7 +225,7 @@ def test_an_episode_that_is_over_leaves_the_changelog() -> None:
 
 def test_nothing_changes_before_the_batch_finishes() -> None:
     """A batch that is computed and then dropped leaves no trace in what is sent or remembered."""
-    alert, untouched = ThresholdAlert([rule()]), ThresholdAlert([rule()])
+    alert, untouched = Alerts([rule()]), Alerts([rule()])
     for operator in (alert, untouched):
         drive(operator, readings_log(history((0, 45))))
 
@@ -239,4 +239,4 @@ def test_nothing_changes_before_the_batch_finishes() -> None:
 def test_two_rules_with_one_id_are_refused() -> None:
     """Alerts could not be told apart."""
     with pytest.raises(ConfigError, match="more than one rule 'hot'"):
-        ThresholdAlert([rule(), rule()])
+        Alerts([rule(), rule()])

@@ -1,0 +1,257 @@
+"""What watchers do with a batch: they find conditions met or not, and hear what that means for the alert."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from headrace.agents.alerting.alert_table import AlertTable, Key
+from headrace.agents.alerting.known_devices import KnownDevice
+from headrace.agents.alerting.standing import NOTHING, Standing, judge
+from headrace.agents.alerting.watch import Sampled
+from headrace.engine.batch import Batch
+from headrace.engine.operator import State
+from headrace.schemas.alert import Alert, Change, Related, Sample, Suppression
+from headrace.schemas.rule import AlertRule
+from headrace.tables.rule_book import RuleSet
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "io.headrace.alert")
+
+
+class Finding(NamedTuple):
+    """That the condition of a rule is met on a device, or not, and what shows it.
+
+    Args:
+        rule, place: the rule, and its place among the others.
+        row: place in the batch of the record that shows it; 0 if time does.
+        time: event time of that, ms.
+        met: whether it is.
+        metric, value, threshold: what the condition looks at, and what it is compared with.
+        evidence: samples that made it so.
+        message_id: of the record; None if it has none.
+        by: why it is not met.
+        metadata: what else is to be said of it.
+    """
+
+    rule: AlertRule
+    place: int
+    row: int
+    device_type: str
+    device_id: str
+    time: int
+    met: bool
+    metric: str
+    value: float | None = None
+    threshold: float | None = None
+    evidence: Sequence[Sampled] = ()
+    message_id: str | None = None
+    by: Literal["condition", "no-data"] = "condition"
+    metadata: Mapping[str, Any] = {}
+
+    @property
+    def key(self) -> Key:
+        """Of the tables."""
+        return self.rule.rule_id, self.device_type, self.device_id
+
+
+class Changed(NamedTuple):
+    """One change of an alert; sorts in log order, then in that of the rules.
+
+    Args:
+        row, place, number: where it belongs.
+        change: what happened.
+        alert: as it is now.
+        time_ms: when, of the event.
+        rule: None if it is gone.
+        replaced: id of the alert in whose place it came.
+    """
+
+    row: int
+    place: int
+    number: int
+    change: Change
+    alert: Alert
+    time_ms: int
+    rule: AlertRule | None
+    message_id: str | None = None
+    command_id: str | None = None
+    replaced: str | None = None
+
+
+class Surroundings(Protocol):
+    """What an alert has around it when it triggers."""
+
+    def device(self, device_id: str, at_ms: int) -> KnownDevice:
+        """What the registry says of a device."""
+        ...
+
+    def suppression(self, alert: Alert, snoozed_until: int | None, at_ms: int) -> Suppression | None:
+        """Why nobody is to be told of the alert."""
+        ...
+
+    def related(self, work: "Work", alert: Alert) -> tuple[Related, ...]:
+        """Other alerts that are open."""
+        ...
+
+
+class Work:
+    """A batch, the rules that apply to all of it, and the alerts as it changes them.
+
+    Args:
+        batch: with records of one topic, or an idle one.
+        rules: see above.
+        table: of alerts.
+        now_ms: append time reached when each record of the batch came, (n,), or now for an idle one, (1,).
+        early: whether the records have overtaken others, in the priority lane.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        rules: RuleSet,
+        table: AlertTable,
+        now_ms: Sequence[int],
+        around: Surroundings,
+        *,
+        early: bool,
+    ) -> None:
+        self.batch = batch
+        self.partition = batch.partition
+        self.rules = rules
+        self.now_ms = now_ms
+        self.early = early
+        self.changes: list[Changed] = []
+        self._table = table
+        self._view = table.view(batch.partition)
+        self._around = around
+        self.staged: dict[Key, Standing] = {}
+
+    def standing(self, key: Key) -> Standing:
+        """What is remembered of the alerts of a rule and device, as the batch has changed it."""
+        found = self.staged.get(key)
+        return self._view.get(key, NOTHING) if found is None else found
+
+    def key_of(self, alert_id: str) -> Key | None:
+        """The key of an alert that was the newest of its rule and device before the batch."""
+        return self._table.key_of(self.partition, alert_id)
+
+    def applies(self, rule: AlertRule, device_id: str, row: int) -> bool:
+        """Whether a rule for the device's type is for this device: by its ids, and its organisation."""
+        if rule.device_ids and device_id not in rule.device_ids:
+            return False
+        if rule.organization_id is None:
+            return True
+        return self._around.device(device_id, self.now_ms[row]).organisation == rule.organization_id
+
+    def report(self, finding: Finding) -> Standing:
+        """Take a finding; the standing that comes of it.
+
+        Findings of one rule and device come in order. One that changes nothing may be left out, which is the case while
+        `Standing.settled` and the condition stays met, or not met.
+        """
+        before = self.standing(finding.key)
+        if self.early and (not finding.met or before.open):
+            return before
+        if before.alert is not None and before.open and finding.time < before.alert.triggeredAt:
+            return before  # triggered in the priority lane, which has overtaken this record
+        after, change = judge(
+            finding.rule,
+            before,
+            finding.time,
+            finding.value,
+            lambda: self._alert(finding),
+            met=finding.met,
+            by=finding.by,
+        )
+        if self.early and change is None:
+            return before
+        if after != before:
+            self.staged[finding.key] = after
+        if change is not None:
+            assert after.alert is not None
+            replaced = before.alert.alertId if change == "triggered" and before.alert is not None else None
+            self.add(
+                finding.row, finding.place, change, after.alert, finding.time, finding.rule,
+                message_id=finding.message_id, replaced=replaced,
+            )  # fmt: skip
+        return after
+
+    def set(self, key: Key, standing: Standing) -> None:
+        """Change a standing otherwise than by a finding."""
+        self.staged[key] = standing
+
+    def add(
+        self,
+        row: int,
+        place: int,
+        change: Change,
+        alert: Alert,
+        time_ms: int,
+        rule: AlertRule | None,
+        *,
+        message_id: str | None = None,
+        command_id: str | None = None,
+        replaced: str | None = None,
+    ) -> None:
+        """Note a change of an alert."""
+        self.changes.append(
+            Changed(row, place, len(self.changes), change, alert, time_ms, rule, message_id, command_id, replaced)
+        )
+
+    def open_alerts(self) -> list[tuple[Key, Standing]]:
+        """What is open in the partition, as the batch has changed it, sorted by key."""
+        keys = {*self._table.open(self.partition), *self.staged}
+        return [(key, standing) for key in sorted(keys) if (standing := self.standing(key)).open]
+
+    def _alert(self, finding: Finding) -> Alert:
+        rule, at_ms = finding.rule, self.now_ms[finding.row]
+        device = self._around.device(finding.device_id, at_ms)
+        name = "\0".join((*finding.key, str(finding.time)))
+        alert = Alert(
+            alertId=str(uuid.uuid5(_NAMESPACE, name)),
+            revision=1,
+            ruleId=rule.rule_id,
+            ruleName=rule.name,
+            organizationId=device.organisation,
+            deviceId=finding.device_id,
+            deviceName=device.name,
+            deviceType=finding.device_type,
+            gatewayId=device.gateway,
+            severity=rule.severity,
+            status="triggered",
+            condition=str(rule.condition),
+            metric=finding.metric,
+            actualValue=finding.value,
+            threshold=finding.threshold,
+            triggeredAt=finding.time,
+            groupKey=f"{device.gateway or finding.device_id}/{rule.rule_id}",
+            actions=rule.actions,
+            evidence=tuple(Sample(time=time, value=value, values=values) for time, value, values in finding.evidence),
+            metadata=dict(finding.metadata),
+        )
+        suppressed = self._around.suppression(alert, None, at_ms)
+        return alert.model_copy(update={"suppressed": suppressed, "relatedAlerts": self._around.related(self, alert)})
+
+
+class Watcher(Protocol):
+    """Finds conditions of some kinds met, or not met any more.
+
+    `watch` must not change its own state directly: see `headrace.engine.operator.Operator`.
+    """
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """What it reads."""
+        ...
+
+    @property
+    def tables(self) -> Sequence[State]:
+        """What it alone writes."""
+        ...
+
+    def watch(self, work: Work) -> None:
+        """Look at a batch of one of its topics, or at idle time, and report what it finds."""
+        ...
+
+    def is_waiting(self, partition: int) -> bool:
+        """Whether time alone may lead to something."""
+        ...
