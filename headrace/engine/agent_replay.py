@@ -1,7 +1,7 @@
 """Runs one agent over a stretch of the log again, in a fresh instance, beside the live one."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.engine.batch import Batch, Send, Shared
 from headrace.engine.clock import Clock
-from headrace.engine.errors import AgentStopped, BadRecord
+from headrace.engine.errors import AgentStopped, BadRecord, CutBatch
 from headrace.engine.health import Health
 from headrace.engine.log import Append, Fetched, Reader, TopicPartition
 from headrace.engine.log_range import read_range, reading, split
@@ -192,41 +192,47 @@ class AgentReplay:
 
     def _process(self, fetched: Fetched, *, count: bool = False) -> list[Send]:
         """Give records to the agent; what it sends. Leaves out those it fails on, and counts them if told to."""
-        if not len(fetched.records):
-            return []
-        batch = Batch(Shared(fetched))
-        try:
-            self._operator.process(batch)
-        except Exception as error:
-            return self._without(fetched, error, count)
-        batch.finish()
-        for table in self._operator.tables:
-            table.changes(fetched.target.partition)  # nobody keeps them, but tables drop what is past on this occasion
-        self._failures_in_a_row = 0
-        for index, reason in batch.dead_letters:
-            self._failed(batch.offset(index), reason, count)
-        return batch.sends
+        sends: list[Send] = []
+        parts = deque([fetched])
+        while parts:
+            part = parts.popleft()
+            if not len(part.records):
+                continue
+            batch = Batch(Shared(part))
+            try:
+                self._operator.process(batch)
+            except Exception as error:
+                parts.extendleft(reversed(self._parts(part, error, count)))
+                continue
+            batch.finish()
+            for table in self._operator.tables:
+                table.changes(part.target.partition)  # nobody keeps them, but tables drop what is past on this occasion
+            self._failures_in_a_row = 0
+            for index, reason in batch.dead_letters:
+                self._failed(batch.offset(index), reason, count)
+            sends += batch.sends
+        return sends
 
-    def _without(self, fetched: Fetched, error: Exception, count: bool) -> list[Send]:
-        """The same without the record that `error` is about, looked for by halves."""
+    def _parts(self, fetched: Fetched, error: Exception, count: bool) -> list[Fetched]:
+        """What to offer after an error: all but the record that it is about, which is looked for by halves."""
         total = len(fetched.records)
+        if isinstance(error, CutBatch) and error.is_within(total):
+            return [fetched.part(0, error.row), fetched.part(error.row, total)]
         if isinstance(error, BadRecord) and 0 <= error.index < total:
             self._failed(fetched.offset(error.index), error.reason, count)
             parts = [fetched.part(0, error.index)] if error.index else []
-            parts += [fetched.part(error.index + 1, total)] if error.index + 1 < total else []
-        elif total > 1:
-            parts = [fetched.part(0, total // 2), fetched.part(total // 2, total)]
-        else:
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row >= MAX_CONSECUTIVE_FAILURES:
-                raise AgentStopped(
-                    f"agent {self._operator.name} failed on {self._failures_in_a_row} records in a row of "
-                    f"{fetched.target.topic}/{fetched.target.partition}, last with {error!r}. Repair the agent and "
-                    "start again: what was sent before stays"
-                ) from error
-            self._failed(fetched.offset(0), f"{type(error).__name__}: {error}", count)
-            return []
-        return [send for part in parts for send in self._process(part, count=count)]
+            return [*parts, fetched.part(error.index + 1, total)] if error.index + 1 < total else parts
+        if total > 1:
+            return [fetched.part(0, total // 2), fetched.part(total // 2, total)]
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= MAX_CONSECUTIVE_FAILURES:
+            raise AgentStopped(
+                f"agent {self._operator.name} failed on {self._failures_in_a_row} records in a row of "
+                f"{fetched.target.topic}/{fetched.target.partition}, last with {error!r}. Repair the agent and "
+                "start again: what was sent before stays"
+            ) from error
+        self._failed(fetched.offset(0), f"{type(error).__name__}: {error}", count)
+        return []
 
     def _failed(self, offset: int, reason: str, count: bool) -> None:
         if count:

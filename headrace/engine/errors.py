@@ -10,6 +10,7 @@ HeadraceError
 ├── TableUnreadable    a changelog is damaged or of a newer version; its partition stops, visibly
 ├── TableFull          a replicated table has too many entries; the agents that read it wait, visibly
 ├── BadRecord          one record is wrong; dead-letter it, go on
+├── CutBatch           an operator wants the batch in two; no failure
 ├── RetryLater         the other side is busy; try again after `after` seconds
 ├── Disconnected       the other side is gone; connect again
 └── AgentStopped       an agent failed too often; its partition stops, visibly
@@ -82,6 +83,25 @@ class BadRecord(HeadraceError):
         self.index = index
         self.reason = reason
         super().__init__(f"record {index}: {reason}")
+
+
+class CutBatch(HeadraceError):
+    """An operator wants the records before `row`, and those from it on, as two batches, one after the other.
+
+    Raised by `process`, which is then called anew, at once. It is no failure: nothing counts it, waits, or warns. What
+    was staged for the batch is dropped. Other agents that read the same records get them whole.
+
+    Args:
+        row: place of a record in the batch; neither the first (0) nor beyond the last: then it is an error like others.
+    """
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+        super().__init__(f"the batch is to be cut before record {row}")
+
+    def is_within(self, count: int) -> bool:
+        """Whether a batch of `count` records can be cut like this."""
+        return 0 < self.row < count
 
 
 class RetryLater(HeadraceError):

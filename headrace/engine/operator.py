@@ -67,7 +67,9 @@ class Idling(Protocol):
 
     While `is_waiting`, `process` gets a batch without records, with `Batch.idle` set, each time the partition was idle
     for `idle_timeout` seconds, as fast as the app's clock runs (None: never). What it stages is committed as always, in
-    one step with its tables: a restart finds it done, or not begun.
+    one step with its tables: a restart finds it done, or not begun. If that is nothing, nothing is committed.
+
+    One that `ReadsSeveral` is told when nothing came from the first of its topics, whatever comes from the others.
     """
 
     idle_timeout: float | None
@@ -152,7 +154,12 @@ class Operator(Protocol):
         ...
 
     def process(self, batch: Batch) -> None:
-        """Work on one batch. Raises `BadRecord` for a record that can never be processed."""
+        """Work on one batch.
+
+        Raises:
+            BadRecord: a record can never be processed.
+            CutBatch: it is to come in two.
+        """
         ...
 
 

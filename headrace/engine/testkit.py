@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headrace.engine.batch import Batch, Idle, Shared
+from headrace.engine.errors import CutBatch
 from headrace.engine.log import Fetched, TopicPartition
 from headrace.engine.operator import Operator, Viewed
 from headrace.engine.records import Record, Records
@@ -129,14 +130,27 @@ def pass_time(operator: Operator, driven: Driven, seconds: float, now_ms: int, *
 
 
 def run_batch(operator: Operator, fetched: Fetched, driven: Driven, idle: Idle | None = None) -> Batch:
-    """Give one batch to `operator`, finish it, and add what it sent to `driven`."""
-    batch = Batch(Shared(fetched), idle)
-    operator.process(batch)
-    batch.finish()
-    for send in batch.sends:
-        driven.sent.setdefault(send.topic, []).extend(send.records)
-    driven.dead_letters.extend((batch.offset(index), reason) for index, reason in batch.dead_letters)
-    return batch
+    """Give one batch to `operator`, finish it, and add what it sent to `driven`.
+
+    If the operator raises `CutBatch` it gets the parts; the last of them is returned.
+    """
+    parts = [fetched]
+    while True:
+        part = parts.pop()
+        batch = Batch(Shared(part), idle)
+        try:
+            operator.process(batch)
+        except CutBatch as cut:
+            if not cut.is_within(len(batch)):
+                raise
+            parts += [part.part(cut.row, len(batch)), part.part(0, cut.row)]
+            continue
+        batch.finish()
+        for send in batch.sends:
+            driven.sent.setdefault(send.topic, []).extend(send.records)
+        driven.dead_letters.extend((batch.offset(index), reason) for index, reason in batch.dead_letters)
+        if not parts:
+            return batch
 
 
 def crash_and_restore(before: Operator, after: Operator, partition: int = 0) -> None:

@@ -12,7 +12,7 @@ from headrace.engine.batch import Batch
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.errors import AgentStopped, BadRecord, LogError
+from headrace.engine.errors import AgentStopped, BadRecord, CutBatch, LogError
 from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
 from headrace.engine.operator import State
 from headrace.engine.records import Records
@@ -64,6 +64,15 @@ class Summing:
             if number % 2 == 0:
                 batch.send(OUT, record.key or b"", b"%d" % total, row=row)
         batch.on_finish(lambda: self.table.by_partition.__setitem__(batch.partition, total))
+
+
+class CuttingSumming(Summing):
+    """Wants every record in a batch of its own."""
+
+    def process(self, batch: Batch) -> None:
+        if len(batch) > 1:
+            raise CutBatch(1)
+        super().process(batch)
 
 
 class Impatient(SystemClock):
@@ -124,11 +133,12 @@ async def replay(
     turn_type: type[Turn] = Turn,
     stop: asyncio.Event | None = None,
     batch: int = 1,
+    agent: type[Summing] = Summing,
 ) -> Outcome:
     plan = await stretches(log, TOPIC, GROUP, from_ms, to_ms, warm_up_ms)
     async with take_turn(log, "test", REPLAYS) as turn:
         mine = turn_type(turn.log, turn.group, turn.topic, turn.member)
-        work = AgentReplay(mine, Impatient(), Summing(), "test", GROUP, plan, to_ms, batch)
+        work = AgentReplay(mine, Impatient(), agent(), "test", GROUP, plan, to_ms, batch)
         await work.run(stop or asyncio.Event())
     return work.outcome
 
@@ -155,6 +165,21 @@ async def test_what_came_before_is_known_and_not_sent(log: EmbeddedLog) -> None:
     assert await sent(log) == [9, 20]
     assert (outcome.read, outcome.sent, outcome.finished) == (5, {OUT: 2}, True)
     assert await notes(log) == 0
+
+
+async def test_batches_are_cut_where_the_agent_says(log: EmbeddedLog) -> None:
+    """As often as it likes; no failure is counted."""
+    values = [b"2"] * 1_200
+    await log.commit(
+        Transaction(
+            [Append(P0, Records([b"k"] * len(values), list(values), [0] * len(values)))], (), GROUP, {P0: len(values)}
+        )
+    )
+
+    outcome = await replay(log, batch=len(values), agent=CuttingSumming)
+
+    assert await sent(log) == list(range(2, 2_402, 2))
+    assert (outcome.read, outcome.failed, outcome.finished) == (1_200, 0, True)
 
 
 async def test_a_shorter_warm_up_knows_less(log: EmbeddedLog) -> None:

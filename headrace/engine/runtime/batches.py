@@ -10,7 +10,7 @@ from headrace.engine.batch import Batch, Send, Shared
 from headrace.engine.clock import Clock
 from headrace.engine.context import current_batch
 from headrace.engine.dead_letters import dead_letters
-from headrace.engine.errors import AgentStopped, BadRecord
+from headrace.engine.errors import AgentStopped, BadRecord, CutBatch
 from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.delivery import Delivery
 from headrace.engine.runtime.lanes import Lanes
@@ -87,7 +87,9 @@ class Batches:
             raise error  # raised outside any batch: nothing to offer again
         if delivery.over:
             return
-        if isinstance(error, BadRecord) and 0 <= error.index < part.stop - part.start:
+        if isinstance(error, CutBatch) and error.is_within(part.stop - part.start):
+            self._offer_apart(part, part.start + error.row, part.tries)
+        elif isinstance(error, BadRecord) and 0 <= error.index < part.stop - part.start:
             self._isolate(delivery, part, part.start + error.index, error.reason, "bad_record")
         elif part.tries < MAX_TRIES - 1:
             part.tries += 1
@@ -99,8 +101,7 @@ class Batches:
             # A half has had its tries as part of the whole: one more each, until one record is left.
             middle = (part.start + part.stop) // 2
             self._metrics.count("headrace_retries_total", 2, agent=self._agent)
-            self._parts.appendleft(_Part(middle, part.stop, MAX_TRIES - 1))
-            self._parts.appendleft(_Part(part.start, middle, MAX_TRIES - 1))
+            self._offer_apart(part, middle, MAX_TRIES - 1)
         elif delivery.idle is not None:
             self._give_up(delivery, error, "failed when time passed on")
         else:
@@ -155,6 +156,10 @@ class Batches:
         if not self._parts:
             delivery.finished(self._agent, self._sends)
             self._delivery = None
+
+    def _offer_apart(self, part: _Part, row: int, tries: int) -> None:
+        """Offer what is before record `row` of the delivery, then what is from it on."""
+        self._parts.extendleft([_Part(row, part.stop, tries), _Part(part.start, row, tries)])
 
     def _give_up(self, delivery: Delivery, error: Exception, what: str) -> None:
         target = delivery.fetched.target

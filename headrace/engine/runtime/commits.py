@@ -35,6 +35,8 @@ class _Finished:
     position: int
     sends: list[Send] = field(default_factory=list)
     count: int = 0
+    #: Whether agents worked on it, be it that time passed; else only the position has moved.
+    worked: bool = False
 
 
 class Commits:
@@ -111,6 +113,7 @@ class Commits:
         finished = self._finished.setdefault(target, _Finished(position))
         finished.position = position
         finished.sends += sends
+        finished.worked |= target in self._busy
         finished.count += self._busy.pop(target, 0)
         (self._something_urgent if is_urgent(target) else self._something_finished).set()
         self._look_for_urgent()
@@ -203,7 +206,7 @@ class Commits:
 
     def forget(self) -> set[TopicPartition]:
         """Start anew with all partitions. Those whose tables changed without a commit."""
-        ahead = self._refused | {target for target, finished in self._finished.items() if finished.count}
+        ahead = self._refused | {target for target, finished in self._finished.items() if finished.worked}
         for target, finished in self._finished.items():
             self._uncommitted[is_urgent(target)] -= finished.count
         for target, count in self._busy.items():
@@ -243,9 +246,13 @@ class Commits:
         apart = self._busy.keys() | self._refused
         for target in [each for each in self._finished if each in targets and not apart & {each, *self._coupled(each)}]:
             finished = self._finished.pop(target)
+            changed, viewed = self._collect(target), self._view(target)
+            if finished.position == self.committed.get(target) and not (finished.sends or changed or viewed):
+                self._lanes.end([target])
+                continue  # time has passed, and led to nothing
             sends += finished.sends
-            changes += self._collect(target)
-            views += self._view(target)
+            changes += changed
+            views += viewed
             positions[target] = finished.position
             counts[is_urgent(target)] += finished.count
         if not positions:

@@ -138,6 +138,24 @@ async def test_finished_work_that_is_forgotten_is_told(log: RefusingLog) -> None
     assert commits.forget() == {A}
 
 
+async def test_time_that_led_to_nothing_is_not_committed(log: RefusingLog) -> None:
+    """A commit would only repeat a position. What time led to is committed, and told if it is forgotten."""
+    commits = new_commits(log)
+    commits.begin_at({A: 3, B: 3})
+    for target, values in (A, [b"late"]), (B, []):
+        commits.begin(target, 0)
+        commits.finish(target, 3, [send for value in values for send in sends(value)])
+
+    await commits.commit(ME)
+    commits.begin(A, 0)
+    commits.finish(A, 3, sends(b"later"))
+
+    assert await written(log) == [b"late"]
+    assert await log.positions("g", "a") == {A: 3}
+    assert await log.positions("g", "b") == {B: 0}
+    assert commits.forget() == {A}
+
+
 async def test_partition_that_somebody_moved_on_is_told(log: RefusingLog) -> None:
     """Whoever comes back to partitions has old tables if the position is not the one it left."""
     commits = new_commits(log)
