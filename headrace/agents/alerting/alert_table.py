@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from headrace.agents.alerting.standing import NOTHING, Standing
+from headrace.schemas.alert import Alert
 from headrace.tables.keyvalue import KeyValue
 
 #: Rule id, device type, device id.
@@ -16,6 +17,8 @@ class AlertTable(KeyValue[Key, Standing]):
         super().__init__("alert.alerts", Standing.encode, Standing.decode, ("rule_id", "device_type", "device_id"))
         self._open: dict[int, set[Key]] = {}
         self._ids: dict[int, dict[str, Key]] = {}
+        #: Open ones by their device, and by its gateway.
+        self._near: dict[int, dict[str, set[Key]]] = {}
 
     def key_of(self, partition: int, alert_id: str) -> Key | None:
         """The key under which an alert is, open or over; None if it is not the newest of its key."""
@@ -25,6 +28,10 @@ class AlertTable(KeyValue[Key, Standing]):
         """Keys with an open alert, in no particular order."""
         return self._open.get(partition, ())
 
+    def near(self, partition: int, device_id: str) -> Collection[Key]:
+        """Keys with an open alert of a device, or of those behind it."""
+        return self._near.get(partition, {}).get(device_id, ())
+
     def partitions(self) -> Sequence[int]:
         """Partitions with an open alert."""
         return [partition for partition, keys in self._open.items() if keys]
@@ -32,29 +39,51 @@ class AlertTable(KeyValue[Key, Standing]):
     def update(self, partition: int, entries: Mapping[Key, Standing | None], at: int | None = None) -> None:
         """See `KeyValue.update`; a standing with nothing in it is deleted."""
         kept = {key: None if each == NOTHING else each for key, each in entries.items()}
-        opened, ids = self._open.setdefault(partition, set()), self._ids.setdefault(partition, {})
         view = self.view(partition)
         for key, standing in kept.items():
-            before = view.get(key)
-            if before is not None and before.alert is not None:
-                ids.pop(before.alert.alertId, None)
-            if standing is not None and standing.alert is not None:
-                ids[standing.alert.alertId] = key
-            if standing is not None and standing.open:
-                opened.add(key)
-            else:
-                opened.discard(key)
+            self._leave(partition, key, view.get(key))
+            self._enter(partition, key, standing)
         super().update(partition, kept, at)
 
     def restored(self, partition: int) -> None:
         """See `headrace.engine.operator.Stored`."""
         super().restored(partition)
-        found = {key: standing for key, standing in self.view(partition).items() if standing.alert is not None}
-        self._open[partition] = {key for key, standing in found.items() if standing.open}
-        self._ids[partition] = {each.alert.alertId: key for key, each in found.items() if each.alert is not None}
+        self._clear(partition)
+        for key, standing in self.view(partition).items():
+            self._enter(partition, key, standing)
 
     def forget(self, partition: int) -> None:
         """See `headrace.engine.operator.State`."""
         super().forget(partition)
-        self._open.pop(partition, None)
-        self._ids.pop(partition, None)
+        self._clear(partition)
+
+    def _clear(self, partition: int) -> None:
+        for index in (self._open, self._ids, self._near):
+            index.pop(partition, None)
+
+    def _enter(self, partition: int, key: Key, standing: Standing | None) -> None:
+        if standing is None or standing.alert is None:
+            return
+        self._ids.setdefault(partition, {})[standing.alert.alertId] = key
+        if standing.open:
+            self._open.setdefault(partition, set()).add(key)
+            near = self._near.setdefault(partition, {})
+            for place in places_of(standing.alert):
+                near.setdefault(place, set()).add(key)
+
+    def _leave(self, partition: int, key: Key, standing: Standing | None) -> None:
+        if standing is None or standing.alert is None:
+            return
+        del self._ids[partition][standing.alert.alertId]
+        if standing.open:
+            self._open[partition].discard(key)
+            near = self._near[partition]
+            for place in places_of(standing.alert):
+                near[place].discard(key)
+                if not near[place]:
+                    del near[place]
+
+
+def places_of(alert: Alert) -> set[str]:
+    """The device of an alert, and its gateway if it has one."""
+    return {alert.deviceId} if alert.gatewayId is None else {alert.deviceId, alert.gatewayId}

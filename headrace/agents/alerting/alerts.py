@@ -7,6 +7,7 @@ from headrace.agents.alerting.alert_table import AlertTable
 from headrace.agents.alerting.commands import carry_out
 from headrace.agents.alerting.events import send_changes
 from headrace.agents.alerting.measure_watcher import MeasureWatcher
+from headrace.agents.alerting.related import relate
 from headrace.agents.alerting.review import end_uncovered, review_suppressions
 from headrace.agents.alerting.surroundings import Around
 from headrace.agents.alerting.work import Watcher, Work
@@ -108,7 +109,7 @@ class Alerts:
             if batch.idle is not None or batch.topic in watcher.topics:
                 watcher.watch(work)
         reviewed = self._review(work)
-        send_changes(batch, work.changes, stamps)
+        send_changes(batch, relate(work, self._alerts), stamps)
 
         def apply() -> None:
             self._alerts.update(batch.partition, work.staged)

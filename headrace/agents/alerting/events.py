@@ -14,31 +14,31 @@ from headrace.schemas.alert import PREFIX, SOURCE, Refusal
 
 
 def send_changes(batch: Batch, changes: Sequence[Changed], stamps: Sequence[int]) -> None:
-    """Stage events and states of changes, in log order, then in that of the rules.
+    """Stage events and states of changes.
 
     Args:
+        changes: in the order in which they happened.
         stamps: append time of each record of the batch, ms; of an idle one, now.
     """
     if not changes:
         return
-    ordered = sorted(changes, key=lambda each: each[:3])
-    bodies = [alert_json(each.alert) for each in ordered]
+    bodies = [alert_json(each.alert) for each in changes]
     events = Records(
-        [each.alert.deviceId.encode() for each in ordered],
-        [_event(each, body) for each, body in zip(ordered, bodies, strict=True)],
-        [stamps[each.row] for each in ordered],
-        {topics.MESSAGE_ID: [None if each.message_id is None else each.message_id.encode() for each in ordered]},
+        [each.alert.deviceId.encode() for each in changes],
+        [_event(each, body) for each, body in zip(changes, bodies, strict=True)],
+        [stamps[each.row] for each in changes],
+        {topics.MESSAGE_ID: [None if each.message_id is None else each.message_id.encode() for each in changes]},
     )
     batch.send_records(topics.ALERTS, events, partition=batch.partition)
     states: list[tuple[bytes, bytes | None, int]] = []
-    for each, body in zip(ordered, bodies, strict=True):
+    for each, body in zip(changes, bodies, strict=True):
         if each.replaced is not None:
             states.append((each.replaced.encode(), None, stamps[each.row]))
         states.append((each.alert.alertId.encode(), body, stamps[each.row]))
     batch.send_records(topics.ALERT_STATES, _records(states), partition=batch.partition)
     causes = [
         (cause_key(each.alert.deviceId, each.alert.ruleId), cause, stamps[each.row])
-        for each in ordered
+        for each in changes
         if each.rule is not None and each.rule.explains and each.change in ("triggered", "resolved")
         for cause in [_cause(each)]
     ]

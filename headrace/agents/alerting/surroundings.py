@@ -7,9 +7,8 @@ import orjson
 
 from headrace.agents.alerting import suppression
 from headrace.agents.alerting.known_devices import STRANGER, KnownDevice, device_table
-from headrace.agents.alerting.work import Work
 from headrace.engine.replicas import Replica
-from headrace.schemas.alert import MOST_RELATED, Alert, Related, Suppression
+from headrace.schemas.alert import Alert, Suppression
 from headrace.schemas.silence import Silence
 
 
@@ -47,29 +46,6 @@ class Around:
             return found
         causes = self._causes_at(at_ms).get(alert.gatewayId, ())
         return next((suppression.explained(alert, each) for each in causes if each["alertId"] != alert.alertId), None)
-
-    def related(self, work: Work, alert: Alert) -> tuple[Related, ...]:
-        """See `headrace.agents.alerting.work.Surroundings`: of the same device or gateway, the newest first."""
-        found = [
-            other.alert
-            for _, other in work.open_alerts()
-            if other.alert is not None
-            and (
-                other.alert.deviceId == alert.deviceId
-                or (alert.gatewayId is not None and alert.gatewayId in (other.alert.gatewayId, other.alert.deviceId))
-            )
-        ]
-        found.sort(key=lambda each: (-each.triggeredAt, each.alertId))
-        return tuple(
-            Related(
-                alertId=each.alertId,
-                ruleName=each.ruleName,
-                deviceId=each.deviceId,
-                deviceName=each.deviceName,
-                triggeredAt=each.triggeredAt,
-            )
-            for each in found[:MOST_RELATED]
-        )
 
     def _silences_at(self, at_ms: int) -> list[Silence]:
         self._refresh()

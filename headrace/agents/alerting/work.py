@@ -10,7 +10,7 @@ from headrace.agents.alerting.standing import NOTHING, Standing, judge
 from headrace.agents.alerting.watch import Sampled
 from headrace.engine.batch import Batch
 from headrace.engine.operator import State
-from headrace.schemas.alert import Alert, Change, Related, Sample, Suppression
+from headrace.schemas.alert import Alert, Change, Sample, Suppression
 from headrace.schemas.rule import AlertRule
 from headrace.tables.rule_book import RuleSet
 
@@ -86,10 +86,6 @@ class Surroundings(Protocol):
 
     def suppression(self, alert: Alert, snoozed_until: int | None, at_ms: int) -> Suppression | None:
         """Why nobody is to be told of the alert."""
-        ...
-
-    def related(self, work: "Work", alert: Alert) -> tuple[Related, ...]:
-        """Other alerts that are open."""
         ...
 
 
@@ -228,8 +224,7 @@ class Work:
             evidence=tuple(Sample(time=time, value=value, values=values) for time, value, values in finding.evidence),
             metadata=dict(finding.metadata),
         )
-        suppressed = self._around.suppression(alert, None, at_ms)
-        return alert.model_copy(update={"suppressed": suppressed, "relatedAlerts": self._around.related(self, alert)})
+        return alert.model_copy(update={"suppressed": self._around.suppression(alert, None, at_ms)})
 
 
 class Watcher(Protocol):
