@@ -94,7 +94,7 @@ def set_up(config: Path | None, defaults: Mapping[str, Any] | None = None) -> Se
     types = mistakes.take(lambda: load_device_types(settings.device_types))
     rules = mistakes.take(lambda: load_rules(settings.alert.rules))
     if types is not None and rules is not None:
-        mistakes.take(lambda: check_rules(rules, types))
+        mistakes.take(lambda: check_rules(rules, types, settings.detect.detectors))
     if types is not None and settings.ingest.unknown_types != "keep":
         mistakes.take(lambda: check_device_types(settings.profiles, types))
     mistakes.take(lambda: own_agents(settings))

@@ -15,6 +15,8 @@ Operator = Literal[">", "<", ">=", "<=", "=="]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 #: Seconds; a year at the most, so that no arithmetic with milliseconds overflows.
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
+#: Of a learned absence, unless it says otherwise: usual intervals, and seconds.
+INTERVALS, LEAST = 5.0, 60.0
 #: Readings that "n of m" looks back at, at the most.
 MOST_OF = 100
 #: See `_Sustained`.
@@ -136,8 +138,16 @@ class AbsenceCondition(_Model):
     """
 
     silent_for: Annotated[float, Field(ge=1, le=366 * 86_400)] | Literal["learned"]
-    intervals: float = Field(5.0, ge=2, le=1000)
-    least: Seconds = 60.0
+    intervals: float = Field(INTERVALS, ge=2, le=1000)
+    least: Seconds = LEAST
+
+    @model_validator(mode="after")
+    def _learned_fits(self) -> "AbsenceCondition":
+        if self.silent_for != "learned":
+            for name, given, default in (("intervals", self.intervals, INTERVALS), ("least", self.least, LEAST)):
+                if given != default:
+                    raise ValueError(f'{name}: goes with silent_for "learned"; leave it out')
+        return self
 
     def __str__(self) -> str:
         if self.silent_for == "learned":

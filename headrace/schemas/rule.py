@@ -1,15 +1,17 @@
 """Alert rules: which devices, which condition, how grave, and what is to be done."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.alias_generators import to_camel
 
 from headrace.schemas.condition import Condition, Name, Seconds
 from headrace.schemas.schedule import Schedule
+from headrace.schemas.topics import MAX_DEVICE_ID
 
 Severity = Literal["info", "warning", "critical"]
 Channel = Literal["email", "push", "sms"]
+DeviceId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_DEVICE_ID)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2000)]
 
 #: `device_type` of a rule for devices of every type.
@@ -64,7 +66,7 @@ class AlertRule(_Model):
         status: inactive rules are read and not evaluated; of deleted ones only the name is left.
         cooldown_period: seconds of event time from one alert's trigger to the earliest next one, for the same device.
         schedule: outside of it nothing triggers; what is open may end.
-        flapping: from when on its alerts are flapping; None for never.
+        flapping: from when on its alerts are flapping; None for never, or `false`, as TOML has no null.
         explains: an open alert of this rule on a gateway explains those of the devices behind it, which then are
             suppressed.
         actions: whom to tell.
@@ -77,7 +79,7 @@ class AlertRule(_Model):
     description: Annotated[str, StringConstraints(max_length=2000)] = ""
     organization_id: Name | None = None
     device_type: Name = ALL_TYPES
-    device_ids: tuple[Name, ...] = Field((), max_length=MOST_DEVICES)
+    device_ids: tuple[DeviceId, ...] = Field((), max_length=MOST_DEVICES)
     condition: Condition
     severity: Severity = "warning"
     status: Literal["active", "inactive", "deleted"] = "active"
@@ -89,6 +91,11 @@ class AlertRule(_Model):
     created_by: Name | None = None
     created_at: int | None = None
     updated_at: int | None = None
+
+    @field_validator("flapping", mode="before")
+    @classmethod
+    def _switched(cls, value: Any) -> Any:
+        return (Flapping() if value else None) if isinstance(value, bool) else value
 
     def applies_to(self, device_type: str) -> bool:
         """Whether the rule is evaluated for devices of this type."""

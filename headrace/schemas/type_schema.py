@@ -37,7 +37,7 @@ def file_schema() -> Schema:
     schema = DeviceType.model_json_schema()
     for model in (DerivedSpec, DeviceType, Example, FieldSpec, MetricSpec, Simulate, TimeSpec):
         described = schema if model is DeviceType else schema["$defs"][model.__name__]
-        summary, meanings = _documented(model)
+        summary, meanings = documented(model)
         described["description"] = summary
         for name, each in described["properties"].items():
             if name in meanings:
@@ -111,7 +111,7 @@ def _one_of(names: list[str]) -> Schema:
     return {"required": names} if len(names) == 1 else {"anyOf": [{"required": [name]} for name in names]}
 
 
-def _documented(model: type) -> tuple[str, dict[str, str]]:
+def documented(model: type) -> tuple[str, dict[str, str]]:
     """What a docstring says in its first paragraph, and of each argument."""
     text = inspect.cleandoc(model.__doc__ or "")
     summary, _, rest = text.partition("\n\n")

@@ -1,13 +1,15 @@
 """Rules from TOML files."""
 
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from headrace.engine.errors import ConfigError
-from headrace.schemas.rule import AlertRule, Condition
+from headrace.schemas.rule import AlertRule
 from headrace.tables.device_types import load_device_types
-from headrace.tables.rules import check_rules, load_rules
+from headrace.tables.rules import check_document, check_rules, load_rules, read_rule, read_rules
 
 GOOD = """
 [[rule]]
@@ -62,16 +64,136 @@ def test_what_is_no_rule_file_is_a_configuration_error(tmp_path: Path, content: 
         load_rules(tmp_path / "none.toml")
 
 
-def test_rules_that_could_never_fire_are_refused() -> None:
-    """A metric or device type that does not exist is a mistake, each named."""
-    rules = [
-        AlertRule(rule_id="a", name="a", condition=Condition(metric="nosuch", operator=">", threshold=1)),
-        AlertRule(
-            rule_id="b", name="b", device_type="nope", condition=Condition(metric="co2", operator=">", threshold=1)
+TYPES = load_device_types()
+RUNNING = ("ensemble", "stuck", "cadence")
+HOT = {"metric": "temperature", "operator": ">", "threshold": 40}
+
+
+def rule(condition: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A rule's document."""
+    return {"ruleId": "a", "name": "a", "condition": condition, **fields}
+
+
+@pytest.mark.parametrize(
+    ("document", "sentences"),
+    [
+        (
+            rule({**HOT, "metric": "temprature"}),
+            ["condition.metric: no device type has a metric temprature; did you mean"],
         ),
+        (rule(HOT, deviceType="tilt2"), ["device_type: there is no device type tilt2; there are"]),
+        (
+            rule({**HOT, "metric": "co2"}, deviceType="tilt"),
+            ["condition.metric: tilt has no metric co2; it has"],
+        ),
+        (
+            rule({"expression": "temperature > 30 and co3 > 9"}),
+            ["condition.expression: 'co3' is not a metric of any device type"],
+        ),
+        (rule({"expression": "temperature >"}), ["condition.expression: 'temperature >' is not an expression"]),
+        (
+            rule({"expression": "temperature + 2"}),
+            ["condition.expression: 'temperature + 2' is a number and neither true nor false; compare it"],
+        ),
+        (
+            rule({"expression": "temperature > humidity"}, deviceType="environmental"),
+            ["condition.expression: environmental: temperature is in degC and humidity in %: make it a derived metric"],
+        ),
+        (
+            rule({"expression": "tilt_angle > 3 and co2 > 3"}),
+            ["condition.expression: no device type has all of co2, tilt_angle: "],
+        ),
+        (rule({"anomalyScore": 3, "metric": "nosuch"}), ["condition.metric: no device type has a metric nosuch"]),
+        (
+            rule({"anomalyScore": 3, "detector": "ensembel"}),
+            ["condition.detector: no detector 'ensembel' runs; [detect] detectors are ensemble, stuck, cadence; did"],
+        ),
+        (rule(HOT, deviceIds=["x", "y", "x"]), ["device_ids: 'x' is there 2 times"]),
+        (
+            rule(
+                HOT,
+                schedule={"type": "custom", "stretches": [{"days": ["mon", "mon"], "start": "24:00", "end": "06:00"}]},
+            ),
+            [
+                "schedule.stretches.0.start: 24:00 ends a day; write 00:00",
+                "schedule.stretches.0.days: a day is there twice",
+            ],
+        ),
+        (
+            rule({**HOT, "metric": "nosuch"}, severity="grave"),
+            ["severity: must be one of", "condition.metric: no device"],
+        ),
+    ],
+)
+def test_what_could_never_trigger_is_refused(document: dict[str, Any], sentences: list[str]) -> None:
+    """Names, units, detectors, doubles: every mistake at once, with what to do."""
+    _, wrong = check_document(document, TYPES, RUNNING)
+
+    assert [each[: len(sentence)] for each, sentence in zip(wrong, sentences, strict=True)] == sentences
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        rule(HOT),
+        rule({"expression": "temperature > 30 and not humidity < 80"}),
+        rule({"expression": "max(temperature, 5) - 3 >= 2"}, deviceType="environmental"),
+        rule({"silentFor": "learned"}),
+        rule({"offlineFor": 0}),
+        rule({"anomalyScore": 3, "metric": "cadence", "detector": "cadence"}),
+        rule({**HOT, "metric": "nosuch"}, status="deleted"),
+    ],
+)
+def test_what_can_trigger_somewhere_is_right(document: dict[str, Any]) -> None:
+    """A rule for all device types needs one that has it; of a deleted rule only the name is left."""
+    assert check_document(document, TYPES, RUNNING)[1] == []
+
+
+def test_rules_in_use_are_checked_together() -> None:
+    """Each mistake names its rule; detectors only where it is known which run."""
+    rules = [
+        AlertRule.model_validate(rule({**HOT, "metric": "nosuch"})),
+        AlertRule.model_validate(rule({"anomalyScore": 1, "detector": "nosuch"}, ruleId="b")),
     ]
 
     with pytest.raises(ConfigError) as caught:
-        check_rules(rules, load_device_types())
+        check_rules(rules, TYPES)
+    with pytest.raises(ConfigError) as stricter:
+        check_rules(rules, TYPES, RUNNING)
 
-    assert [rule in mistake for rule, mistake in zip("ab", caught.value.mistakes, strict=True)] == [True, True]
+    assert [mistake.split(":")[0] for mistake in caught.value.mistakes] == ["rule a"]
+    assert [mistake.split(":")[0] for mistake in stricter.value.mistakes] == ["rule a", "rule b"]
+
+
+@pytest.mark.parametrize("layout", ["one", "array", "lines"])
+def test_rules_in_json_are_read(tmp_path: Path, layout: str) -> None:
+    """One, an array, or one per line; the mistakes of one do not hide the others."""
+    good = [rule(HOT), rule(HOT, ruleId="b")]
+    file = tmp_path / "rules"
+    if layout == "one":
+        file.write_bytes(orjson.dumps(good[0], option=orjson.OPT_INDENT_2))
+    elif layout == "array":
+        file.write_bytes(orjson.dumps([*good, rule(HOT)]))
+    else:
+        file.write_bytes(b"\n".join([*map(orjson.dumps, good), b"{", orjson.dumps(rule(HOT, severity=1))]))
+
+    found = read_rules(file, TYPES)
+
+    assert [each.rule_id for each in found.rules] == (["a"] if layout == "one" else ["a", "b"])
+    places = [mistake.removeprefix(f"{file}: ")[:31] for mistake in found.mistakes]
+    assert (
+        places
+        == {
+            "one": [],
+            "array": ["rule 3: rule_id 'a' is that of "],
+            "lines": ["line 3: not JSON: unexpected en", "line 4: severity: must be one o"],
+        }[layout]
+    )
+
+
+def test_one_rule_from_json() -> None:
+    """Mistakes are a configuration error, as everywhere."""
+    assert read_rule(orjson.dumps(rule(HOT))) == AlertRule.model_validate(rule(HOT))
+    for wrong in b"{", orjson.dumps({"ruleId": "a"}), b"3":
+        with pytest.raises(ConfigError):
+            read_rule(wrong)
