@@ -31,14 +31,6 @@ class ConfigError(HeadraceError):
         super().__init__("\n".join(mistakes))
 
 
-class CutBatch(HeadraceError):
-    """Offer the records before `row` and those from it on as two batches."""
-
-    def __init__(self, row: int) -> None:
-        self.row = row
-        super().__init__(f"cut before record {row}")
-
-
 class LogError(HeadraceError):
     """An append or commit could not be made durable: nothing of it was acknowledged."""
 

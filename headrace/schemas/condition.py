@@ -28,6 +28,11 @@ class _Model(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, alias_generator=to_camel, populate_by_name=True
     )
 
+    @property
+    def brief(self) -> str:
+        """What must hold, as alerts say it."""
+        return str(self)
+
 
 class OutOf(_Model):
     """On at least `n` of the last `m` readings.
@@ -74,9 +79,9 @@ class _Sustained(_Model):
             )
         return self
 
-    def _suffix(self) -> str:
+    def __str__(self) -> str:
         often = f" on {self.out_of.n} of {self.out_of.m} readings" if self.out_of else ""
-        return f"{often} for {self.duration:g} s" if self.duration else often
+        return f"{self.brief}{often} for {self.duration:g} s" if self.duration else f"{self.brief}{often}"
 
 
 class ThresholdCondition(_Sustained):
@@ -109,9 +114,11 @@ class ThresholdCondition(_Sustained):
             raise ValueError(f"clear is {self.clear:g}: with {self.operator} it is {side} the threshold")
         return self
 
-    def __str__(self) -> str:
+    @property
+    def brief(self) -> str:
+        """What must hold, as alerts say it: `temperature > 40`."""
         what = f"{self.metric} per {self.rate_per:g} s" if self.rate_per else self.metric
-        return f"{what} {self.operator} {self.threshold:g}{self._suffix()}"
+        return f"{what} {self.operator} {self.threshold:g}"
 
 
 class ExpressionCondition(_Sustained):
@@ -124,8 +131,10 @@ class ExpressionCondition(_Sustained):
 
     expression: Annotated[str, StringConstraints(min_length=1, max_length=MAX_LENGTH)]
 
-    def __str__(self) -> str:
-        return f"{self.expression}{self._suffix()}"
+    @property
+    def brief(self) -> str:
+        """What must hold, as alerts say it."""
+        return self.expression
 
 
 class AbsenceCondition(_Model):

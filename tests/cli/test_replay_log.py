@@ -18,7 +18,7 @@ import pytest
 from headrace.cli.agents import GROUP
 from headrace.cli.moments import iso_ms
 from headrace.cli.pipeline import Pipeline
-from headrace.cli.settings import AlertSettings, DetectSettings, RollupSettings, Settings
+from headrace.cli.settings import DetectSettings, RollupSettings, Settings
 from headrace.engine.agent_replay import REPLAYS
 from headrace.engine.clock import ManualClock
 from headrace.engine.embedded.log import EmbeddedLog
@@ -108,13 +108,12 @@ def test_replayed_the_database_stays_as_it_is(headrace: Headrace, tmp_path: Path
     assert all(before.values())
     options = ("--from", iso_ms(MIDDLE), "--data", data, "--config", config, "--json")
 
-    sent = {name: document(headrace("replay", "--agent", name, *options)) for name in ("rollup", "detect", "alert")}
+    sent = {name: document(headrace("replay", "--agent", name, *options)) for name in ("rollup", "detect")}
     positions, ends, rollups = asyncio.run(look(data))
     after = asyncio.run(run_pipeline(data, SETTINGS))
 
     assert sent["rollup"]["sent"][topics.ROLLUPS] > 6 * 50
     assert sent["detect"]["sent"][topics.ANOMALIES] > 0
-    assert sent["alert"]["sent"][topics.ALERTS] > 0
     assert all(each["finished"] and not each["failed"] for each in sent.values())
     assert rollups == len(before["rollups"]) + sent["rollup"]["sent"][topics.ROLLUPS]
     assert positions == ends
@@ -123,23 +122,15 @@ def test_replayed_the_database_stays_as_it_is(headrace: Headrace, tmp_path: Path
 
 @pytest.mark.integration
 def test_a_repaired_agent_makes_good_what_was_missing(headrace: Headrace, tmp_path: Path) -> None:
-    """A rule that was wrong, and a window that was missing: corrected for the past, from the time given on."""
-    data, config, rules = tmp_path / "data", tmp_path / "headrace.toml", tmp_path / "rules.toml"
-    rule = '[[rule]]\nrule_id = "hot"\nname = "Hot"\ndescription = "Too hot."\nseverity = "warning"\n'
-    rule += '[rule.condition]\nmetric = "temperature"\noperator = ">"\nduration = 300\nthreshold = '
-    rules.write_text(rule + "500")
-    wrong = Settings(rollup=RollupSettings(windows=(600,)), alert=AlertSettings(rules=rules))
+    """A window that was missing: there for the past too, from the time given on."""
+    data, config = tmp_path / "data", tmp_path / "headrace.toml"
+    wrong = Settings(rollup=RollupSettings(windows=(600,)))
     before = asyncio.run(run_pipeline(data, wrong, range(120)))
-    assert not before["alerts"]
-    rules.write_text(rule + "60")
-    config.write_text(f'[rollup]\nwindows = [60, 600]\n[alert]\nrules = "{rules}"\n')
+    config.write_text("[rollup]\nwindows = [60, 600]\n")
 
-    for name in ("rollup", "alert"):
-        headrace("replay", "--agent", name, "--from", iso_ms(MIDDLE), "--data", data, "--config", config)
+    headrace("replay", "--agent", "rollup", "--from", iso_ms(MIDDLE), "--data", data, "--config", config)
     after = asyncio.run(run_pipeline(data, wrong))
 
-    assert len(after["alerts"]) == 6
-    assert {row[1] for row in after["alerts"]} == {"resolved"}
     added = [row for row in after["rollups"] if row not in before["rollups"]]
     assert [row for row in before["rollups"] if row not in after["rollups"]] == []
     assert {row[1] for row in added} == {60.0}
@@ -294,12 +285,12 @@ def test_nothing_to_do_is_said(headrace: Headrace, folder: Path) -> None:
     ("options", "said"),
     [
         ([], ["name a PATH"]),
-        (["--from", "soon", "--agent", "me"], ["'soon'", "no agent 'me'; there are rollup, detect, alert", "--data"]),
+        (["--from", "soon", "--agent", "me"], ["'soon'", "no agent 'me'; there are rollup, detect", "--data"]),
         (["--agent", "ingest"], ["--from is missing", "headrace dlq replay"]),
         (["--from", "1d", "--speed", "2", "--via", "log"], ["--speed, --via: only for a PATH", "--agent is missing"]),
         (["--from", "1d", "--agent", "rollup", "--to", "2d", "--warm-up", "x"], ["'x' is not a duration"]),
         (["--from", "1d", "--agent", "rollup", "--to", "2d"], ["is not before --to"]),
-        (["--from", "2d", "--agent", "alert", "--to", "1d"], ["set them back"]),
+        (["--from", "2d", "--agent", "alert"], ["headrace rules backtest"]),
         ([__file__, "--agent", "rollup", "--dry-run"], ["--agent, --dry-run: only without a PATH"]),
     ],
     ids=lambda value: " ".join(value)[:40],

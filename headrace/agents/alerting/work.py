@@ -214,7 +214,7 @@ class Work:
             gatewayId=device.gateway,
             severity=rule.severity,
             status="triggered",
-            condition=str(rule.condition),
+            condition=rule.condition.brief,
             metric=finding.metric,
             actualValue=finding.value,
             threshold=finding.threshold,
