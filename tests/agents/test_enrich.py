@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.agents.alerting.alerts import Alerts
 from headrace.agents.enrich import Entry, registry_table
 from headrace.agents.ingest import Ingest, IngestConfig
 from headrace.engine.log import Tally, TopicPartition
@@ -15,10 +14,8 @@ from headrace.engine.metrics import Metrics
 from headrace.engine.records import Records
 from headrace.engine.testkit import Driven, drive, fetched
 from headrace.schemas import topics
-from headrace.schemas.alert import AlertEvent
 from headrace.schemas.device import Device, encode_device
 from headrace.schemas.readings import decode_readings
-from headrace.schemas.rule import AlertRule
 from headrace.tables.device_types import load_device_types
 from headrace.tables.replicated import Replicated
 
@@ -171,20 +168,6 @@ def test_an_unknown_type_of_the_registry_is_said() -> None:
     driven = drive(Ingest(TYPES, devices=registry((0, "a", device(type="nosuch")))), raw((1, "a")))
 
     assert "device type 'nosuch' is unknown" in driven.dead_letters[0][1]
-
-
-def test_an_alert_has_the_device_s_name() -> None:
-    """From the reading that caused it."""
-    condition = {"metric": "temperature", "operator": ">=", "threshold": 0}
-    rule = AlertRule.model_validate({"rule_id": "r", "name": "R", "condition": condition})
-    sent = drive(Ingest(TYPES, devices=registry((0, "a", device()))), raw((1, "a"), (1, "b"))).sent[topics.READINGS]
-    records = Records([each.key for each in sent], [each.value for each in sent], [each.timestamp for each in sent])
-
-    alerts = drive(Alerts([rule]), records).sent[topics.ALERTS]
-
-    names = [AlertEvent.model_validate_json(record.value or b"").data.deviceName for record in alerts]
-    assert names == ["Device a", None]
-    assert b"deviceName" not in (alerts[1].value or b"")
 
 
 DEVICES = st.sampled_from(["a", "b", "c"])

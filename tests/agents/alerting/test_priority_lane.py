@@ -1,23 +1,29 @@
-"""Alarms that overtake telemetry: the alert agent over both lanes, and ingest of the priority lane."""
+"""Alarms that overtake telemetry: the alert agent over both lanes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.agents.alerting.alerts import Alerts
-from headrace.agents.ingest import Ingest
-from headrace.agents.ingest_priority import IngestPriority
-from headrace.engine.records import Header, Records
 from headrace.engine.testkit import Changelog, Driven, drive, fetched, readings_log, run_batch
 from headrace.schemas import topics
 from headrace.schemas.alert import Alert
-from headrace.schemas.readings import decode_readings
+from headrace.schemas.condition import ThresholdCondition
 from headrace.schemas.rule import AlertRule
-from headrace.tables.device_types import load_device_types
-from tests.agents.test_threshold_alert import RULES, T0, Row, along, changes, events_of, history, rule, steps
+from tests.agents.alerting.histories import (
+    RULES,
+    T0,
+    Row,
+    alerts_of,
+    along,
+    changes,
+    history,
+    rule,
+    status_and_second,
+    steps,
+)
 
 #: A lane and how many of its records come next.
 Turn = tuple[bool, int]
@@ -67,7 +73,7 @@ class Lanes:
                 yield priority
 
     def alerts(self) -> list[Alert]:
-        return [event.data for event in events_of(self.driven)]
+        return alerts_of(self.driven)
 
 
 def still_open(alerts: Sequence[Alert]) -> set[tuple[str, str, str]]:
@@ -77,10 +83,6 @@ def still_open(alerts: Sequence[Alert]) -> set[tuple[str, str, str]]:
         key = (one.ruleId, one.deviceType, one.deviceId)
         (found.add if one.status == "triggered" else found.remove)(key)
     return found
-
-
-def status_and_second(alerts: Sequence[Alert]) -> list[tuple[str, int]]:
-    return [(one.status, ((one.resolvedAt or one.triggeredAt) - T0) // 1000) for one in alerts]
 
 
 @settings(max_examples=150, deadline=None)
@@ -146,12 +148,15 @@ def test_the_priority_lane_triggers_in_the_order_of_each_device_and_resolves_not
     """Only rules without duration, at the time of the alarm."""
     alarms = [place for place in sorted(chosen) if place < len(rows)]
     lanes = Lanes(RULES, rows, alarms)
+    at_once = {
+        one.rule_id for one in RULES if isinstance(one.condition, ThresholdCondition) and not one.condition.duration
+    }
     seen, early = 0, defaultdict[tuple[str, str, str], list[int]](list)
     for priority in lanes.run(turns):
         new, seen = lanes.alerts()[seen:], len(lanes.alerts())
         for one in new if priority else ():
             assert one.status == "triggered"
-            assert {each.rule_id: each.condition.duration for each in RULES}[one.ruleId] == 0
+            assert one.ruleId in at_once
             early[one.ruleId, one.deviceType, one.deviceId].append(one.triggeredAt)
 
     alarm_times = {rows[place][2] for place in alarms}
@@ -207,32 +212,3 @@ def test_the_cooldown_runs_from_the_trigger_that_was_sent() -> None:
 
     assert changes(rows, one) == [("triggered", 1), ("resolved", 2), ("triggered", 12)]
     assert status_and_second(lanes.alerts()) == [("triggered", 5), ("resolved", 6), ("triggered", 15)]
-
-
-TYPES = load_device_types()
-
-
-def raw(*payloads: bytes) -> Records:
-    """Raw messages of one device, a second apart."""
-    stamps = [T0 + 1000 * place for place in range(len(payloads))]
-    ids = [b"id-%d" % place for place in range(len(payloads))]
-    headers: dict[str, Header] = {topics.DEVICE_TYPE: b"environmental", topics.MESSAGE_ID: list(ids)}
-    return Records([b"d-1"] * len(payloads), list(payloads), stamps, headers)
-
-
-def test_a_copy_is_read_as_the_ordinary_message_is() -> None:
-    """Same bytes; what is wrong, or said again, is left to the ordinary one."""
-    good = orjson.dumps({"timestamp": T0, "temp": 22.5, "humidity": 40.0})
-    records = raw(good, b"{", good, orjson.dumps({"timestamp": T0 + 1000, "temp": 1e9}))
-
-    ordinary, priority = drive(Ingest(TYPES), records), drive(IngestPriority(TYPES), records)
-
-    (one,) = ordinary.sent[topics.READINGS]
-    found = priority.sent[topics.READINGS_PRIORITY]
-    assert [record.value for record in found[:1]] == [one.value]
-    assert [columns.message_ids for columns in decode_readings([record.value for record in found])] == [
-        ["id-0", "id-2"]
-    ]
-    assert list(priority.sent) == [topics.READINGS_PRIORITY]
-    assert priority.dead_letters == []
-    assert len(ordinary.dead_letters) == 2

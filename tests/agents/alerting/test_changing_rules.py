@@ -14,14 +14,13 @@ from headrace.engine.log import TopicPartition
 from headrace.engine.replicas import read_replicas
 from headrace.engine.testkit import drive, fetched, readings_log
 from headrace.schemas import topics
-from headrace.schemas.alert import AlertEvent
 from headrace.schemas.rule import AlertRule
 from headrace.tables.device_types import load_device_types
 from headrace.tables.registry import Registry
 from headrace.tables.replicated import Replicated
 from headrace.tables.rule_book import RuleBook, encode_rule, rule_table
-
-T0 = 1_700_000_000_000
+from tests.agents.alerting.histories import T0, alerts_of
+from tests.agents.alerting.histories import rule as hot
 
 #: Place of the first record that it applies to, rule id, the rule; None deletes it.
 Change = tuple[int, str, AlertRule | None]
@@ -29,10 +28,7 @@ Change = tuple[int, str, AlertRule | None]
 
 def rule(rule_id: str = "hot", **changes: Any) -> AlertRule:
     """A rule: temperature > 40 at once, no cooldown, unless changed."""
-    condition = {"metric": "temperature", "operator": ">", "threshold": 40}
-    condition |= {key: changes.pop(key) for key in list(changes) if key in ("threshold", "metric", "duration")}
-    document = {"rule_id": rule_id, "name": rule_id.title(), "condition": condition, "cooldown_period": 0}
-    return AlertRule.model_validate({**document, **changes})
+    return hot(rule_id, **{"duration": 0, "cooldown_period": 0, **changes})
 
 
 def table(*changes: Change) -> Replicated[AlertRule]:
@@ -48,17 +44,21 @@ def events(alert: Alerts, temperatures: list[float], **options: Any) -> list[tup
     rows = [
         ("a", "environmental", T0 + place * 1000, {"temperature": value}) for place, value in enumerate(temperatures)
     ]
-    sent = drive(alert, readings_log(rows), **options).sent.get(topics.ALERTS, [])
-    found = [AlertEvent.model_validate_json(record.value or b"").data for record in sent]
-    return [(one.ruleId, one.status, ((one.resolvedAt or one.triggeredAt) - T0) // 1000) for one in found]
+    driven = drive(alert, readings_log(rows), **options)
+    return [
+        (alert.ruleId, alert.status, event.timestamp)
+        for event, alert in zip(driven.sent.get(topics.ALERTS, []), alerts_of(driven), strict=True)
+    ]
 
 
 def test_a_rule_applies_from_its_append_time_until_it_is_deleted() -> None:
-    """In the middle of a batch; an alert that is open then is not resolved, and goes on when the rule comes back."""
+    """In the middle of a batch; an alert that is open then ends, and the rule begins anew when it comes back."""
     rules = table((2, "hot", rule()), (4, "hot", None), (7, "hot", rule()))
 
     assert events(Alerts([], rules), [50, 50, 50, 50, 50, 20, 50, 50, 20]) == [
         ("hot", "triggered", 2),
+        ("hot", "resolved", 4),
+        ("hot", "triggered", 7),
         ("hot", "resolved", 8),
     ]
 
@@ -76,11 +76,11 @@ def test_a_rule_of_the_topic_takes_the_place_of_the_file_s() -> None:
 
 
 def test_an_inactive_rule_of_the_topic_switches_the_file_s_off() -> None:
-    """And it counts no open alerts of rules that are gone."""
+    """And a rule that is gone has no open alerts."""
     rules = table((1, "hot", rule(status="inactive")), (1, "warm", rule("warm")), (3, "warm", None))
     alert = Alerts([rule()], rules)
 
-    assert events(alert, [20, 50, 50, 50]) == [("warm", "triggered", 1)]
+    assert events(alert, [20, 50, 50, 50]) == [("warm", "triggered", 1), ("warm", "resolved", 3)]
     assert alert.open_alerts() == 0
 
 

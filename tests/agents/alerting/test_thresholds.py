@@ -1,7 +1,5 @@
 """Threshold alerts, against a plain-Python oracle, and their episodes one by one."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,39 +7,25 @@ from hypothesis import strategies as st
 from headrace.agents.alerting.alerts import Alerts
 from headrace.engine.batch import Batch, Shared
 from headrace.engine.errors import ConfigError
-from headrace.engine.testkit import Changelog, Driven, drive, fetched, readings_log
+from headrace.engine.records import Records
+from headrace.engine.testkit import Changelog, drive, fetched, readings_log
 from headrace.schemas import topics
-from headrace.schemas.alert import AlertEvent
+from headrace.schemas.condition import ThresholdCondition
+from headrace.schemas.device import Device, encode_device
 from headrace.schemas.rule import AlertRule
-
-T0 = 1_700_000_000_000
-SECOND = 1000
-
-Row = tuple[str, str, int, dict[str, float]]
-
-
-def rule(rule_id: str = "hot", **changes: Any) -> AlertRule:
-    """A rule: temperature > 40 for 60 s, cooldown 300 s, unless changed."""
-    condition = {"metric": "temperature", "operator": ">", "threshold": 40, "duration": 60}
-    condition |= {key: changes.pop(key) for key in list(changes) if key in condition}
-    document = {"rule_id": rule_id, "name": rule_id.title(), "condition": condition, "severity": "critical"}
-    return AlertRule.model_validate({**document, "cooldown_period": 300, **changes})
-
-
-def events_of(driven: Driven) -> list[AlertEvent]:
-    return [AlertEvent.model_validate_json(record.value or b"") for record in driven.sent.get(topics.ALERTS, [])]
-
-
-def history(*samples: tuple[int, float], device: str = "a") -> list[Row]:
-    """Temperatures at seconds from T0."""
-    return [(device, "env", T0 + seconds * SECOND, {"temperature": value}) for seconds, value in samples]
-
-
-def changes(rows: list[Row], *rules: AlertRule) -> list[tuple[str, int]]:
-    """Status and second of every event."""
-    events = events_of(drive(Alerts(rules or [rule()]), readings_log(rows)))
-    moments = ((one.data, one.data.resolvedAt or one.data.triggeredAt) for one in events)
-    return [(data.status, (moment - T0) // SECOND) for data, moment in moments]
+from tests.agents.alerting.histories import (
+    RULES,
+    SECOND,
+    T0,
+    Row,
+    alerts_of,
+    along,
+    changes,
+    events_of,
+    history,
+    rule,
+    steps,
+)
 
 
 def oracle(rows: list[Row], rules: list[AlertRule]) -> list[tuple[str, str, str, str, int]]:
@@ -54,7 +38,9 @@ def oracle(rows: list[Row], rules: list[AlertRule]) -> list[tuple[str, str, str,
         in_order = time >= clocks.get((device, kind), 0)
         clocks[device, kind] = max(time, clocks.get((device, kind), 0))
         for one in rules:
-            value, condition = measures.get(one.condition.metric), one.condition
+            condition = one.condition
+            assert isinstance(condition, ThresholdCondition)
+            value = measures.get(condition.metric)
             applies = one.status == "active" and one.device_type in ("all", kind)
             if value is None or not in_order or not applies or (one.device_ids and device not in one.device_ids):
                 continue
@@ -88,34 +74,6 @@ def oracle(rows: list[Row], rules: list[AlertRule]) -> list[tuple[str, str, str,
     return found
 
 
-RULES = [
-    rule(duration=20, cooldown_period=60),
-    rule("now", duration=0, cooldown_period=0, operator=">=", device_type="env"),
-    rule("cold", operator="<", threshold=10, duration=5, device_ids=["b"], severity="info"),
-    rule("exact", operator="==", metric="co2", duration=0, cooldown_period=30),
-    rule("off", duration=0, status="inactive"),
-]
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(["a", "b"]),
-        st.sampled_from(["env", "env", "tilt"]),
-        st.sampled_from([0, 1000, 4000, 10_000, 10_000, 30_000, 70_000, -3000]),
-        st.dictionaries(st.sampled_from(["temperature", "co2"]), st.sampled_from([5.0, 40.0, 41.0, 45.0]), max_size=2),
-    ),
-    max_size=80,
-)
-
-
-def along(steps: list[Row]) -> list[Row]:
-    """Event times from steps, each from the device's own last one."""
-    clocks: dict[str, int] = {}
-    rows: list[Row] = []
-    for device, device_type, step, measures in steps:
-        clocks[device] = clocks.get(device, T0) + step
-        rows.append((device, device_type, clocks[device], measures))
-    return rows
-
-
 @settings(max_examples=80, deadline=None)
 @given(steps.map(along), st.lists(st.integers(1, 12), max_size=40))
 def test_equals_the_oracle(rows: list[Row], sizes: list[int]) -> None:
@@ -124,8 +82,8 @@ def test_equals_the_oracle(rows: list[Row], sizes: list[int]) -> None:
 
     messages = [record.headers[topics.MESSAGE_ID].decode() for record in driven.sent.get(topics.ALERTS, [])]
     found = [
-        (message, one.data.ruleId, one.data.deviceId, one.data.status, one.data.triggeredAt)
-        for message, one in zip(messages, events_of(driven), strict=True)
+        (message, one.ruleId, one.deviceId, one.status, one.triggeredAt)
+        for message, one in zip(messages, alerts_of(driven), strict=True)
     ]
     assert found == oracle(rows, RULES)
 
@@ -180,12 +138,12 @@ def test_the_event_says_everything() -> None:
     assert (triggered.type, triggered.subject, triggered.time) == (
         "io.headrace.alert.triggered", "a", "2023-11-14T22:14:20.000Z",
     )  # fmt: skip
-    data = triggered.data
+    data, over = alerts_of(first)
     assert (data.condition, data.actualValue, data.threshold) == ("temperature > 40 for 60 s", 47.5, 40.0)
     assert (data.severity, data.ruleName, data.resolvedAt) == ("critical", "Hot", None)
     assert [(one.time - T0, one.value) for one in data.evidence] == [(0, 45.0), (30_000, 46.0), (60_000, 47.5)]
-    assert resolved.data.alertId == data.alertId
-    assert (resolved.data.resolvedAt, resolved.data.resolvedValue) == (T0 + 61 * SECOND, 20.0)
+    assert over.alertId == data.alertId
+    assert (over.resolvedAt, over.resolvedValue) == (T0 + 61 * SECOND, 20.0)
     assert len({triggered.id, resolved.id}) == 2
 
 
@@ -193,9 +151,9 @@ def test_evidence_is_bounded() -> None:
     """Of a long streak the first reading and the newest are kept."""
     log = readings_log(history(*((second, 45) for second in range(61))))
 
-    (event,) = events_of(drive(Alerts([rule()]), log))
+    (alert,) = alerts_of(drive(Alerts([rule()]), log))
 
-    assert [(one.time - T0) // SECOND for one in event.data.evidence] == [0, *range(42, 61)]
+    assert [(one.time - T0) // SECOND for one in alert.evidence] == [0, *range(42, 61)]
 
 
 def test_open_alerts_are_counted_and_forgotten() -> None:
@@ -212,15 +170,19 @@ def test_open_alerts_are_counted_and_forgotten() -> None:
     assert after.open_alerts() == 0
 
 
-def test_an_episode_that_is_over_leaves_the_changelog() -> None:
-    """After the cooldown nothing of an episode is kept but the device's clock."""
+def test_an_alert_that_is_over_stays_known_and_its_watch_leaves_the_changelog() -> None:
+    """The newest alert of rule and device is kept for commands and the cooldown; of the streak nothing is."""
     alert, changelog = Alerts([rule()]), Changelog()
     for rows in (history((0, 45), (60, 45)), history((61, 20)), history((361, 20))):
         drive(alert, readings_log(rows))
         changelog.commit(alert)
 
-    assert changelog.tables["alert.episodes"] == {}
-    assert len(changelog.tables["alert.clocks"]) == 1
+    assert {name: len(entries) for name, entries in changelog.tables.items() if name != "alert.last"} == {
+        "alert.alerts": 1,
+        "alert.watches": 0,
+        "alert.clocks": 1,
+        "alert.priority-clocks": 0,
+    }
 
 
 def test_nothing_changes_before_the_batch_finishes() -> None:
@@ -240,3 +202,18 @@ def test_two_rules_with_one_id_are_refused() -> None:
     """Alerts could not be told apart."""
     with pytest.raises(ConfigError, match="more than one rule 'hot'"):
         Alerts([rule(), rule()])
+
+
+def test_an_alert_has_the_device_s_name() -> None:
+    """As the registry has it when the reading is appended, with organisation and gateway; a stranger has none."""
+    alerts = Alerts([rule(duration=0)])
+    log = readings_log([*history((0, 45)), *history((0, 45), device="b")], first_append=T0)
+    device = Device(id="a", name="Device a", organisation="acme", gateway="gw-1")
+    for replica in alerts.replicas:
+        if replica.topic == topics.DEVICES:
+            replica.take(fetched(Records([b"a"], [encode_device(device)], [T0 - 1]), topics.DEVICES))
+
+    known, stranger = alerts_of(drive(alerts, log))
+
+    assert (known.deviceName, known.organizationId, known.gatewayId) == ("Device a", "acme", "gw-1")
+    assert (stranger.deviceName, stranger.organizationId, stranger.gatewayId) == (None, None, None)
