@@ -139,7 +139,7 @@ def test_the_event_says_everything() -> None:
         "io.headrace.alert.triggered", "a", "2023-11-14T22:14:20.000Z",
     )  # fmt: skip
     data, over = alerts_of(first)
-    assert (data.condition, data.actualValue, data.threshold) == ("temperature > 40 for 60 s", 47.5, 40.0)
+    assert (data.condition, data.actualValue, data.threshold) == ("temperature > 40", 47.5, 40.0)
     assert (data.severity, data.ruleName, data.resolvedAt) == ("critical", "Hot", None)
     assert [(one.time - T0, one.value) for one in data.evidence] == [(0, 45.0), (30_000, 46.0), (60_000, 47.5)]
     assert over.alertId == data.alertId
