@@ -10,17 +10,18 @@ from headrace.engine.batch import Batch, Send
 from headrace.engine.intake import tally
 from headrace.engine.log import Fetched, Tally
 from headrace.engine.records import Header, Records
+from headrace.schemas import headers as header_names
 from headrace.schemas import topics
 
 logger = structlog.get_logger(__name__)
 
-REASON = "dlq-reason"
-AGENT = "dlq-agent"
-ORIGIN_TOPIC = "dlq-topic"
-ORIGIN_PARTITION = "dlq-partition"
-ORIGIN_OFFSET = "dlq-offset"
-#: Version of the reading schema that the record was judged by.
-SCHEMA_VERSION = "dlq-schema-version"
+#: Headers of a dead letter, beside those of the record itself; `headrace.schemas.headers` says what they hold.
+REASON = header_names.DLQ_REASON
+AGENT = header_names.DLQ_AGENT
+ORIGIN_TOPIC = header_names.DLQ_TOPIC
+ORIGIN_PARTITION = header_names.DLQ_PARTITION
+ORIGIN_OFFSET = header_names.DLQ_OFFSET
+SCHEMA_VERSION = header_names.DLQ_SCHEMA_VERSION
 #: Longest reason kept, characters; a reason may quote the payload.
 MAX_REASON = 500
 

@@ -18,8 +18,6 @@ from headrace.schemas import topics
 
 #: Compacted topic of what was sent back: key is the id of the dead letter, value a `Note`.
 REDRIVES = "headrace.dlq"
-#: Header of a record that was sent back: the id of its dead letter.
-REDRIVEN_FROM = "redriven-from"
 #: What was registered before the letter is sent back holds for it, though it applies to others a second later, ms.
 AHEAD_MS = 1000
 #: What one transaction sends back at most; a single larger record goes alone.
@@ -215,7 +213,7 @@ def _chunks(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
 
 def _restored(record: Record, letter_id: LetterId, as_of_ms: int) -> Record:
     headers = {name: value for name, value in record.headers.items() if not name.startswith(_DLQ_HEADERS)}
-    headers |= {REDRIVEN_FROM: str(letter_id).encode(), topics.REDRIVEN_AT: b"%d" % as_of_ms}
+    headers |= {topics.REDRIVEN_FROM: str(letter_id).encode(), topics.REDRIVEN_AT: b"%d" % as_of_ms}
     return record._replace(headers=headers)
 
 

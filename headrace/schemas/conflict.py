@@ -30,7 +30,8 @@ class Conflict(msgspec.Struct, frozen=True, omit_defaults=True):
         measures: what it says, by name, in the units of the device type.
         accepted: what was accepted before.
         origin: the message in the log.
-        extra, accepted_extra: likewise, for what are not measures.
+        extra: what else it says, by name: texts, and what the device type does not know.
+        accepted_extra: what else was accepted before.
     """
 
     message_id: str

@@ -23,7 +23,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.signedinteger[Any]]
 
 _NAN = float("nan")
-_NOTHING = msgspec.Raw()
 
 
 @dataclass(slots=True)
@@ -159,7 +158,7 @@ class ReadingDocument(msgspec.Struct, gc=False):
     measures: dict[str, float]
     extra: dict[str, Any] | None = None
     repeats: list[str] | None = None
-    device: msgspec.Raw = _NOTHING
+    device: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _decoder = msgspec.json.Decoder(ReadingDocument)
@@ -221,8 +220,12 @@ def _columns(device_type: str, rows: list[int], documents: list[ReadingDocument]
         measures=_measured([document.measures for document in chosen]),
         extras=extras if any(extras) else None,
         repeats=repeats if any(repeats) else None,
-        devices=[bytes(each) or None for each in devices] if devices.count(_NOTHING) < len(devices) else None,
+        devices=_said(devices) if devices.count(msgspec.UNSET) < len(devices) else None,
     )
+
+
+def _said(devices: Sequence[msgspec.Raw | msgspec.UnsetType]) -> list[bytes | None]:
+    return [None if isinstance(each, msgspec.UnsetType) else bytes(each) for each in devices]
 
 
 def _measured(rows: list[dict[str, float]]) -> dict[str, Floats]:

@@ -60,5 +60,7 @@ NO_PROFILE = ""
 #: Of a dead letter that was sent back: as of when replicated tables are asked about it, ms since 1970 UTC. Its append
 #: time is that of the first time.
 REDRIVEN_AT = "redriven-at"
+#: Of the same: the id of the dead letter.
+REDRIVEN_FROM = "redriven-from"
 #: Where the device sent it: MQTT topic, HTTP path, or file and line.
 SOURCE = "source-topic"

@@ -3,8 +3,6 @@
 `python -m headrace.schemas.type_schema` writes the one of the files to docs/reference/device-type.schema.json.
 """
 
-import inspect
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from headrace.schemas.device_type import (
     MetricSpec,
     TimeSpec,
 )
+from headrace.schemas.docstrings import documented
 from headrace.schemas.simulate import Simulate
 from headrace.schemas.units import IDENTITY, Linear
 
@@ -109,16 +108,6 @@ def _value(spec: FieldSpec, reported: Linear) -> Schema:
 
 def _one_of(names: list[str]) -> Schema:
     return {"required": names} if len(names) == 1 else {"anyOf": [{"required": [name]} for name in names]}
-
-
-def documented(model: type) -> tuple[str, dict[str, str]]:
-    """What a docstring says in its first paragraph, and of each argument."""
-    text = inspect.cleandoc(model.__doc__ or "")
-    summary, _, rest = text.partition("\n\n")
-    found: dict[str, str] = {}
-    for names, meaning in re.findall(r"^    (\w[\w, ]*): ((?:.|\n {8})*)", rest, re.MULTILINE):
-        found |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
-    return " ".join(summary.split()), found
 
 
 if __name__ == "__main__":
