@@ -1,8 +1,9 @@
 """Alerts: the CloudEvents of `alerts.v1`, and what `alerts.state.v1` holds of each alert.
 
-`alerts.v1`: one CloudEvents 1.0 event in JSON (structured mode) per change of an alert; record key the device id, the
-header `message-id` names the reading that caused it, if one did. `alerts.state.v1` is compacted: record key the alert
-id, value `Alert` as it is now; without a value once a newer alert of the same rule and device has taken its place.
+`alerts.v1`: one CloudEvents 1.0 event in JSON (structured mode, as the header `content-type` says) per change of an
+alert; record key the device id, the header `message-id` names the reading that caused it, if one did. `alerts.state.v1`
+is compacted: record key the alert id, value `Alert` as it is now; without a value once a newer alert of the same rule
+and device has taken its place.
 """
 
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from headrace.schemas.rule import Actions, Severity
 
 SOURCE = "/headrace/alert"
+#: By which a reader knows structured mode (CloudEvents 1.0.2, Kafka protocol binding, 3.3).
+EVENT_CONTENT = b"application/cloudevents+json; charset=UTF-8"
 #: What happened to the alert. updated: anything that changes neither its status nor whether it is suppressed.
 Change = Literal[
     "triggered", "acknowledged", "resolved", "commented", "snoozed", "suppressed", "unsuppressed", "updated", "refused"
@@ -219,7 +222,8 @@ class AlertEvent(_Model):
 
     Args:
         specversion: of CloudEvents.
-        id: unique: alert id and revision; of a refusal the command's id. An event that comes again has the id it had.
+        id: unique: alert id and revision; of a refusal the command's id and `refused`. Read again, an event
+            has the id that it had.
         source: always `/headrace/alert`.
         type: what happened. triggered: the rule's condition was met; acknowledged, resolved, commented, snoozed: as
             it says, `resolved` by a person or by itself; suppressed: from now on nobody is to be told of it;

@@ -53,6 +53,10 @@ READING: Mapping[str, Header] = {
 CAUSED: Mapping[str, Header] = {
     topics.MESSAGE_ID: Header("id of the message that caused it; empty or left out if none did."),
 }
+EVENT: Mapping[str, Header] = {
+    topics.CONTENT_TYPE: Header("media type of the value, `application/cloudevents+json; charset=UTF-8`.", True),
+    **CAUSED,
+}
 DEAD_LETTER: Mapping[str, Header] = {
     DLQ_REASON: Header("why it is here, for a person; 500 characters at most.", True),
     DLQ_AGENT: Header("agent or sink that put it here.", True),

@@ -109,7 +109,7 @@ PUBLIC_TOPICS = (
     PublicTopic(
         topics.ALERTS, "AlertEvent", "What happened to alerts: CloudEvents 1.0 in JSON, structured mode.",
         _DEVICE, AlertEvent, f"{ONCE} {ORDER} So the events of one alert, and of all alerts of a device, are in order.",
-        headers=headers.CAUSED, media=CLOUD_EVENT,
+        headers=headers.EVENT, media=CLOUD_EVENT,
     ),
     PublicTopic(
         topics.ALERT_STATES, "Alert", "The newest alert of each rule and device, as it is now.",

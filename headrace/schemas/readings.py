@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, repeat
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -136,6 +136,9 @@ def decode_readings(values: Sequence[bytes | None]) -> list[Readings]:
     return [_columns(name, rows, documents) for name, rows in by_type.items()]
 
 
+_OBJECT = msgspec.Meta(extra_json_schema={"type": "object"})
+
+
 class ReadingDocument(msgspec.Struct, gc=False):
     """One normalised reading. Record key: the device id.
 
@@ -147,8 +150,8 @@ class ReadingDocument(msgspec.Struct, gc=False):
         extra: texts, and what the device type does not know, by name.
         repeats: of a reading that completes an earlier one (same device and time): names of the measures that the
             earlier one had; whoever counts leaves these out.
-        device: what the device registry said of the device when the message was appended; left out where it said
-            nothing. `[ingest] enrich` says which fields.
+        device: what the device registry said of the device when the message was appended: `organisation`, `name`,
+            `location` and `gateway`, or the fields that `[ingest] enrich` names; left out where it said nothing.
     """
 
     message_id: str
@@ -158,7 +161,7 @@ class ReadingDocument(msgspec.Struct, gc=False):
     measures: dict[str, float]
     extra: dict[str, Any] | None = None
     repeats: list[str] | None = None
-    device: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    device: Annotated[msgspec.Raw, _OBJECT] | msgspec.UnsetType = msgspec.UNSET
 
 
 _decoder = msgspec.json.Decoder(ReadingDocument)

@@ -27,7 +27,7 @@ def value_schema(topic: PublicTopic) -> Schema | None:
         return None
     made = model_schema(topic)
     said = made.pop("description", "")
-    described = f"Value of {topic.name}: {topic.carries[0].lower()}{topic.carries[1:]}{f' {said}' if said else ''}"
+    described = f"{said or topic.carries} Value of a record of {topic.name}."
     return {"$schema": DIALECT, "title": topic.title, "description": described} | {
         name: each for name, each in made.items() if name != "title"
     }

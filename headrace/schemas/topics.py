@@ -62,5 +62,7 @@ NO_PROFILE = ""
 REDRIVEN_AT = "redriven-at"
 #: Of the same: the id of the dead letter.
 REDRIVEN_FROM = "redriven-from"
+#: Media type of the value.
+CONTENT_TYPE = "content-type"
 #: Where the device sent it: MQTT topic, HTTP path, or file and line.
 SOURCE = "source-topic"

@@ -10,7 +10,7 @@ from headrace.agents.alerting.work import Changed
 from headrace.engine.batch import Batch
 from headrace.engine.records import Records
 from headrace.schemas import topics
-from headrace.schemas.alert import PREFIX, SOURCE, Refusal
+from headrace.schemas.alert import EVENT_CONTENT, PREFIX, SOURCE, Refusal
 
 
 def send_changes(batch: Batch, changes: Sequence[Changed], stamps: Sequence[int]) -> None:
@@ -27,7 +27,10 @@ def send_changes(batch: Batch, changes: Sequence[Changed], stamps: Sequence[int]
         [each.alert.deviceId.encode() for each in changes],
         [_event(each, body) for each, body in zip(changes, bodies, strict=True)],
         [stamps[each.row] for each in changes],
-        {topics.MESSAGE_ID: [None if each.message_id is None else each.message_id.encode() for each in changes]},
+        {
+            topics.CONTENT_TYPE: EVENT_CONTENT,
+            topics.MESSAGE_ID: [None if each.message_id is None else each.message_id.encode() for each in changes],
+        },
     )
     batch.send_records(topics.ALERTS, events, partition=batch.partition)
     states: list[tuple[bytes, bytes | None, int]] = []
@@ -58,7 +61,8 @@ def refused(batch: Batch, row: int, command_id: str, refusal: Refusal, at_ms: in
         "commandid": command_id,
         "data": refusal.model_dump(exclude_none=True),
     }
-    batch.send(topics.ALERTS, refusal.deviceId.encode(), orjson.dumps(document), row=row)
+    headers = {topics.CONTENT_TYPE: EVENT_CONTENT}
+    batch.send(topics.ALERTS, refusal.deviceId.encode(), orjson.dumps(document), row=row, headers=headers)
 
 
 def cause_key(gateway: str, rule_id: str) -> bytes:
