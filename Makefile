@@ -21,6 +21,8 @@ endif
 # Kills per chaos test.
 KILLS ?= 100
 BROKERS ?= 1
+# That tests run in, each with servers of its own: half of a test's time is waiting.
+PROCESSES ?= 2
 VERSION ?=
 
 .PHONY: help setup demo kafka test lint format bench chaos states verify-data lock clean
@@ -37,7 +39,7 @@ kafka: .venv/runtime ## a real Kafka until Ctrl-C (BROKERS=3 VERSION=3.7.2 ARGS=
 	@exec $(BIN)/python scripts/local_kafka --brokers $(BROKERS) $(if $(VERSION),--version $(VERSION)) $(ARGS)
 
 test: lint ## lint, then all tests (ARGS="-k window" for some)
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal $(ARGS)
 
 lint: .venv/dev ## style, types, and who may import whom
 	@$(BIN)/ruff check .

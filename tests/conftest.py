@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 from hypothesis import settings
@@ -168,8 +168,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.stash[_LEFT_OUT] += [f"  {item.nodeid}" for item in unable]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """With several processes only theirs collect tests: take over what one of them left out; all leave out the same."""
+    node.config.stash[_LEFT_OUT] = node.workeroutput.get("left_out", [])
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a skipped test fails the run: a tier that nobody runs protects nobody."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(_LEFT_OUT, [])
+        return
     if IN_CI and session.exitstatus == pytest.ExitCode.OK and _skipped(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
