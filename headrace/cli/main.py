@@ -15,6 +15,7 @@ COMMANDS = {
     "bench": "headrace.cli.bench",
     "bridge": "headrace.cli.bridge",
     "cache": "headrace.cli.cache",
+    "contracts": "headrace.cli.contracts",
     "database": "headrace.cli.database",
     "demo": "headrace.cli.demo",
     "devices": "headrace.cli.devices",
