@@ -26,6 +26,7 @@ COMMANDS = {
     "query": "headrace.cli.query",
     "replay": "headrace.cli.replay",
     "retention": "headrace.cli.retention",
+    "rules": "headrace.cli.rules",
     "sink": "headrace.cli.sink",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",
