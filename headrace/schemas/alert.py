@@ -20,6 +20,9 @@ Change = Literal[
     "triggered", "acknowledged", "resolved", "commented", "snoozed", "suppressed", "unsuppressed", "updated", "refused"
 ]
 PREFIX = "io.headrace.alert."
+#: In `Alert.metadata`: id of the alert that explains this one now; that this one explains those behind its device.
+EXPLAINED_BY = "explainedBy"
+EXPLAINS = "explains"
 Status = Literal["triggered", "acknowledged", "resolved"]
 
 #: Readings kept as evidence per alert: the first one and the newest others.
@@ -156,7 +159,7 @@ class Alert(_Model):
         resolvedValue: value that ended it.
         cooldownSuppressed: times that the condition was met again before the cooldown let this alert trigger, count.
         flaps: how often it has come and gone.
-        suppressed: why nobody is to be told of it now; None if people are to be told.
+        suppressed: why nobody is to be told of it now, or was not when it ended; None if people are to be told.
         groupKey: alerts with the same one belong together: the gateway, or the device if it has none, and the rule.
         comments: the newest, oldest first.
         relatedAlerts: those that were open when this one triggered.
@@ -164,7 +167,8 @@ class Alert(_Model):
         actions: whom the rule wants told.
         evidence: samples that made the alert, from the first on which the condition held to the trigger; of many, the
             first and the newest.
-        metadata: `explainedBy`, and what an anomaly or a disconnect said, by name.
+        metadata: `explainedBy`: id of the open alert of a gateway that explains this one; `explains`: true where this
+            one explains those of the devices behind its device; what an anomaly or a disconnect said, by name.
     """
 
     alertId: str

@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+#: What no database and no terminal takes is not in texts; one line in ids and names.
+_LINE = r"^[^\x00-\x1f\x7f]*$"
+_LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_LINE)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=_LINES)]
 
 
 class _Command(BaseModel):
@@ -29,7 +32,7 @@ class _Command(BaseModel):
     alertId: Id
     deviceId: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     userId: Id
-    userName: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    userName: Id | None = None
 
 
 class Acknowledge(_Command):

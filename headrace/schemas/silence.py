@@ -10,7 +10,10 @@ from pydantic.alias_generators import to_camel
 
 from headrace.schemas.rule import Severity
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+#: What no database and no terminal takes is not in texts.
+_LINE = r"^[^\x00-\x1f\x7f]*$"
+_LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_LINE)]
 #: Silences that may be in force or planned at once.
 MOST_SILENCES = 10_000
 
@@ -44,7 +47,7 @@ class Silence(BaseModel):
     severities: tuple[Severity, ...] = ()
     starts_at: int = Field(ge=0)
     ends_at: int = Field(ge=0)
-    comment: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    comment: Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=_LINES)]
     created_by: Id
 
     @model_validator(mode="after")

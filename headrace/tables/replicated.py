@@ -3,6 +3,7 @@
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar, get_origin
 
 import msgspec
@@ -17,6 +18,8 @@ Value = TypeVar("Value")
 HISTORY = 86_400.0
 #: Keys that a table may hold, and replaced values beside them.
 MOST = 1_000_000
+#: Newest changes of which the keys are remembered, for those who look at what changed only.
+MOST_RECENT = 10_000
 #: Keys whose refused values are remembered, so that each is logged once.
 MOST_REFUSED = 10_000
 
@@ -81,6 +84,7 @@ class Replicated(Generic[Value]):
 
     _entries: int
     _revision: int
+    _began: int
     _newest_ms: int
     _horizon_ms: int
 
@@ -141,6 +145,29 @@ class Replicated(Generic[Value]):
         """Another one after every change."""
         return self._revision
 
+    def changed_since(self, revision: int) -> list[str] | None:
+        """Keys that were changed since the table had this `revision`; None if that is not known: look at all."""
+        count = self._revision - revision
+        if not 0 <= count <= len(self._recent) or revision < self._began:
+            return None
+        return list(dict.fromkeys(islice(reversed(self._recent), count)))
+
+    def keys(self) -> list[str]:
+        """Every key that has, or had, a value, as far as that is kept."""
+        return list(self._versions)
+
+    def versions(self, key: str) -> list[tuple[int, Value | None]]:
+        """What a key has held, as far as that is kept, the oldest first: since when, ms, and what; None: nothing."""
+        return [(each.time_ms, each.value) for each in self._versions.get(key, ())]
+
+    def later(self, at_ms: int) -> list[tuple[int, str]]:
+        """Append times after this one at which keys change, ascending; nearly always none, and cheap then."""
+        if not self._moments or self._moments[-1] <= at_ms:
+            return []
+        return sorted(
+            (each.time_ms, key) for key, versions in self._versions.items() for each in versions if each.time_ms > at_ms
+        )
+
     def put(self, key: str, value: Value | None, *, at_ms: int, partition: int = 0) -> None:
         """A key has this value from `at_ms` on; None: no value any more. For tests; the app does it by `take`."""
         versions = self._versions.setdefault(key, [])
@@ -161,6 +188,7 @@ class Replicated(Generic[Value]):
         self._newest_ms = max(self._newest_ms, at_ms)
         self._horizon_ms = max(self._horizon_ms, self._newest_ms - round(self._history * 1000))
         self._revision += 1
+        self._recent.append(key)
 
     # -- for `headrace.engine.replicas`
 
@@ -202,7 +230,9 @@ class Replicated(Generic[Value]):
         #: What held before is not known for certain.
         self._horizon_ms = -round(self._history * 1000)
         self._entries = 0
-        self._revision = 0
+        # Never one that it had: whoever looks at changes since then has to look at all.
+        self._revision = self._began = getattr(self, "_revision", -1) + 1
+        self._recent: deque[str] = deque(maxlen=MOST_RECENT)
 
     def _value(self, versions: list[_Version[Value]], at_ms: int) -> Value | None:
         if versions[-1].time_ms <= at_ms:

@@ -1,5 +1,6 @@
 """The table of alerts: what is remembered per rule and device, and which of it is open."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from headrace.agents.alerting.standing import NOTHING, Standing
@@ -19,6 +20,8 @@ class AlertTable(KeyValue[Key, Standing]):
         self._ids: dict[int, dict[str, Key]] = {}
         #: Open ones by their device, and by its gateway.
         self._near: dict[int, dict[str, set[Key]]] = {}
+        self._gateways: dict[int, Counter[str]] = {}
+        self._epochs: Counter[int] = Counter()
 
     def key_of(self, partition: int, alert_id: str) -> Key | None:
         """The key under which an alert is, open or over; None if it is not the newest of its key."""
@@ -31,6 +34,14 @@ class AlertTable(KeyValue[Key, Standing]):
     def near(self, partition: int, device_id: str) -> Collection[Key]:
         """Keys with an open alert of a device, or of those behind it."""
         return self._near.get(partition, {}).get(device_id, ())
+
+    def gateways(self, partition: int) -> Collection[str]:
+        """Gateways that some open alert's device is behind."""
+        return self._gateways.get(partition, ())
+
+    def epoch(self, partition: int) -> int:
+        """Another one each time that the partition came, or went."""
+        return self._epochs[partition]
 
     def partitions(self) -> Sequence[int]:
         """Partitions with an open alert."""
@@ -58,7 +69,8 @@ class AlertTable(KeyValue[Key, Standing]):
         self._clear(partition)
 
     def _clear(self, partition: int) -> None:
-        for index in (self._open, self._ids, self._near):
+        self._epochs[partition] += 1
+        for index in (self._open, self._ids, self._near, self._gateways):
             index.pop(partition, None)
 
     def _enter(self, partition: int, key: Key, standing: Standing | None) -> None:
@@ -70,6 +82,8 @@ class AlertTable(KeyValue[Key, Standing]):
             near = self._near.setdefault(partition, {})
             for place in places_of(standing.alert):
                 near.setdefault(place, set()).add(key)
+            if standing.alert.gatewayId is not None:
+                self._gateways.setdefault(partition, Counter())[standing.alert.gatewayId] += 1
 
     def _leave(self, partition: int, key: Key, standing: Standing | None) -> None:
         if standing is None or standing.alert is None:
@@ -82,6 +96,11 @@ class AlertTable(KeyValue[Key, Standing]):
                 near[place].discard(key)
                 if not near[place]:
                     del near[place]
+            gateway = standing.alert.gatewayId
+            if gateway is not None:
+                self._gateways[partition][gateway] -= 1
+                if not self._gateways[partition][gateway]:
+                    del self._gateways[partition][gateway]
 
 
 def places_of(alert: Alert) -> set[str]:

@@ -7,20 +7,23 @@ from headrace.agents.alerting.alert_table import AlertTable
 from headrace.agents.alerting.commands import carry_out
 from headrace.agents.alerting.events import send_changes
 from headrace.agents.alerting.measure_watcher import MeasureWatcher
+from headrace.agents.alerting.moments import Moment, Moments, moments_of
 from headrace.agents.alerting.related import relate
-from headrace.agents.alerting.review import end_uncovered, review_suppressions
+from headrace.agents.alerting.review import review
 from headrace.agents.alerting.surroundings import Around
 from headrace.agents.alerting.work import Watcher, Work
 from headrace.engine.batch import Batch
 from headrace.engine.errors import CutBatch
+from headrace.engine.operator import State
 from headrace.engine.replicas import Replica
 from headrace.schemas import topics
 from headrace.schemas.rule import AlertRule
+from headrace.tables.keyvalue import KeyValue
 from headrace.tables.replicated import Replicated
 from headrace.tables.rule_book import RuleBook, RuleSet
 
-#: Suppressions of open alerts are looked at anew when so much append time has passed, ms.
-REVIEW_MS = 1_000
+#: Key of the append time reached, in its table.
+_NOW = ("now",)
 #: How often time moves on while nothing comes, seconds.
 IDLE_TIMEOUT = 10.0
 
@@ -69,14 +72,15 @@ class Alerts:
         self.replicas: Sequence[Replica] = (*(() if changes is None else (changes,)), *self._around.replicas)
         self._watchers = [MeasureWatcher()] if watchers is None else watchers
         self._alerts = AlertTable()
-        self.tables = (self._alerts, *(table for each in self._watchers for table in each.tables))
+        #: Append time that each partition has reached, ms: topics that it reads may be apart, and it never goes back.
+        self._reached: KeyValue[tuple[str], int] = KeyValue(
+            "alert.reached", lambda value: b"%d" % value, int, ("what",)
+        )
+        watched = (table for each in self._watchers for table in each.tables)
+        self.tables: tuple[State, ...] = (self._alerts, self._reached, *watched)
         read = dict.fromkeys(topic for each in self._watchers for topic in each.topics)
         self.topics = tuple(dict.fromkeys((self.topic, *read, topics.ALERT_COMMANDS)))
-        #: By partition: the rules that were last applied, append time reached, and when and on what suppressions were
-        #: last reviewed.
-        self._applied: dict[int, RuleSet] = {}
-        self._now_ms: dict[int, int] = {}
-        self._reviewed: dict[int, tuple[int, tuple[int, int, int]]] = {}
+        self._moments: dict[int, Moments] = {}
 
     def open_alerts(self) -> int:
         """How many alerts are open now, in all partitions."""
@@ -97,44 +101,41 @@ class Alerts:
         stamps = batch.records.timestamps if batch.idle is None else [batch.idle.now_ms]
         if not len(stamps):
             return
-        rules = self._rules_of(batch)
-        now_ms = list(accumulate(stamps, max, initial=self._now_ms.get(batch.partition, 0)))[1:]
+        moments = self._moments.setdefault(batch.partition, Moments(self._alerts, batch.partition, self._around))
+        reached = self._reached.get(batch.partition, _NOW) or 0
+        now_ms = list(accumulate(stamps, max, initial=max(reached, moments.reached_ms)))[1:]
+        rules = self._rules_of(now_ms)
+        plan = moments.plan(rules, now_ms[0])
+        if (row := plan.cut(now_ms)) is not None:
+            raise CutBatch(row)
         early = batch.topic == topics.READINGS_PRIORITY
         work = Work(batch, rules, self._alerts, now_ms, self._around, early=early)
-        if self._applied.get(batch.partition) is not rules:
-            end_uncovered(work)
+        review(work, plan)
         if batch.topic == topics.ALERT_COMMANDS and batch.idle is None:
             carry_out(work)
         for watcher in self._watchers:
             if batch.idle is not None or batch.topic in watcher.topics:
                 watcher.watch(work)
-        reviewed = self._review(work)
-        send_changes(batch, relate(work, self._alerts), stamps)
+        send_changes(work, relate(work, self._alerts), stamps)
 
         def apply() -> None:
+            more: list[Moment] = []
+            for key, standing in work.staged.items():
+                if standing != self._alerts.get(batch.partition, key):
+                    more += moments_of(standing, now_ms[-1])
             self._alerts.update(batch.partition, work.staged)
-            self._applied[batch.partition] = rules
-            self._now_ms[batch.partition] = now_ms[-1]
-            self._reviewed[batch.partition] = reviewed
+            # Time that passed without consequence need not be known after a restart: nothing is committed for it.
+            if now_ms[-1] != reached and (batch.idle is None or work.staged):
+                self._reached.update(batch.partition, {_NOW: now_ms[-1]})
+            moments.carried_out(plan, now_ms[-1], more)
 
         batch.on_finish(apply)
 
-    def _rules_of(self, batch: Batch) -> RuleSet:
-        """The rules for all of the batch; it is cut where others begin to apply."""
-        if batch.idle is not None:
-            return self._rules.at()
-        sets, which = self._rules.sets(batch.records.timestamps)
+    def _rules_of(self, now_ms: Sequence[int]) -> RuleSet:
+        """The rules for all of a batch; it is cut where others begin to apply."""
+        sets, which = self._rules.sets(now_ms)
         if len(sets) > 1:
             other = (which != which[0]).nonzero()[0]
             if len(other):
                 raise CutBatch(int(other[0]))
         return sets[int(which[0])]
-
-    def _review(self, work: Work) -> tuple[int, tuple[int, int, int]]:
-        """Look at the suppressions of open alerts, if time or what suppresses them has changed."""
-        last_ms, revision = self._reviewed.get(work.partition, (0, (-1, -1, -1)))
-        now = work.now_ms[-1]
-        if now < last_ms + REVIEW_MS and revision == self._around.revision:
-            return last_ms, revision
-        review_suppressions(work, self._around)
-        return now, self._around.revision

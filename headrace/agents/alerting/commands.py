@@ -1,5 +1,6 @@
 """Carries out what people want done with alerts."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from headrace.agents.alerting.alert_table import Key
-from headrace.agents.alerting.events import refused
-from headrace.agents.alerting.standing import MOST_COMMANDS, Standing, resolved
+from headrace.agents.alerting.standing import MOST_COMMANDS, NOTHING, Standing, resolved, rested
 from headrace.agents.alerting.work import Work
+from headrace.engine.errors import CutBatch
 from headrace.schemas.alert import MOST_COMMENTS, Alert, Change, Comment, Person, Refusal, Resolution
 from headrace.schemas.alert_command import ALERT_COMMAND, Acknowledge, AddComment, AlertCommand, Resolve, Snooze
+from headrace.schemas.alert_decisions import why_not_acknowledge, why_not_resolve
 
 #: Longest snooze, ms.
 MOST_SNOOZE_MS = 7 * 86_400_000
@@ -20,53 +22,75 @@ Outcome = tuple[Standing, Change] | str
 
 
 def carry_out(work: Work) -> None:
-    """Carry out the commands of a batch, in order. What is no command is dead-lettered; what cannot be is refused."""
+    """Carry out the commands of a batch, in order. What is no command is dead-lettered; what cannot be is refused.
+
+    Raises:
+        CutBatch: a snooze is over before the batch is.
+    """
     for row, record in enumerate(work.batch):
         try:
             command = ALERT_COMMAND.validate_json(record.value or b"")
         except ValidationError as error:
-            found = error.errors(include_url=False)[0]
-            work.batch.dead_letter(row, f"no command: {'.'.join(map(str, found['loc']))}: {found['msg']}")
+            work.batch.dead_letter(row, f"no command: {why_invalid(error)}")
+            continue
+        if record.key != command.deviceId.encode():
+            work.batch.dead_letter(row, "no command: the record's key must be its deviceId")
             continue
         _carry_out(work, row, command, work.key_of(command.alertId))
 
 
+def why_invalid(error: ValidationError) -> str:
+    """The first mistake, for a person: where, and what."""
+    found = error.errors(include_url=False)[0]
+    return ": ".join([*filter(None, [".".join(map(str, found["loc"]))]), found["msg"]])
+
+
 def _carry_out(work: Work, row: int, command: AlertCommand, key: Key | None) -> None:
-    at_ms = work.batch.records.timestamps[row]
-    standing = None if key is None else work.standing(key)
-    if standing is None or standing.alert is None or standing.alert.alertId != command.alertId:
-        outcome: Outcome = "there is no such alert, or a newer one of the same rule and device has taken its place"
-    elif command.commandId in standing.commands:
+    at_ms = work.now_ms[row]
+    standing = NOTHING if key is None else work.standing(key)
+    alert = standing.alert
+    if key is None or alert is None or alert.alertId != command.alertId:
+        _refuse(work, row, command, "there is no such alert, or a newer one of the same rule and device has its place")
         return
+    if command.commandId in standing.commands:
+        return
+    standing = replace(standing, commands=(*standing.commands, command.commandId)[-MOST_COMMANDS:])
+    if alert.deviceId != command.deviceId:
+        outcome: Outcome = f"that is an alert of {alert.deviceId}"
     else:
-        outcome = _HANDLERS[type(command)](standing, standing.alert, command, at_ms)
+        outcome = _HANDLERS[type(command)](standing, alert, command, at_ms)
     if isinstance(outcome, str):
-        refusal = Refusal(
-            commandId=command.commandId,
-            command=command.command,
-            alertId=command.alertId,
-            deviceId=command.deviceId,
-            reason=outcome,
-        )
-        refused(work.batch, row, command.commandId, refusal, at_ms)
+        # Kept too: the same command must not be carried out later, when it could be.
+        work.set(key, standing)
+        _refuse(work, row, command, outcome)
         return
-    assert key is not None
     after, change = outcome
-    after = replace(after, commands=(*after.commands, command.commandId)[-MOST_COMMANDS:])
-    work.set(key, after)
+    assert after.alert is not None
     alert = after.alert
-    assert alert is not None
-    rule = next((each for each in work.rules.rules if each.rule_id == key[0]), None)
-    work.add(row, 0, change, alert, at_ms, rule, command_id=command.commandId)
+    if change == "snoozed" and after.snoozed_until is not None:
+        alert = work.suppressed(alert, after.snoozed_until, row)
+        over = bisect_left(work.now_ms, after.snoozed_until)
+        if over < len(work.now_ms):
+            raise CutBatch(over)
+    work.set(key, rested(replace(after, alert=alert), at_ms))
+    work.add(row, 0, change, alert, at_ms, None, command_id=command.commandId)
+
+
+def _refuse(work: Work, row: int, command: AlertCommand, reason: str) -> None:
+    refusal = Refusal(
+        commandId=command.commandId,
+        command=command.command,
+        alertId=command.alertId,
+        deviceId=command.deviceId,
+        reason=reason,
+    )
+    work.refuse(row, refusal)
 
 
 def acknowledge(standing: Standing, alert: Alert, command: Acknowledge, at_ms: int) -> Outcome:
     """A triggered alert is acknowledged, once."""
-    if alert.status == "resolved":
-        return "it is over: only comments can be added"
-    if alert.status == "acknowledged":
-        who = alert.acknowledgedBy.name or alert.acknowledgedBy.userId if alert.acknowledgedBy else "somebody"
-        return f"{who} has acknowledged it already"
+    if reason := why_not_acknowledge(alert):
+        return reason
     comments = _commented(alert, command, command.comment, at_ms)
     return _changed(
         standing, alert, status="acknowledged", acknowledgedAt=at_ms, acknowledgedBy=_person(command), comments=comments
@@ -75,10 +99,8 @@ def acknowledge(standing: Standing, alert: Alert, command: Acknowledge, at_ms: i
 
 def resolve(standing: Standing, alert: Alert, command: Resolve, at_ms: int) -> Outcome:
     """An acknowledged alert is resolved by a person."""
-    if alert.status == "resolved":
-        return "it is over already"
-    if alert.status == "triggered":
-        return "acknowledge it first"
+    if reason := why_not_resolve(alert):
+        return reason
     resolution = Resolution(
         by="person",
         person=_person(command),

@@ -1,41 +1,59 @@
-"""What happens to open alerts although nothing comes from their devices: rules go, suppressions begin and end."""
+"""What happens to alerts although nothing comes from their devices: rules go, suppressions begin and end."""
 
 from dataclasses import replace
 
-from headrace.agents.alerting.standing import resolved
-from headrace.agents.alerting.work import Surroundings, Work
-from headrace.schemas.alert import Change, Resolution
+from headrace.agents.alerting.alert_table import Key
+from headrace.agents.alerting.moments import KEEP_OVER_MS, Plan, rules_by_id
+from headrace.agents.alerting.standing import Standing, resolved, rested
+from headrace.agents.alerting.work import Work
+from headrace.schemas.alert import EXPLAINS, Change, Resolution
+from headrace.schemas.rule import AlertRule
 
 
-def end_uncovered(work: Work) -> None:
-    """End the alerts whose rule is gone, inactive, or no longer for their device."""
-    rules = {rule.rule_id: rule for rule in work.rules.rules}
-    at_ms = work.now_ms[0]
-    for key, standing in work.open_alerts():
-        rule_id, device_type, device_id = key
-        rule = rules.get(rule_id)
-        if rule is not None and rule.applies_to(device_type) and work.applies(rule, device_id, 0):
-            continue
+def review(work: Work, plan: Plan) -> None:
+    """Bring the alerts of a plan to what they are at the batch's first record, before what that says.
+
+    Those whose rule is gone, inactive, or no longer for their device end. Of the others is noted what suppresses them,
+    and whether they explain others. Those that have been over for long are forgotten.
+    """
+    rules = rules_by_id(work.rules) if plan.keys else {}
+    for key in plan.keys:
+        standing = work.standing(key)
+        if standing.open:
+            _look_at(work, key, standing, rules.get(key[0]))
+        elif standing.alert is not None and _is_old(standing, work.now_ms[0]):
+            work.forget(key, standing.alert.alertId)
+
+
+def _look_at(work: Work, key: Key, standing: Standing, rule: AlertRule | None) -> None:
+    alert, at_ms = standing.alert, work.now_ms[0]
+    assert alert is not None
+    _, device_type, device_id = key
+    if rule is None or not rule.applies_to(device_type) or not work.applies(rule, device_id, 0):
         over = replace(resolved(standing, at_ms, Resolution(by="rule")), met=False, blocked=False)
         assert over.alert is not None
-        work.set(key, over)
-        work.add(0, -1, "resolved", over.alert, at_ms, rule)
+        work.set(key, rested(over, at_ms))
+        work.add(0, _FIRST, "resolved", over.alert, at_ms, rule)
+        return
+    after = work.suppressed(alert, standing.snoozed_until, 0)
+    cause = None
+    if rule.explains != bool(alert.metadata.get(EXPLAINS)):
+        cause = rule.explains
+        others = {name: value for name, value in after.metadata.items() if name != EXPLAINS}
+        after = after.model_copy(update={"metadata": {**others, **({EXPLAINS: True} if cause else {})}})
+    if (after.suppressed, after.metadata) == (alert.suppressed, alert.metadata):
+        return
+    after = after.model_copy(update={"revision": alert.revision + 1})
+    work.set(key, replace(standing, alert=after))
+    change: Change = "updated"
+    if bool(alert.suppressed) != bool(after.suppressed):
+        change = "suppressed" if after.suppressed else "unsuppressed"
+    work.add(0, _FIRST, change, after, at_ms, rule, cause=cause)
 
 
-def review_suppressions(work: Work, around: Surroundings) -> None:
-    """Note which open alerts are suppressed now, and by what."""
-    row, at_ms = len(work.now_ms) - 1, work.now_ms[-1]
-    for key, standing in work.open_alerts():
-        assert standing.alert is not None
-        before = standing.alert.suppressed
-        after = around.suppression(standing.alert, standing.snoozed_until, at_ms)
-        if after == before:
-            continue
-        alert = standing.alert.model_copy(update={"suppressed": after, "revision": standing.alert.revision + 1})
-        work.set(key, replace(standing, alert=alert))
-        change: Change = "updated" if after and before else "suppressed" if after else "unsuppressed"
-        work.add(row, _LAST, change, alert, at_ms, None)
+def _is_old(standing: Standing, now_ms: int) -> bool:
+    return standing.over_at is not None and now_ms >= standing.over_at + KEEP_OVER_MS
 
 
-#: Behind everything else of its row.
-_LAST = 1 << 30
+#: Before everything else of its row.
+_FIRST = -1

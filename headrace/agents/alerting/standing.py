@@ -18,7 +18,7 @@ import orjson
 from headrace.schemas.alert import Alert, Flaps, Resolution
 from headrace.schemas.rule import AlertRule
 
-#: Ids of commands that were carried out on an alert, kept to know repeats: the newest.
+#: Ids of commands on an alert that are kept to know repeats: the newest.
 MOST_COMMANDS = 50
 
 
@@ -35,7 +35,9 @@ class Standing:
         cleared_at: event time since which the condition of a flapping alert has been clear, ms.
         blocked: a person resolved the alert while the condition was met: nothing triggers until it was clear.
         snoozed_until: append time until which nobody is to be told, ms.
-        commands: ids of the commands that were carried out on `alert`.
+        commands: ids of the commands on `alert` that were carried out, or refused.
+        over_at: append time since which there is nothing to remember but what was, ms: no alert is open, and the
+            condition is not met.
     """
 
     alert: Alert | None = None
@@ -47,6 +49,7 @@ class Standing:
     blocked: bool = False
     snoozed_until: int | None = None
     commands: tuple[str, ...] = ()
+    over_at: int | None = None
 
     @property
     def open(self) -> bool:
@@ -81,7 +84,7 @@ class Standing:
         return cls(alert=None if alert is None else Alert.model_validate(alert), **document)
 
 
-_PLAIN = ("met", "quiet_until", "cooled", "triggers", "cleared_at", "blocked", "snoozed_until", "commands")
+_PLAIN = ("met", "quiet_until", "cooled", "triggers", "cleared_at", "blocked", "snoozed_until", "commands", "over_at")
 NOTHING = Standing()
 
 
@@ -138,10 +141,17 @@ def resolved(standing: Standing, time: int, resolution: Resolution, value: float
             "resolvedAt": time,
             "resolvedValue": value,
             "resolved": resolution,
-            "suppressed": None,
         }
     )
     return replace(standing, alert=over, cleared_at=None, snoozed_until=None)
+
+
+def rested(standing: Standing, now_ms: int) -> Standing:
+    """The standing with `over_at` as it must be at this append time."""
+    rests = standing.alert is not None and not (standing.open or standing.met or standing.blocked)
+    if rests == (standing.over_at is not None):
+        return standing
+    return replace(standing, over_at=now_ms if rests else None)
 
 
 def _cleared(

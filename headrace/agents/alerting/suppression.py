@@ -1,37 +1,37 @@
-"""Why nobody is to be told of an alert: silences, maintenance, and alerts of gateways that explain it."""
+"""Why nobody is to be told of an alert: what silences, maintenance and causes say in it."""
 
-from typing import Any
+import msgspec
 
-import orjson
-
-from headrace.agents.alerting.known_devices import KnownDevice
-from headrace.schemas import topics
 from headrace.schemas.alert import Alert, Suppression
 from headrace.schemas.silence import Silence
-from headrace.tables.replicated import Replicated
 
 
-def silence_table() -> Replicated[Silence]:
-    """The topic of silences as a table."""
-    return Replicated(topics.SILENCES, Silence.model_validate_json)
+class Cause(msgspec.Struct, frozen=True):
+    """An open alert that explains those of the devices behind its device, as the topic of causes has it.
 
+    Args:
+        alertId, ruleName: of the alert.
+        deviceId: the gateway that it is about.
+        triggeredAt: when that triggered, ms since 1970 UTC.
+    """
 
-def cause_table() -> Replicated[dict[str, Any]]:
-    """Open alerts that explain others, of all workers, as a table."""
-    return Replicated(topics.ALERT_CAUSES, orjson.loads)
+    alertId: str
+    ruleName: str
+    deviceId: str
+    triggeredAt: int
 
 
 def matches(silence: Silence, alert: Alert) -> bool:
     """Whether a silence is for an alert."""
-    wanted = (
-        (silence.rule_ids, alert.ruleId),
-        (silence.device_ids, alert.deviceId),
-        (silence.device_types, alert.deviceType),
-        (silence.gateway_ids, alert.gatewayId),
-        (silence.organization_ids, alert.organizationId),
-        (silence.severities, alert.severity),
+    gateways = silence.gateway_ids
+    return (
+        (not silence.rule_ids or alert.ruleId in silence.rule_ids)
+        and (not silence.device_ids or alert.deviceId in silence.device_ids)
+        and (not silence.device_types or alert.deviceType in silence.device_types)
+        and (not gateways or alert.gatewayId in gateways or alert.deviceId in gateways)
+        and (not silence.organization_ids or alert.organizationId in silence.organization_ids)
+        and (not silence.severities or alert.severity in silence.severities)
     )
-    return all(not values or value in values for values, value in wanted)
 
 
 def silenced(silence: Silence) -> Suppression:
@@ -49,20 +49,14 @@ def snoozed(alert: Alert, until: int) -> Suppression:
     return Suppression(by="snooze", id=alert.alertId, text="snoozed", until=until)
 
 
-def in_maintenance(alert: Alert, device: KnownDevice, gateway: KnownDevice | None) -> Suppression | None:
-    """What an alert says whose device, or its gateway, is being worked on."""
-    if device.status == "maintenance":
-        return Suppression(by="maintenance", id=alert.deviceId, text=f"{alert.deviceId} is in maintenance")
-    if gateway is not None and gateway.status == "maintenance":
-        assert alert.gatewayId is not None
-        return Suppression(
-            by="maintenance", id=alert.gatewayId, text=f"its gateway {alert.gatewayId} is in maintenance"
-        )
-    return None
+def maintained(alert: Alert, device_id: str) -> Suppression:
+    """What an alert says whose device, or a gateway of it, is being worked on."""
+    whose = device_id if device_id == alert.deviceId else f"its gateway {device_id}"
+    return Suppression(by="maintenance", id=device_id, text=f"{whose} is in maintenance")
 
 
-def explained(alert: Alert, cause: dict[str, Any]) -> Suppression:
+def explained(cause: Cause) -> Suppression:
     """What an alert says that another one explains."""
     return Suppression(
-        by="inhibition", id=cause["alertId"], text=f"explained by {cause['ruleName']} of its gateway {alert.gatewayId}"
+        by="inhibition", id=cause.alertId, text=f"explained by {cause.ruleName} of its gateway {cause.deviceId}"
     )

@@ -6,11 +6,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from headrace.agents.alerting.alert_table import AlertTable, Key
 from headrace.agents.alerting.known_devices import KnownDevice
-from headrace.agents.alerting.standing import NOTHING, Standing, judge
+from headrace.agents.alerting.standing import NOTHING, Standing, judge, rested
 from headrace.agents.alerting.watch import Sampled
 from headrace.engine.batch import Batch
 from headrace.engine.operator import State
-from headrace.schemas.alert import Alert, Change, Sample, Suppression
+from headrace.schemas.alert import EXPLAINED_BY, EXPLAINS, Alert, Change, Refusal, Sample, Suppression
 from headrace.schemas.rule import AlertRule
 from headrace.tables.rule_book import RuleSet
 
@@ -63,6 +63,7 @@ class Changed(NamedTuple):
         time_ms: when, of the event.
         rule: None if it is gone.
         replaced: id of the alert in whose place it came.
+        cause: from now on it explains others, or not any more; None if that did not change.
     """
 
     row: int
@@ -75,6 +76,7 @@ class Changed(NamedTuple):
     message_id: str | None = None
     command_id: str | None = None
     replaced: str | None = None
+    cause: bool | None = None
 
 
 class Surroundings(Protocol):
@@ -84,8 +86,8 @@ class Surroundings(Protocol):
         """What the registry says of a device."""
         ...
 
-    def suppression(self, alert: Alert, snoozed_until: int | None, at_ms: int) -> Suppression | None:
-        """Why nobody is to be told of the alert."""
+    def suppression(self, alert: Alert, snoozed_until: int | None, at_ms: int) -> tuple[Suppression | None, str | None]:
+        """Why nobody is to be told of the alert, and the id of the alert that explains it, if one does."""
         ...
 
 
@@ -120,6 +122,9 @@ class Work:
         self._view = table.view(batch.partition)
         self._around = around
         self.staged: dict[Key, Standing] = {}
+        self.refusals: list[tuple[int, Refusal]] = []
+        #: Ids of alerts that are forgotten, all at the first record.
+        self.forgotten: list[str] = []
 
     def standing(self, key: Key) -> Standing:
         """What is remembered of the alerts of a rule and device, as the batch has changed it."""
@@ -160,6 +165,7 @@ class Work:
         )
         if self.early and change is None:
             return before
+        after = rested(after, self.now_ms[finding.row])
         if after != before:
             self.staged[finding.key] = after
         if change is not None:
@@ -175,6 +181,23 @@ class Work:
         """Change a standing otherwise than by a finding."""
         self.staged[key] = standing
 
+    def forget(self, key: Key, alert_id: str) -> None:
+        """Keep nothing of an alert that is over."""
+        self.staged[key] = NOTHING
+        self.forgotten.append(alert_id)
+
+    def refuse(self, row: int, refusal: Refusal) -> None:
+        """Note that the command in this row is not carried out."""
+        self.refusals.append((row, refusal))
+
+    def suppressed(self, alert: Alert, snoozed_until: int | None, row: int) -> Alert:
+        """The alert with what suppresses and explains it at a record; the same revision."""
+        found, cause = self._around.suppression(alert, snoozed_until, self.now_ms[row])
+        metadata = {name: value for name, value in alert.metadata.items() if name != EXPLAINED_BY}
+        if cause is not None:
+            metadata[EXPLAINED_BY] = cause
+        return alert.model_copy(update={"suppressed": found, "metadata": metadata})
+
     def add(
         self,
         row: int,
@@ -187,16 +210,15 @@ class Work:
         message_id: str | None = None,
         command_id: str | None = None,
         replaced: str | None = None,
+        cause: bool | None = None,
     ) -> None:
-        """Note a change of an alert."""
+        """Note a change of an alert. The first and the last one of an alert that explains others say so themselves."""
+        if change in ("triggered", "resolved") and alert.metadata.get(EXPLAINS):
+            cause = change == "triggered"
+        number = len(self.changes)
         self.changes.append(
-            Changed(row, place, len(self.changes), change, alert, time_ms, rule, message_id, command_id, replaced)
+            Changed(row, place, number, change, alert, time_ms, rule, message_id, command_id, replaced, cause)
         )
-
-    def open_alerts(self) -> list[tuple[Key, Standing]]:
-        """What is open in the partition, as the batch has changed it, sorted by key."""
-        keys = {*self._table.open(self.partition), *self.staged}
-        return [(key, standing) for key in sorted(keys) if (standing := self.standing(key)).open]
 
     def _alert(self, finding: Finding) -> Alert:
         rule, at_ms = finding.rule, self.now_ms[finding.row]
@@ -222,9 +244,9 @@ class Work:
             groupKey=f"{device.gateway or finding.device_id}/{rule.rule_id}",
             actions=rule.actions,
             evidence=tuple(Sample(time=time, value=value, values=values) for time, value, values in finding.evidence),
-            metadata=dict(finding.metadata),
+            metadata={**finding.metadata, **({EXPLAINS: True} if rule.explains else {})},
         )
-        return alert.model_copy(update={"suppressed": self._around.suppression(alert, None, at_ms)})
+        return self.suppressed(alert, None, finding.row)
 
 
 class Watcher(Protocol):

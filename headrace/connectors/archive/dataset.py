@@ -145,6 +145,7 @@ def readings_dataset(device_type: str, table: str, measures: Sequence[str]) -> D
 #: Tables of documents: the column that says how old a row is, the primary key, and which rows may go.
 DOCUMENTS: dict[str, tuple[str, Sequence[str], str]] = {
     "alerts": ("resolved_at", ("alert_id",), "status = 'resolved'"),
+    "alert_events": ("time", ("event_id",), "true"),
     "anomalies": ("time", ("device_id", "metric", "time", "detector"), "true"),
     "conflicts": ("time", ("message_id",), "true"),
     "dead_letters": ("appended_at", ("partition", "log_offset"), "true"),

@@ -112,6 +112,7 @@ class RetentionSettings(_Section):
         (), description="device type and organisation beat organisation, which beats device type"
     )
     alerts: Days = Field(90, description="of resolved alerts, by when they were resolved; open ones stay")
+    alert_events: Days = Field(90, description="of what happened to alerts, and of refused commands")
     anomalies: Days = Field(90, description="of anomalies")
     conflicts: Days = Field(90, description="of conflicts")
     dead_letters: Days = Field(90, description="of dead letters in the database")
@@ -175,9 +176,8 @@ class RetentionSettings(_Section):
 
     def documents(self) -> dict[str, int | None]:
         """Days by table that holds documents; None for ever."""
-        kept = (self.alerts, self.anomalies, self.conflicts, self.dead_letters, self.notifications, self.rollups)
-        names = ("alerts", "anomalies", "conflicts", "dead_letters", "notifications", "rollups")
-        return {name: _number(days) for name, days in zip(names, kept, strict=True)}
+        names = ("alerts", "alert_events", "anomalies", "conflicts", "dead_letters", "notifications", "rollups")
+        return {name: _number(getattr(self, name)) for name in names}
 
 
 def _number(days: Days) -> int | None:

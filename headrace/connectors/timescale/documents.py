@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from headrace.connectors.timescale.alert_documents import UPSERT_ALERTS
 from headrace.connectors.timescale.late_documents import UPSERT_LATE
 from headrace.engine.log import Fetched
 from headrace.schemas import topics
@@ -48,23 +49,7 @@ UPSERTS = {
             SET device_type = EXCLUDED.device_type, document = EXCLUDED.document, log_offset = EXCLUDED.log_offset
             WHERE stored.log_offset < EXCLUDED.log_offset
     """,
-    topics.ALERTS: f"""
-        {_INPUT}
-        INSERT INTO alerts AS stored (
-            alert_id, rule_id, device_id, severity, status, triggered_at, resolved_at, document, changed_at, log_offset
-        )
-        SELECT DISTINCT ON (alert_id)
-            d->'data'->>'alertId' AS alert_id, d->'data'->>'ruleId', d->'data'->>'deviceId', d->'data'->>'severity',
-            d->'data'->>'status', headrace_time(d->'data'->'triggeredAt'), headrace_time(d->'data'->'resolvedAt'), d,
-            headrace_time(d->'time') AS changed_at, log_offset
-        FROM input ORDER BY alert_id, changed_at DESC NULLS LAST, log_offset DESC
-        ON CONFLICT (alert_id) DO UPDATE
-            SET rule_id = EXCLUDED.rule_id, device_id = EXCLUDED.device_id, severity = EXCLUDED.severity,
-                status = EXCLUDED.status, triggered_at = EXCLUDED.triggered_at, resolved_at = EXCLUDED.resolved_at,
-                document = EXCLUDED.document, changed_at = EXCLUDED.changed_at, log_offset = EXCLUDED.log_offset
-            WHERE (COALESCE(stored.changed_at, '-infinity'), stored.log_offset)
-                < (COALESCE(EXCLUDED.changed_at, '-infinity'), EXCLUDED.log_offset)
-    """,
+    topics.ALERTS: UPSERT_ALERTS,
     topics.NOTIFICATIONS: f"""
         {_INPUT}
         INSERT INTO notifications AS stored

@@ -197,16 +197,55 @@ async def test_notifications(sink: TimescaleSink, query: Query) -> None:
     assert rows == [("n", "x", "u", "email", "delivered", datetime(2025, 1, 1, 0, 0, 3, tzinfo=UTC), 1)]
 
 
-async def test_alerts_go_by_their_time(sink: TimescaleSink, query: Query) -> None:
+def alert_event(revision: int | None, status: str, second: int, **data: Any) -> dict[str, Any]:
+    """An event of alert `x`; without a revision as it was before there were some."""
+    numbered = {} if revision is None else {"revision": revision}
+    event = {"specversion": "1.0", "type": f"io.headrace.alert.{status}", "time": f"2025-01-01T00:00:0{second}Z"}
+    named = {} if revision is None else {"id": f"x/{revision}", "subject": "a"}
+    return {**event, **named, "data": {"alertId": "x", "status": status, **numbered, **data}}
+
+
+async def test_alerts_without_revisions_go_by_their_time(sink: TimescaleSink, query: Query) -> None:
     """An older event of an alert changes nothing, wherever it is in the log."""
-
-    def event(status: str, second: int) -> dict[str, Any]:
-        return {"time": f"2025-01-01T00:00:0{second}Z", "data": {"alertId": "x", "status": status}}
-
-    await sink.write(batch(documents(event("resolved", 2)), topic=topics.ALERTS))
-    await sink.write(batch(documents(event("triggered", 1)), 1, topic=topics.ALERTS))
+    await sink.write(batch(documents(alert_event(None, "resolved", 2)), topic=topics.ALERTS))
+    await sink.write(batch(documents(alert_event(None, "triggered", 1)), 1, topic=topics.ALERTS))
 
     assert await query("SELECT status, log_offset FROM alerts") == [("resolved", 0)]
+
+
+async def test_an_alerts_revision_never_goes_back(sink: TimescaleSink, query: Query) -> None:
+    """The row is the newest revision's, although its time was earlier; every event is kept once, by its id."""
+    triggered, resolved = alert_event(1, "triggered", 2), alert_event(3, "resolved", 1, gatewayId="g")
+    commented = alert_event(2, "commented", 5, suppressed={"by": "silence", "id": "s"})
+    await sink.write(batch(documents(triggered, resolved), topic=topics.ALERTS))
+    await sink.write(batch(documents(commented, triggered), 2, topic=topics.ALERTS))
+
+    assert await query("SELECT revision, status, gateway_id, suppressed_by, log_offset FROM alerts") == [
+        (3, "resolved", "g", None, 1)
+    ]
+    rows = await query("SELECT event_id, alert_id, revision, type, device_id FROM alert_events ORDER BY 1")
+    assert rows == [
+        (f"x/{number}", "x", number, change, "a")
+        for number, change in enumerate(("triggered", "commented", "resolved"), 1)
+    ]
+
+
+async def test_refused_commands_are_events_alone(sink: TimescaleSink, query: Query) -> None:
+    """What nobody carried out is kept as an event, and neither makes an alert nor changes one."""
+    said = {"commandId": "c", "command": "resolve", "alertId": "x", "deviceId": "a", "reason": "acknowledge it first"}
+    refused = {
+        **alert_event(9, "refused", 9), "id": "c/refused", "commandid": "c", "data": said,
+    }  # fmt: skip
+    nameless = {**refused, "id": "d/refused", "data": {**said, "alertId": None}}
+    await sink.write(batch(documents(alert_event(1, "triggered", 1), refused, nameless), topic=topics.ALERTS))
+
+    assert await query("SELECT alert_id, status, revision FROM alerts") == [("x", "triggered", 1)]
+    rows = await query("SELECT event_id, alert_id, revision, type, command_id FROM alert_events ORDER BY 1")
+    assert rows == [
+        ("c/refused", "x", None, "refused", "c"),
+        ("d/refused", None, None, "refused", "c"),
+        ("x/1", "x", 1, "triggered", None),
+    ]
 
 
 async def test_dead_letters(sink: TimescaleSink, query: Query) -> None:
@@ -278,7 +317,11 @@ def whole_log(extra: int = 0) -> list[Fetched]:
             {**rollup, "start": T0 + 1, "kind": "retraction", "revision": 1},
         ],
         topics.ANOMALIES: [{"device_id": "a", "metric": "co2", "time": T0, "detector": "d", "n": n} for n in range(3)],
-        topics.ALERTS: [alert, {**alert, "time": "2025-01-01T00:01:00Z"}, {**alert, "time": "2025-01-01T00:00:30Z"}],
+        topics.ALERTS: [
+            *(alert, {**alert, "time": "2025-01-01T00:01:00Z"}, {**alert, "time": "2025-01-01T00:00:30Z"}),
+            *(alert_event(number, "commented", number) for number in (1, 3, 2, 2)),
+            {**alert_event(4, "refused", 4), "data": {"commandId": "c", "deviceId": "a"}},
+        ],
         topics.PRESENCE: [presence, {**presence, "state": "disconnected"}, {**presence, "time": T0 - 1}],
         topics.NOTIFICATIONS: [notification, notification],
         topics.CONFLICTS: [conflict],
