@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 
@@ -177,7 +178,7 @@ def test_rules_are_checked(headrace: Headrace, data: tuple[str, Path], tmp_path:
 
 @pytest.mark.integration
 async def test_a_running_pipeline_takes_changes(headrace: Headrace, tmp_path: Path) -> None:
-    """Set, changed and deleted by commands beside it; each change from where it says on, with what that ends."""
+    """Set, changed and deleted by commands beside it: each from where it says on, in alerts and in the database."""
     clock = ManualClock(NOW)
     async with Pipeline(tmp_path, Settings(), load_device_types(), (), clock) as pipeline:
 
@@ -202,6 +203,9 @@ async def test_a_running_pipeline_takes_changes(headrace: Headrace, tmp_path: Pa
 
         await pipeline.run(feed, asyncio.Event())
         events = [AlertEvent.model_validate_json(value) for value in await _values(pipeline, topics.ALERTS)]
+        connection = await asyncpg.connect(**pipeline.database)
+        stored = await connection.fetch("SELECT rule_id, status, document->'condition'->>'threshold' FROM alert_rules")
+        await connection.close()
 
     alerts = [each.data for each in events if isinstance(each.data, Alert)]
     assert sorted((each.deviceId, each.status, each.resolved and each.resolved.by) for each in alerts) == [
@@ -210,6 +214,7 @@ async def test_a_running_pipeline_takes_changes(headrace: Headrace, tmp_path: Pa
         ("d2", "resolved", "rule"),
         ("d2", "triggered", None),
     ]
+    assert [tuple(row) for row in stored] == [("hot", "deleted", "60.0")]
 
 
 async def _values(pipeline: Pipeline, topic: str) -> list[bytes]:

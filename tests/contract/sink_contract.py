@@ -48,7 +48,8 @@ class SinkContract:
     async def log(self) -> AsyncIterator[EmbeddedLog]:
         """A log with every topic that sinks read, empty."""
         log = EmbeddedLog(MEMORY)
-        names = [name for name in vars(topics).values() if isinstance(name, str) and "." in name]
+        dotted = [name for name in vars(topics).values() if isinstance(name, str) and "." in name]
+        names = [*dotted, topics.RULES]
         await log.create_topics([*(TopicSpec(name, PARTITIONS) for name in names), *SinkRunner.topic_specs()])
         yield log
         await log.close()

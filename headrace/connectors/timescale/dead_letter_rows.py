@@ -29,10 +29,10 @@ MAX_DIGITS = 18
 MAX_INTEGER = 2**31 - 1
 #: Characters kept of texts that an index holds; PostgreSQL refuses rows with more than 2,700 bytes in one.
 MAX_INDEXED = topics.MAX_DEVICE_ID
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Append times that both Python and PostgreSQL have; somebody else's producer may write what it likes.
 LATEST = datetime(9999, 12, 31, tzinfo=UTC)
-LATEST_MS = int((LATEST - _EPOCH) / timedelta(milliseconds=1))
+LATEST_MS = int((LATEST - EPOCH) / timedelta(milliseconds=1))
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -56,7 +56,7 @@ def _row(record: Record) -> tuple[Any, ...]:
     headers = record.headers
     key = None if record.key is None else readable(record.key)[:MAX_INDEXED]
     return (
-        _EPOCH + timedelta(milliseconds=min(max(record.timestamp, 0), LATEST_MS)),
+        EPOCH + timedelta(milliseconds=min(max(record.timestamp, 0), LATEST_MS)),
         key,
         _text(headers, AGENT),
         _text(headers, REASON),

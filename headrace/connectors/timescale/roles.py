@@ -20,6 +20,7 @@ KEPT: Mapping[str, Sequence[str]] = {
     "ledger": ("SELECT", "INSERT", "UPDATE"),
     "device_state": ("SELECT", "INSERT", "UPDATE"),
     "device_presence": ("SELECT", "INSERT", "UPDATE"),
+    "alert_rules": ("SELECT", "INSERT", "UPDATE"),
 }
 
 _MADE = re.compile(r'^CREATE (TABLE|VIEW)(?: IF NOT EXISTS)? ("[^"]+"|\w+)', re.MULTILINE)

@@ -16,6 +16,7 @@ from headrace.connectors.timescale.ledger import LedgerCount, LedgerReader
 from headrace.connectors.timescale.migrations import MIGRATIONS, packaged, usable_extensions
 from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpec
 from headrace.connectors.timescale.readings_writer import ReadingsWriter, Rows
+from headrace.connectors.timescale.rule_rows import store_rules
 from headrace.connectors.timescale.schema import SchemaKeeper
 from headrace.connectors.timescale.sole_writer import SoleWriter
 from headrace.engine.clock import Clock
@@ -45,7 +46,7 @@ logger = structlog.get_logger(__name__)
 
 
 class TimescaleSink:
-    """Stores readings, device states and what else the log has to keep in TimescaleDB or plain PostgreSQL.
+    """Stores readings, device states, alert rules and what else the log has to keep in TimescaleDB or plain PostgreSQL.
 
     Effectively once: rows, ledger and the position after them are one transaction, and the position is compared and
     set. A write is all or nothing. Reading the log again changes no row. One connection; another, for `ledger`, when it
@@ -61,7 +62,7 @@ class TimescaleSink:
         on_committed: called after each commit with the readings of the write, whatever became of each.
     """
 
-    topics: Sequence[str] = (topics.READINGS, *UPSERTS, topics.DEAD_LETTERS)
+    topics: Sequence[str] = (topics.READINGS, *UPSERTS, topics.RULES, topics.DEAD_LETTERS)
 
     def __init__(
         self,
@@ -191,6 +192,7 @@ class TimescaleSink:
             contradictions += outcome.contradictions
         await store_documents(connection, fetched)
         await upsert(connection, topics.CONFLICTS, contradictions)
+        await store_rules(connection, fetched)
         await store_dead_letters(connection, fetched)
         await count.store(connection)
 

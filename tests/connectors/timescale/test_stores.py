@@ -16,12 +16,14 @@ from headrace.engine import dead_letters
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.log import Append, Fetched, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log import Append, Changes, Fetched, TopicPartition, TopicSpec, Transaction
 from headrace.engine.records import Records
 from headrace.engine.sink_runner import SinkRunner
 from headrace.engine.testkit import reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
+from headrace.schemas.rule import AlertRule
+from headrace.tables.known_rules import RuleRegistry
 from tests.connectors.timescale.storing import T0, air, batch, documents, opened, running, until
 from tests.databases import Connect
 
@@ -181,6 +183,70 @@ async def test_presence(sink: TimescaleSink, query: Query) -> None:
     assert (await query("SELECT state FROM device_presence WHERE device_id = 'a'")) == [("connected",)]
 
 
+def rule(rule_id: str, **fields: Any) -> dict[str, Any]:
+    """A rule's document."""
+    condition = {"metric": "co2", "operator": ">", "threshold": 1000}
+    return {"ruleId": rule_id, "name": rule_id, "organizationId": "acme", "condition": condition, **fields}
+
+
+def rule_records(*changes: tuple[str, dict[str, Any] | None]) -> Records:
+    """Records of `rules` under these ids; None purges."""
+    values = [None if value is None else orjson.dumps(value) for _, value in changes]
+    return Records([name.encode() for name, _ in changes], values, [T0 + 1000 * n for n in range(len(changes))])
+
+
+async def test_rules(sink: TimescaleSink, query: Query) -> None:
+    """One row per id, as the newest record has it; of a purged rule the id is left."""
+    log = rule_records(
+        ("hot", rule("hot")),
+        ("gone", rule("gone")),
+        ("hot", rule("hot", severity="critical", deviceType="air", createdAt=T0, updatedAt=T0 + 5)),
+        ("off", rule("off", status="deleted")),
+        ("gone", None),
+        ("key", rule("another", status="inactive")),
+        ("never", None),
+    )
+    await sink.write(batch(log, topic=topics.RULES))
+
+    read = """
+        SELECT rule_id, organization_id, status, device_type, severity, document->>'ruleId', created_at,
+            (extract(epoch FROM updated_at) * 1000)::bigint - 1700000000000,
+            extract(epoch FROM applies_from)::bigint - 1700000000,
+            log_offset
+        FROM alert_rules ORDER BY log_offset
+    """
+    at = datetime.fromtimestamp(T0 / 1000, UTC)
+    assert await query(read) == [
+        ("hot", "acme", "active", "air", "critical", "hot", at, 5, 2, 2),
+        ("off", "acme", "deleted", "all", "warning", "off", None, 3000, 3, 3),
+        ("gone", None, "deleted", None, None, None, None, 4000, 4, 4),
+        ("key", "acme", "inactive", "all", "warning", "another", None, 5000, 5, 5),
+        ("never", None, "deleted", None, None, None, None, 6000, 6, 6),
+    ]
+
+
+async def test_what_is_no_rule_is_dead_lettered_and_deletions_arrive(database: Connect, query: Query) -> None:
+    """From the compacted topic that commands write, which keeps its order; the rules around it are stored."""
+    log = EmbeddedLog(MEMORY)
+    ordinary = [name for name in TimescaleSink.topics if name != topics.RULES]
+    await log.create_topics([*(TopicSpec(name, 1) for name in ordinary), *SinkRunner.topic_specs()])
+    registry = RuleRegistry(log, SystemClock())
+    for name in ("hot", "gone"):
+        await registry.change({name: AlertRule.model_validate(rule(name))})
+    target = TopicPartition(topics.RULES, 0)
+    await log.commit(Transaction(changes=[Changes(target, {b"bad": b'{"ruleId": "bad"}'}, T0)]))
+    await registry.change({"gone": None})
+    runner = SinkRunner(log, await opened(database, partitions=1), SystemClock(), linger=0.001)
+
+    async with running(runner):
+        await until(lambda: runner.statistics().positions.get(target) == 4 and not runner.trouble)
+
+    stored = await query("SELECT rule_id, status, document IS NULL FROM alert_rules ORDER BY 1")
+    assert stored == [("gone", "deleted", True), ("hot", "active", False)]
+    assert runner.statistics().dead_lettered == 1
+    await log.close()
+
+
 async def test_notifications(sink: TimescaleSink, query: Query) -> None:
     """One row per notification, as its newest event says by time."""
 
@@ -334,7 +400,10 @@ def whole_log(extra: int = 0) -> list[Fetched]:
     parts = batch(readings)
     for topic, found in values.items():
         parts += batch(documents(*found), topic=topic)
-    return parts
+    rules = rule_records(
+        ("hot", rule("hot")), ("hot", rule("hot", status="deleted")), ("cold", rule("cold")), ("cold", None)
+    )
+    return [*parts, *batch(rules, topic=topics.RULES)]
 
 
 async def test_the_log_read_again_changes_nothing(sink: TimescaleSink, query: Query) -> None:
