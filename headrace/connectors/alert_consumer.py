@@ -88,8 +88,8 @@ def read_alerts(url: str, *, group: str, kafka: KafkaSettings | None = None) -> 
 def read_states(url: str, *, follow: bool = True, kafka: KafkaSettings | None = None) -> Stream[StateChange]:
     """Every alert in `alerts.state.v1` as it is now, then every change, for ever.
 
-    Whoever reads gets all: there is no group, and nothing is committed. Of changes that follow each other while nobody
-    asks, all come, in order per alert. Memory: what is there at first.
+    Whoever reads gets all: there is no group, and nothing is committed. The last change of an alert is its newest
+    state; of others that came before anybody asked some may be left out. Memory: what is there at first.
 
     Args:
         follow: False to end after what is there now.
