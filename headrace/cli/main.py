@@ -11,6 +11,7 @@ from headrace import __version__
 
 #: Imported when it is run: a command pays only for what it needs.
 COMMANDS = {
+    "alerts": "headrace.cli.alerts",
     "archive": "headrace.cli.archive",
     "bench": "headrace.cli.bench",
     "bridge": "headrace.cli.bridge",

@@ -26,7 +26,12 @@ from headrace.tables.rules import check_document, check_rules, load_rules, read_
 _NO_TIME = 86_400_000
 
 
-def _system_user() -> str:
+def system_user() -> str:
+    """Who runs this, as the system says.
+
+    Raises:
+        ConfigError: it does not say.
+    """
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -34,7 +39,7 @@ def _system_user() -> str:
 
 
 user_option = click.option(
-    "--user", default=_system_user, metavar="ID", help="Who saves it. Default: the system's user."
+    "--user", default=system_user, metavar="ID", help="Who saves it. Default: the system's user."
 )
 
 

@@ -52,10 +52,11 @@ class LiveRegistry(Generic[Value]):
         Raises:
             LogError: nothing of it happened.
         """
-        self._applies.follow(await self._applies_at())
+        self._applies.follow(await self.applies_at())
         return await self._registry.change(entries)
 
-    async def _applies_at(self) -> int:
+    async def applies_at(self) -> int:
+        """Append time (ms) from which a change would apply that is made now; 0 before the first record."""
         now = self._clock.now_ms() + DELAY_MS
         if topics.RAW not in {spec.name for spec in await self._log.topics()}:
             return 0

@@ -102,8 +102,10 @@ class Alerts:
         if not len(stamps):
             return
         moments = self._moments.setdefault(batch.partition, Moments(self._alerts, batch.partition, self._around))
-        reached = self._reached.get(batch.partition, _NOW) or 0
-        now_ms = list(accumulate(stamps, max, initial=max(reached, moments.reached_ms)))[1:]
+        reached = max(self._reached.get(batch.partition, _NOW) or 0, moments.reached_ms)
+        commands = batch.topic == topics.ALERT_COMMANDS and batch.idle is None
+        # Whoever sends a command dates it: what that says is no time that others go by.
+        now_ms = [reached] * len(stamps) if commands else list(accumulate(stamps, max, initial=reached))[1:]
         rules = self._rules_of(now_ms)
         plan = moments.plan(rules, now_ms[0])
         if (row := plan.cut(now_ms)) is not None:
@@ -111,7 +113,7 @@ class Alerts:
         early = batch.topic == topics.READINGS_PRIORITY
         work = Work(batch, rules, self._alerts, now_ms, self._around, early=early)
         review(work, plan)
-        if batch.topic == topics.ALERT_COMMANDS and batch.idle is None:
+        if commands:
             carry_out(work)
         for watcher in self._watchers:
             if batch.idle is not None or batch.topic in watcher.topics:
@@ -125,7 +127,7 @@ class Alerts:
                     more += moments_of(standing, now_ms[-1])
             self._alerts.update(batch.partition, work.staged)
             # Time that passed without consequence need not be known after a restart: nothing is committed for it.
-            if now_ms[-1] != reached and (batch.idle is None or work.staged):
+            if now_ms[-1] != self._reached.get(batch.partition, _NOW) and (batch.idle is None or work.staged):
                 self._reached.update(batch.partition, {_NOW: now_ms[-1]})
             moments.carried_out(plan, now_ms[-1], more)
 

@@ -1,6 +1,5 @@
 """Carries out what people want done with alerts."""
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,6 @@ from pydantic import ValidationError
 from headrace.agents.alerting.alert_table import Key
 from headrace.agents.alerting.standing import MOST_COMMANDS, NOTHING, Standing, resolved, rested
 from headrace.agents.alerting.work import Work
-from headrace.engine.errors import CutBatch
 from headrace.schemas.alert import MOST_COMMENTS, Alert, Change, Comment, Person, Refusal, Resolution
 from headrace.schemas.alert_command import ALERT_COMMAND, Acknowledge, AddComment, AlertCommand, Resolve, Snooze
 from headrace.schemas.alert_decisions import why_not_acknowledge, why_not_resolve
@@ -22,11 +20,7 @@ Outcome = tuple[Standing, Change] | str
 
 
 def carry_out(work: Work) -> None:
-    """Carry out the commands of a batch, in order. What is no command is dead-lettered; what cannot be is refused.
-
-    Raises:
-        CutBatch: a snooze is over before the batch is.
-    """
+    """Carry out the commands of a batch, in order. What is no command is dead-lettered; what cannot be is refused."""
     for row, record in enumerate(work.batch):
         try:
             command = ALERT_COMMAND.validate_json(record.value or b"")
@@ -46,7 +40,7 @@ def why_invalid(error: ValidationError) -> str:
 
 
 def _carry_out(work: Work, row: int, command: AlertCommand, key: Key | None) -> None:
-    at_ms = work.now_ms[row]
+    at_ms = work.batch.records.timestamps[row]
     standing = NOTHING if key is None else work.standing(key)
     alert = standing.alert
     if key is None or alert is None or alert.alertId != command.alertId:
@@ -58,6 +52,7 @@ def _carry_out(work: Work, row: int, command: AlertCommand, key: Key | None) -> 
     if alert.deviceId != command.deviceId:
         outcome: Outcome = f"that is an alert of {alert.deviceId}"
     else:
+        at_ms = max(at_ms, work.now_ms[row]) if isinstance(command, Snooze) else at_ms
         outcome = _HANDLERS[type(command)](standing, alert, command, at_ms)
     if isinstance(outcome, str):
         # Kept too: the same command must not be carried out later, when it could be.
@@ -67,12 +62,9 @@ def _carry_out(work: Work, row: int, command: AlertCommand, key: Key | None) -> 
     after, change = outcome
     assert after.alert is not None
     alert = after.alert
-    if change == "snoozed" and after.snoozed_until is not None:
+    if change == "snoozed":
         alert = work.suppressed(alert, after.snoozed_until, row)
-        over = bisect_left(work.now_ms, after.snoozed_until)
-        if over < len(work.now_ms):
-            raise CutBatch(over)
-    work.set(key, rested(replace(after, alert=alert), at_ms))
+    work.set(key, rested(replace(after, alert=alert), work.now_ms[row]))
     work.add(row, 0, change, alert, at_ms, None, command_id=command.commandId)
 
 

@@ -31,9 +31,7 @@ def send_changes(work: Work, changes: Sequence[Changed], stamps: Sequence[int]) 
         (each.row, each.alert.deviceId.encode(), _event(each, body), each.message_id)
         for each, body in zip(changes, bodies, strict=True)
     ]
-    rows += [
-        (row, refusal.deviceId.encode(), _refused(refusal, work.now_ms[row]), None) for row, refusal in work.refusals
-    ]
+    rows += [(row, refusal.deviceId.encode(), _refused(refusal, stamps[row]), None) for row, refusal in work.refusals]
     rows.sort(key=itemgetter(0))
     events = Records(
         [key for _, key, _, _ in rows],
