@@ -69,7 +69,8 @@ class Idling(Protocol):
     for `idle_timeout` seconds, as fast as the app's clock runs (None: never). What it stages is committed as always, in
     one step with its tables: a restart finds it done, or not begun. If that is nothing, nothing is committed.
 
-    One that `ReadsSeveral` is told when nothing came from the first of its topics, whatever comes from the others.
+    One that `ReadsSeveral` is told when nothing came from the first of its topics, whatever comes from the others; see
+    `IdlesOnSeveral` for more.
     """
 
     idle_timeout: float | None
@@ -178,6 +179,21 @@ class ReadsSeveral(Protocol):
 def topics_of(operator: "Operator") -> Sequence[str]:
     """The topics that an operator reads."""
     return operator.topics if isinstance(operator, ReadsSeveral) else (operator.topic,)
+
+
+@runtime_checkable
+class IdlesOnSeveral(Idling, Protocol):
+    """An `Idling` operator of several topics that is told of each of these when nothing came from it (`Batch.topic`).
+
+    Time then is that of one topic, read to its end: nothing that waits in another is taken for silence.
+    """
+
+    idle_topics: Sequence[str]
+
+
+def idle_topics_of(operator: "Operator") -> Sequence[str]:
+    """The topics on which time passes for an operator that is `Idling`."""
+    return operator.idle_topics if isinstance(operator, IdlesOnSeveral) else (operator.topic,)
 
 
 @runtime_checkable

@@ -123,9 +123,15 @@ def view(operator: Operator, driven: Driven, partition: int = 0) -> None:
         driven.sent.setdefault(send.topic, []).extend(send.records)
 
 
-def pass_time(operator: Operator, driven: Driven, seconds: float, now_ms: int, *, partition: int = 0) -> None:
-    """Let nothing come for so long, until `now_ms` (ms since 1970 UTC), and add what it sent to `driven`."""
-    nothing = fetched(Records([], [], []), operator.topic, partition)
+def pass_time(
+    operator: Operator, driven: Driven, seconds: float, now_ms: int, *, partition: int = 0, topic: str | None = None
+) -> None:
+    """Let nothing come for so long, until `now_ms` (ms since 1970 UTC), and add what it sent to `driven`.
+
+    Args:
+        topic: from which nothing comes; the operator's first if left out.
+    """
+    nothing = fetched(Records([], [], []), topic or operator.topic, partition)
     run_batch(operator, nothing, driven, Idle(round(seconds * 1000), now_ms))
 
 

@@ -1,6 +1,6 @@
 """When an alert rule is in force: always, in business hours, or in stretches of the week of one's own."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -62,6 +62,25 @@ class Schedule(_Model):
         if self.type == "always":
             return True
         return _covers(self, time_ms // 60_000)
+
+    def next_covered(self, time_ms: int) -> int | None:
+        """The first event time from this one on at which the rule is in force, ms since 1970 UTC; None for never.
+
+        Where the wall clock skips the start of a stretch it is the hour after that.
+        """
+        if self.covers(time_ms):
+            return time_ms
+        zone = ZoneInfo(self.timezone)
+        today = datetime.fromtimestamp(time_ms / 1000, UTC).astimezone(zone).date()
+        stretches = BUSINESS_HOURS if self.type == "business-hours" else self.stretches
+        minutes = {_minutes(stretch.start) for stretch in stretches}
+        starts = (
+            datetime.combine(today + timedelta(day), time(), zone) + timedelta(minutes=minute)
+            for day in range(9)
+            for minute in minutes
+        )
+        found = (round(start.timestamp() * 1000) for start in starts)
+        return min((each for each in found if each > time_ms and self.covers(each)), default=None)
 
 
 @lru_cache(maxsize=10_000)

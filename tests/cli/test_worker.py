@@ -14,12 +14,14 @@ import psutil
 import pytest
 from local_kafka.cluster import Cluster
 
-from headrace.cli.agents import GROUP
+from headrace.cli.agents import GROUP, build_agents
+from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
 from headrace.engine.intake import Intake
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.ledger import lag
+from headrace.engine.operator import topics_of
 from headrace.schemas import topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -27,6 +29,8 @@ PARTITIONS = 4
 #: Seconds; many times what anything here takes.
 PATIENCE = 60.0
 NOW = 1_750_000_000_000
+#: What the agents read.
+READ = {topic for agent in build_agents(Settings(), {}, []) for topic in topics_of(agent)}
 
 
 @pytest.fixture
@@ -92,7 +96,7 @@ class Kafka:
 
         async def shared() -> bool:
             owners = await self.log.owners(GROUP)
-            return len(owners) == 4 * PARTITIONS and len(set(owners.values())) == 2
+            return len(owners) == PARTITIONS * len(READ) and len(set(owners.values())) == 2
 
         await wait_until(shared, "two workers do not share the partitions")
 

@@ -8,6 +8,7 @@ from headrace.agents.alerting.commands import carry_out
 from headrace.agents.alerting.events import send_changes
 from headrace.agents.alerting.measure_watcher import MeasureWatcher
 from headrace.agents.alerting.moments import Moment, Moments, moments_of
+from headrace.agents.alerting.offline_watcher import OfflineWatcher
 from headrace.agents.alerting.related import relate
 from headrace.agents.alerting.review import review
 from headrace.agents.alerting.surroundings import Around
@@ -70,7 +71,7 @@ class Alerts:
         self._rules = RuleBook(rules, changes)
         self._around = Around()
         self.replicas: Sequence[Replica] = (*(() if changes is None else (changes,)), *self._around.replicas)
-        self._watchers = [MeasureWatcher()] if watchers is None else watchers
+        self._watchers = _watchers() if watchers is None else watchers
         self._alerts = AlertTable()
         #: Append time that each partition has reached, ms: topics that it reads may be apart, and it never goes back.
         self._reached: KeyValue[tuple[str], int] = KeyValue(
@@ -81,6 +82,7 @@ class Alerts:
         read = dict.fromkeys(topic for each in self._watchers for topic in each.topics)
         self.topics = tuple(dict.fromkeys((self.topic, *read, topics.ALERT_COMMANDS)))
         self._moments: dict[int, Moments] = {}
+        self.idle_topics = tuple(dict.fromkeys((self.topic, *(each.topics[0] for each in self._watchers))))
 
     def open_alerts(self) -> int:
         """How many alerts are open now, in all partitions."""
@@ -116,7 +118,7 @@ class Alerts:
         if commands:
             carry_out(work)
         for watcher in self._watchers:
-            if batch.idle is not None or batch.topic in watcher.topics:
+            if batch.topic in (watcher.topics if batch.idle is None else watcher.topics[:1]):
                 watcher.watch(work)
         send_changes(work, relate(work, self._alerts), stamps)
 
@@ -141,3 +143,8 @@ class Alerts:
             if len(other):
                 raise CutBatch(int(other[0]))
         return sets[int(which[0])]
+
+
+def _watchers() -> Sequence[Watcher]:
+    """New ones of those that ship."""
+    return (MeasureWatcher(), OfflineWatcher())

@@ -14,6 +14,7 @@ class KnownDevice(NamedTuple):
     organisation: str | None = None
     gateway: str | None = None
     status: Status = "active"
+    device_type: str | None = None
 
 
 STRANGER = KnownDevice()
@@ -24,6 +25,6 @@ def device_table() -> Replicated[KnownDevice]:
 
     def decode(value: bytes) -> KnownDevice:
         device = decode_device(value)
-        return KnownDevice(device.name, device.organisation, device.gateway, device.status)
+        return KnownDevice(device.name, device.organisation, device.gateway, device.status, device.type)
 
     return Replicated(topics.DEVICES, decode)

@@ -143,6 +143,10 @@ class Work:
             return True
         return self._around.device(device_id, self.now_ms[row]).organisation == rule.organization_id
 
+    def device(self, device_id: str, row: int) -> KnownDevice:
+        """What the registry says of a device when that record of the batch came."""
+        return self._around.device(device_id, self.now_ms[row])
+
     def report(self, finding: Finding) -> Standing:
         """Take a finding; the standing that comes of it.
 
@@ -257,7 +261,7 @@ class Watcher(Protocol):
 
     @property
     def topics(self) -> Sequence[str]:
-        """What it reads."""
+        """What it reads; idle time is that of the first of them."""
         ...
 
     @property
@@ -266,7 +270,7 @@ class Watcher(Protocol):
         ...
 
     def watch(self, work: Work) -> None:
-        """Look at a batch of one of its topics, or at idle time, and report what it finds."""
+        """Look at a batch of one of its topics, or at idle time of the first of them, and report what it finds."""
         ...
 
     def is_waiting(self, partition: int) -> bool:

@@ -9,7 +9,7 @@ from mode.utils.futures import notify
 
 from headrace.engine.batch import Idle, Send
 from headrace.engine.log import Fetched, Member, TopicPartition
-from headrace.engine.operator import Idling, Operator, Viewed
+from headrace.engine.operator import Idling, Operator, Viewed, idle_topics_of
 from headrace.engine.records import Records
 from headrace.engine.runtime.agent import BatchAgent, BatchTopic
 from headrace.engine.runtime.delivery import Delivery
@@ -56,7 +56,7 @@ class BatchConductor(Conductor):
             agent.name: agent.operator
             for agent in self._agents(target.topic)
             if isinstance(agent.operator, Idling)
-            and cast(Operator, agent.operator).topic == target.topic
+            and target.topic in idle_topics_of(cast(Operator, agent.operator))
             and agent.operator.is_waiting(target.partition)
         }
         return {name: each.idle_timeout for name, each in idling.items() if each.idle_timeout is not None}

@@ -177,12 +177,10 @@ def test_an_alert_that_is_over_stays_known_and_its_watch_leaves_the_changelog() 
         drive(alert, readings_log(rows))
         changelog.commit(alert)
 
-    counts = {name: len(entries) for name, entries in changelog.tables.items()}
+    counts = {name: len(entries) for name, entries in changelog.tables.items() if entries}
     assert {name: count for name, count in counts.items() if name not in ("alert.last", "alert.reached")} == {
         "alert.alerts": 1,
-        "alert.watches": 0,
         "alert.clocks": 1,
-        "alert.priority-clocks": 0,
     }
 
 

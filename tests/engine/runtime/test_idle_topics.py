@@ -69,6 +69,12 @@ class Waiting:
         self.says_after = float("inf")
 
 
+class WaitingOnTwo(Waiting):
+    """Wants to know of the silence of a second topic, too."""
+
+    idle_topics = TOPICS[:2]
+
+
 @pytest.fixture
 async def log() -> AsyncIterator[CountingLog]:
     """In memory, with one partition of each topic."""
@@ -113,3 +119,14 @@ async def test_what_comes_of_time_is_committed(log: CountingLog) -> None:
     assert await values(log, "out") == [b"late"]
     assert await committed(log, "g", *TOPICS)()
     assert log.commits <= 2  # one for the record, unless it was that of what came late
+
+
+async def test_time_passes_on_each_topic_that_an_agent_names(log: CountingLog) -> None:
+    """And on no other; each counts its own silence."""
+    agent = WaitingOnTwo()
+
+    await run(log, agent, 30)
+
+    by_topic = {topic: sum(idle.elapsed_ms for each, idle in agent.idles if each == topic) for topic in TOPICS[:2]}
+    assert {topic for topic, _ in agent.idles} == set(TOPICS[:2])
+    assert abs(by_topic["readings"] - by_topic["commands"]) <= 10_000
