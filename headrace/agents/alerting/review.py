@@ -13,8 +13,9 @@ from headrace.schemas.rule import AlertRule
 def review(work: Work, plan: Plan) -> None:
     """Bring the alerts of a plan to what they are at the batch's first record, before what that says.
 
-    Those whose rule is gone, inactive, or no longer for their device end. Of the others is noted what suppresses them,
-    and whether they explain others. Those that have been over for long are forgotten.
+    Those whose rule is gone, inactive, or no longer for their device end, and those whose device is retired. Of the
+    others is noted what suppresses them, and whether they explain others. Those that have been over for long are
+    forgotten.
     """
     rules = rules_by_id(work.rules) if plan.keys else {}
     for key in plan.keys:
@@ -29,7 +30,8 @@ def _look_at(work: Work, key: Key, standing: Standing, rule: AlertRule | None) -
     alert, at_ms = standing.alert, work.now_ms[0]
     assert alert is not None
     _, device_type, device_id = key
-    if rule is None or not rule.applies_to(device_type) or not work.applies(rule, device_id, 0):
+    retired = work.device(device_id, 0).status == "retired"
+    if retired or rule is None or not rule.applies_to(device_type) or not work.applies(rule, device_id, 0):
         over = replace(resolved(standing, at_ms, Resolution(by="rule")), met=False, blocked=False)
         assert over.alert is not None
         work.set(key, rested(over, at_ms))

@@ -224,6 +224,11 @@ class Work:
             Changed(row, place, number, change, alert, time_ms, rule, message_id, command_id, replaced, cause)
         )
 
+    def open_alerts(self) -> list[tuple[Key, Standing]]:
+        """What is open in the partition, as the batch has changed it, sorted by key."""
+        keys = {*self._table.open(self.partition), *self.staged}
+        return [(key, standing) for key in sorted(keys) if (standing := self.standing(key)).open]
+
     def _alert(self, finding: Finding) -> Alert:
         rule, at_ms = finding.rule, self.now_ms[finding.row]
         device = self._around.device(finding.device_id, at_ms)

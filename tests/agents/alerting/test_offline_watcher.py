@@ -156,6 +156,21 @@ def test_rules_are_for_types_and_organisations_of_the_registry() -> None:
     assert {each.deviceType for each in living.alerts} == {"tilt"}
 
 
+def test_a_device_that_is_retired_has_no_alert_any_more() -> None:
+    """Its alert ends with the next record; nothing of it would come to end it."""
+    agent = Alerts([OFFLINE])
+    living = Living(lambda: agent).give([event(0, "a", "disconnected"), event(61, "b", "connected")])
+    devices = agent.replicas[0]
+    value = encode_device(Device(id="a", name="Device a", status="retired"))
+    devices.put("a", devices._decode(value), at_ms=T0 + 70 * SECOND)  # type: ignore[attr-defined]
+
+    living.give([event(80, "b", "connected")])
+
+    assert living.story == [("gone", "a", "triggered", 60.0), ("gone", "a", "resolved", 80.0)]
+    assert living.alerts[1].resolved is not None
+    assert living.alerts[1].resolved.by == "rule"
+
+
 def test_what_is_no_presence_is_dead_lettered() -> None:
     """With the field that is wrong; the rest goes on."""
     topic, key, _, stamp = event(0, "a", "disconnected")
