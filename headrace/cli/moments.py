@@ -7,6 +7,7 @@ from headrace.engine.errors import ConfigError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_NAMES = {"s": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day", "w": "week"}
 _DURATION = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(sorted(_SECONDS, key=len, reverse=True))})")
 
 
@@ -23,6 +24,18 @@ def duration(option: str, text: str) -> float:
     if found is None:
         raise ConfigError(f"{option}: {text!r} is not a duration such as 90s, 15m, 2h, 7d or 1w")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def words(text: str) -> str:
+    """A duration as people say it.
+
+    >>> words("7d"), words("1h"), words("1.5min")
+    ('7 days', '1 hour', '1.5 minutes')
+    """
+    found = _DURATION.fullmatch(text.strip())
+    assert found is not None
+    name = _NAMES[found[2]]
+    return f"{found[1]} {name}{'' if found[1] == '1' else 's'}"
 
 
 def moment(option: str, text: str, now_ms: int) -> int:

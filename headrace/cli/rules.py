@@ -8,13 +8,15 @@ from typing import Any, get_args
 
 import click
 import orjson
+from rich.console import Console
 from rich.text import Text
 
 from headrace.cli.listing import listing, printable, show_listing
-from headrace.cli.moments import iso_ms
+from headrace.cli.moments import iso_ms, words
 from headrace.cli.opened_log import log_data_option
 from headrace.cli.rule_options import document_with, given_of, rule_options
 from headrace.cli.rule_toml import rules_toml
+from headrace.cli.rules_backtest import LAST, LIMIT, Range, back_test, range_options
 from headrace.cli.rules_session import RulesSession, document_of, rules_session, user_option
 from headrace.cli.running import Mistakes, config_option
 from headrace.cli.settings import Settings
@@ -101,11 +103,22 @@ def show(rule_id: str, as_json: bool, data: Path | None, config: Path | None) ->
 @rules.command(name="set")
 @click.argument("target", metavar="ID|FILE")
 @rule_options
+@click.option("--backtest", is_flag=True, help=f"First say what it would have done in the last {words(LAST)}, and ask.")
+@click.option("--yes", is_flag=True, help="With --backtest: do not ask.")
 @user_option
 @json_option
 @log_data_option
 @config_option
-def set_(target: str, user: str, as_json: bool, data: Path | None, config: Path | None, **options: Any) -> None:
+def set_(
+    target: str,
+    backtest: bool,
+    yes: bool,
+    user: str,
+    as_json: bool,
+    data: Path | None,
+    config: Path | None,
+    **options: Any,
+) -> None:
     """Set a rule: the one in FILE (TOML, or JSON), or the rule ID from options.
 
     Of a rule that is there, options change what they name and leave the rest; a file is the whole rule.
@@ -133,7 +146,8 @@ def set_(target: str, user: str, as_json: bool, data: Path | None, config: Path 
             raise ConfigError(*wrong)
         return {target: rule}
 
-    asyncio.run(_change(config, data, user, make, as_json, make_log=True))
+    ask = None if yes else "save it?"
+    asyncio.run(_change(config, data, user, make, as_json, make_log=True, try_first=backtest, ask=ask))
 
 
 @rules.command(name="import")
@@ -242,6 +256,37 @@ def check(files: tuple[Path, ...], as_json: bool, data: Path | None, config: Pat
         sys.exit(1)
 
 
+@rules.command()
+@click.argument("target", metavar="ID|FILE")
+@range_options
+@click.option("--limit", type=click.IntRange(min=0), default=LIMIT, show_default=True, help="Alerts listed; 0 for all.")
+@json_option
+@log_data_option
+@config_option
+def backtest(
+    target: str, wanted: Range, source: str, limit: int, as_json: bool, data: Path | None, config: Path | None
+) -> None:
+    """Say what the rule ID, or the rules of FILE, would have done: how many alerts, on which devices, when.
+
+    On the readings that the log still has, if it reaches back so far, else on those of the database. Rules that are
+    inactive are tried all the same. Nothing is changed, and nobody is told.
+    """
+    asyncio.run(_back_test(config, data, target, wanted, source, limit, as_json))
+
+
+async def _back_test(
+    config: Path | None, data: Path | None, target: str, wanted: Range, source: str, limit: int, as_json: bool
+) -> None:
+    async with rules_session(config, data) as session:
+        known, _ = await session.known()
+        found = session.read_if_file(target) or [rule_named(target, known).rule]
+        done = await back_test(session, found, wanted, source, Console(stderr=True))
+    if as_json:
+        click.echo(done.json(limit))
+    else:
+        done.show(limit)
+
+
 async def _known(config: Path | None, data: Path | None) -> dict[str, KnownRule]:
     async with rules_session(config, data) as session:
         known, mistakes = await session.known()
@@ -270,11 +315,29 @@ async def _change(
     *,
     make_log: bool = False,
     dry_run: bool = False,
+    try_first: bool = False,
+    ask: str | None = None,
 ) -> None:
     async with rules_session(config, data, make=make_log) as session:
         known, _ = await session.known()
-        done = await session.save(make(session, known), known, user, dry_run=dry_run)
+        made = make(session, known)
+        if try_first:
+            tried = await back_test(session, list(made.values()), Range(), "auto", Console(stderr=True))
+            tried.show(LIMIT, err=as_json)
+            if ask is not None and not _confirmed(ask):
+                click.echo("nothing was saved; --yes saves without asking", err=True)
+                sys.exit(1)
+        done = await session.save(made, known, user, dry_run=dry_run)
     click.echo(done.json() if as_json else done.text())
+
+
+def _confirmed(question: str) -> bool:
+    """Whether somebody says yes; nobody there is a no."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        return False
 
 
 async def _purge(config: Path | None, data: Path | None, rule_ids: tuple[str, ...], as_json: bool) -> None:

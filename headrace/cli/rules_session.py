@@ -11,7 +11,7 @@ import click
 import orjson
 
 from headrace.cli.moments import iso_ms
-from headrace.cli.opened_log import load_settings, opened_log
+from headrace.cli.opened_log import OpenedLog, load_settings, opened_log
 from headrace.cli.running import Mistakes
 from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
@@ -85,26 +85,36 @@ class Saved:
 
 
 class RulesSession:
-    """The rules of an installation, for as long as its log is open."""
+    """The rules of an installation, for as long as its log is open.
+
+    Args:
+        settings: of the installation.
+        data: its data folder, if it has one.
+        types: device types by name.
+        rules: those of the configuration.
+        opened: its log.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        device_types: Mapping[str, DeviceType],
+        data: Path | None,
+        types: Mapping[str, DeviceType],
         rules: Sequence[AlertRule],
-        registry: RuleRegistry,
-        clock: SystemClock,
+        opened: OpenedLog,
     ) -> None:
-        self._file = settings.alert.rules
-        self._types = device_types
+        self.settings = settings
+        self.data = data
+        self.types = types
+        self.opened = opened
         self._detectors = settings.detect.detectors
         self._rules = rules
-        self._registry = registry
-        self._clock = clock
+        self._clock = SystemClock()
+        self._registry = RuleRegistry(opened.log, self._clock)
 
     async def known(self) -> tuple[dict[str, KnownRule], list[str]]:
         """See `RuleRegistry.known`."""
-        return await self._registry.known(self._rules, self._file)
+        return await self._registry.known(self._rules, self.settings.alert.rules)
 
     def read(self, file: Path) -> tuple[AlertRule, ...]:
         """The rules of a file, checked.
@@ -112,18 +122,22 @@ class RulesSession:
         Raises:
             ConfigError: every mistake in it.
         """
-        found = read_rules(file, self._types, self._detectors)
+        found = read_rules(file, self.types, self._detectors)
         if found.mistakes:
             raise ConfigError(*found.mistakes)
         return found.rules
 
+    def read_if_file(self, target: str) -> Sequence[AlertRule]:
+        """The rules of a file, as `read`; none if `target` is no file."""
+        return self.read(Path(target)) if Path(target).is_file() else ()
+
     def checked(self, document: object) -> tuple[AlertRule | None, list[str]]:
         """See `headrace.tables.rules.check_document`."""
-        return check_document(document, self._types, self._detectors)
+        return check_document(document, self.types, self._detectors)
 
     def check(self, rules: Iterable[AlertRule]) -> None:
         """See `headrace.tables.rules.check_rules`; only what is evaluated must be right."""
-        check_rules([rule for rule in rules if rule.status == "active"], self._types, self._detectors)
+        check_rules([rule for rule in rules if rule.status == "active"], self.types, self._detectors)
 
     async def save(
         self, rules: Mapping[str, AlertRule], known: Mapping[str, KnownRule], user: str, *, dry_run: bool = False
@@ -185,8 +199,7 @@ async def rules_session(config: Path | None, data: Path | None, *, make: bool = 
     assert types is not None
     assert rules is not None
     async with opened_log(settings, data, make=make) as opened:
-        clock = SystemClock()
-        yield RulesSession(settings, types, rules, RuleRegistry(opened.log, clock), clock)
+        yield RulesSession(settings, data, types, rules, opened)
 
 
 def document_of(rule: AlertRule) -> dict[str, Any]:

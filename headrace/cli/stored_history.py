@@ -1,0 +1,177 @@
+"""Stored readings as records of `telemetry.readings` again: from the log, or device by device from the database."""
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from headrace.cli.opened_archive import opened_reader
+from headrace.cli.opened_database import opened_database
+from headrace.cli.settings import Settings
+from headrace.connectors.timescale.answers import RawHistory
+from headrace.connectors.timescale.states import MOST_DEVICES
+from headrace.connectors.timescale.store import Store
+from headrace.engine.clock import SystemClock
+from headrace.engine.intake import MINUTE_MS
+from headrace.engine.log import Fetched, Log, TopicPartition
+from headrace.engine.log_range import first_offsets, read_range, reading
+from headrace.engine.records import Records
+from headrace.engine.testkit import fetched, reading_records
+from headrace.schemas import topics
+from headrace.schemas.readings import Readings
+
+#: Readings that one statement brings, and seconds that it may take.
+PAGE, TIMEOUT = 10_000, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The next readings of a stretch; a stretch has all the readings of its devices.
+
+    Args:
+        fetched: the readings; all of a stretch have its partition.
+        ends: whether the stretch is over with these.
+        done: how much of everything has been read with these, 0 to 1.
+    """
+
+    fetched: Fetched
+    ends: bool
+    done: float
+
+
+class History(Protocol):
+    """Where stored readings are."""
+
+    name: str
+
+    async def as_of_ms(self) -> int:
+        """What it knows of the time: about the newest append, at most now; ms since 1970 UTC."""
+        ...
+
+    async def reaches(self, time_ms: int) -> bool:
+        """Whether it has everything since then."""
+        ...
+
+    def read(self, start_ms: int, end_ms: int) -> AsyncIterator[Part]:
+        """Everything of a range, stretch by stretch."""
+        ...
+
+
+class LogHistory:
+    """What the log still has, partition by partition in log order. Ranges are of append time.
+
+    Args:
+        log: opened.
+        clock: real time.
+    """
+
+    name = "the log"
+
+    def __init__(self, log: Log, clock: SystemClock) -> None:
+        self._log = log
+        self._clock = clock
+
+    async def as_of_ms(self) -> int:
+        now = self._clock.now_ms()
+        if topics.RAW not in {spec.name for spec in await self._log.topics()}:
+            return now
+        minutes = [tally.minute_ms for tally in await self._log.tallies(topics.RAW)]
+        return min(now, max(minutes) + MINUTE_MS) if minutes else now
+
+    async def reaches(self, time_ms: int) -> bool:
+        starts = await self._at(time_ms)
+        if not starts:
+            return False
+        firsts = await first_offsets(self._log, topics.READINGS)
+        # Nothing was dropped yet, or there is still something from before.
+        return all(first == 0 or first < starts[target] for target, first in firsts.items())
+
+    async def read(self, start_ms: int, end_ms: int) -> AsyncIterator[Part]:
+        starts, ends = await self._at(start_ms), await self._at(end_ms)
+        total, done = max(1, sum(ends[target] - starts[target] for target in starts)), 0
+        async with reading(self._log) as reader:
+            for target, start in sorted(starts.items()):
+                async for part in read_range(reader, target, start, ends[target]):
+                    done += part.next_offset - part.base_offset
+                    yield Part(part, part.next_offset >= ends[target], min(1.0, done / total))
+
+    async def _at(self, time_ms: int) -> dict[TopicPartition, int]:
+        if topics.READINGS not in {spec.name for spec in await self._log.topics()}:
+            return {}
+        return await self._log.offsets_at(topics.READINGS, time_ms)
+
+
+class DatabaseHistory:
+    """What the database and the archive have, device by device by event time. Ranges are of event time.
+
+    Args:
+        store: opened.
+        metrics: those that are wanted, by device type.
+        device_ids: of these devices only; None for all.
+    """
+
+    name = "the database"
+
+    def __init__(
+        self, store: Store, metrics: Mapping[str, Collection[str]], device_ids: Collection[str] | None
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._device_ids = None if device_ids is None else sorted(device_ids)
+
+    async def as_of_ms(self) -> int:
+        return await self._store.as_of_ms()
+
+    async def reaches(self, time_ms: int) -> bool:
+        return True
+
+    async def read(self, start_ms: int, end_ms: int) -> AsyncIterator[Part]:
+        wanted: list[tuple[str, str]] = []
+        for device_type in sorted(self._metrics.keys() & set(await self._store.device_types())):
+            found = await self._store.state(self._device_ids, device_type=device_type, limit=MOST_DEVICES)
+            wanted += [(device_type, each.device_id) for each in found.devices]
+        for number, (device_type, device_id) in enumerate(wanted):
+            pages = self._store.stream(
+                device_id, start_ms, end_ms, sorted(self._metrics[device_type]), limit=PAGE, device_type=device_type
+            )
+            async with aclosing(pages):  # type: ignore[type-var]
+                async for page in pages:
+                    ends = page.cursor is None
+                    yield Part(fetched(_records(page), topics.READINGS), ends, (number + ends) / len(wanted))
+
+
+@asynccontextmanager
+async def database_history(
+    settings: Settings,
+    data: Path | None,
+    metrics: Mapping[str, Collection[str]],
+    device_ids: Collection[str] | None,
+) -> AsyncIterator[DatabaseHistory]:
+    """The history in the database of the settings, or of the data folder.
+
+    Raises:
+        ConfigError: there is no database.
+        Disconnected, RetryLater: it cannot be reached.
+    """
+    async with (
+        opened_database(settings, data) as connect,
+        opened_reader(settings, data, connect) as archive,
+        Store(
+            connect, SystemClock(), grace=settings.rollup.grace, archive=archive, timeout=TIMEOUT, connections=1
+        ) as store,
+    ):
+        yield DatabaseHistory(store, metrics, device_ids)
+
+
+def _records(page: RawHistory) -> Records:
+    count = len(page.times)
+    if not count:
+        return Records([], [], [])
+    names = [""] * count
+    rows = np.arange(count)
+    return reading_records(
+        Readings(page.device_type, rows, [page.device_id] * count, page.times, names, dict(page.metrics))
+    )
