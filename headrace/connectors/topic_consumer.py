@@ -18,6 +18,8 @@ from headrace.engine.records import Record
 MOST_READ, POLL = 500, 1.0
 #: Seconds that a position waits at most, while there is more to read.
 COMMIT_EVERY = 1.0
+#: Seconds that the last commit gets: who stops while a broker is away has some records again.
+LAST_COMMIT = 5.0
 
 logger = structlog.get_logger(__name__)
 
@@ -45,7 +47,7 @@ class TopicConsumer:
         self._targets: list[TopicPartition] = []
         self._member = Member()
         self._assigned = asyncio.Event()
-        #: Grows with every assignment.
+        #: Grows whenever partitions are given or taken.
         self._number = 0
         #: Per partition what is behind the last finished record, and what of that is committed.
         self._finished: dict[TopicPartition, int] = {}
@@ -63,7 +65,9 @@ class TopicConsumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self._commit()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_COMMIT):
+                    await self._commit()
         finally:
             await cancel_and_wait(self._lost)
             assert self._membership is not None
@@ -104,6 +108,7 @@ class TopicConsumer:
     async def on_revoked(self) -> None:
         """Commit what is finished; the record in hand is not."""
         await self._commit()
+        self._number += 1
         self._assigned.clear()
         self._reader.forget(self._targets)
         self._targets = []
@@ -120,6 +125,8 @@ class TopicConsumer:
                 raise self._lost.result()
             for target in self._targets:
                 fetched = await self._reader.read(target, self._finished[target], MOST_READ)
+                if target not in self._targets:
+                    break  # taken away meanwhile
                 if fetched is not None:
                     # Its turn comes again after that of the others.
                     self._targets = [each for each in self._targets if each != target]

@@ -1,6 +1,7 @@
 """Reading alerts from outside, on an embedded log on which somebody writes at the same time."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from itertools import zip_longest
 from pathlib import Path
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from headrace.connectors.topic_consumer import TopicConsumer
 from headrace.consume import Alert, ConfigError, LogInUse, StateChange, read_alerts, read_states
+from headrace.engine.clock import SteppedClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.schemas import topics
 from tests.connectors.alert_records import ALERT, SPECS, TRIGGERED, document, event, send, send_events, set_state
@@ -100,6 +103,23 @@ async def test_positions_are_committed_while_nothing_comes(log: EmbeddedLog, tmp
     await asyncio.wait([reading])
 
 
+async def test_positions_are_committed_while_there_is_more(log: EmbeddedLog) -> None:
+    """Every second, those behind what is finished."""
+    await send(log, 0, *(document(event(number)) for number in range(6)))
+    clock, committed = SteppedClock(), list[int]()
+
+    async with TopicConsumer(log, topics.ALERTS, "pager", clock) as consumer:
+        records = consumer.records()
+        for seconds in (0.4, 0.4, 0.4, 0.4, 2.0):
+            await anext(records)
+            clock.advance(round(seconds * 1000))
+            committed.append(sum((await log.positions("pager", topics.ALERTS)).values()))
+        await records.aclose()
+
+    assert committed == [0, 0, 0, 3, 3]
+    assert sum((await log.positions("pager", topics.ALERTS)).values()) == 4
+
+
 @hypothesis_settings(max_examples=20)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4),
@@ -135,6 +155,36 @@ def test_no_event_is_missed_wherever_a_reader_stops(
             assert [each for each in seen if each in mine] == mine
 
     asyncio.run(run())
+
+
+async def test_a_killed_reader_misses_nothing(log: EmbeddedLog, tmp_path: Path) -> None:
+    """`kill -9` in the body of the loop: the next one goes on where a position was committed."""
+    expected = [event(number).id for number in range(300)]
+    await send(log, 0, *(document(event(number)) for number in range(300)))
+    program = f"""
+import asyncio
+from headrace.consume import read_alerts
+
+async def main():
+    async for event in read_alerts("embedded://{tmp_path}", group="pager"):
+        print(event.id, flush=True)
+        if event.id == "alert-130/1":
+            await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        before = [(await process.stdout.readline()).decode().strip() for _ in range(131)]
+    process.kill()
+    await process.communicate()
+    after = await ids(tmp_path, expected[-1])
+
+    assert before == expected[:131]
+    assert after == expected[-len(after) :]
+    assert len(after) >= 170, "the one in hand comes again"
 
 
 async def test_fields_of_a_newer_version_are_left_out(
