@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 
 
 class StateChange(NamedTuple):
-    """An alert as it is now; None: there is no alert of this id any more, as a newer one has taken its place."""
+    """An alert as it is now; None: it is over, and a newer one has taken its place, or 30 days have passed."""
 
     alert_id: str
     alert: Alert | None

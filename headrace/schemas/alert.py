@@ -3,7 +3,7 @@
 `alerts.v1`: one CloudEvents 1.0 event in JSON (structured mode, as the header `content-type` says) per change of an
 alert; record key the device id, the header `message-id` names the reading that caused it, if one did. `alerts.state.v1`
 is compacted: record key the alert id, value `Alert` as it is now; without a value once a newer alert of the same rule
-and device has taken its place.
+and device has taken its place, or when it has been over for 30 days.
 """
 
 from typing import Any, Literal

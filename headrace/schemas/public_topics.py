@@ -114,7 +114,8 @@ PUBLIC_TOPICS = (
     PublicTopic(
         topics.ALERT_STATES, "Alert", "The newest alert of each rule and device, as it is now.",
         "the alert id", Alert,
-        f"{ONCE} {NEWEST} An alert is deleted when a newer one of the same rule and device takes its place.",
+        f"{ONCE} {NEWEST} An alert is deleted when a newer one of the same rule and device takes its place, or when it "
+        "has been over for 30 days.",
         compacted=True,
     ),
     PublicTopic(

@@ -8,18 +8,19 @@ from typing import Any
 import orjson
 import pytest
 
+from headrace.cli.alert_answers import send_commands
+from headrace.cli.alerts_silences import encode_silence
 from headrace.cli.pipeline import Pipeline
 from headrace.cli.settings import Settings
 from headrace.connectors.mqtt.codec.packets import Publish, Will
 from headrace.connectors.mqtt.commands import Commands
 from headrace.connectors.mqtt.presence import PresenceLog
 from headrace.engine.clock import ManualClock, SystemClock
-from headrace.engine.log import Append, TopicPartition, Transaction
 from headrace.engine.log_range import read_range, reading
-from headrace.engine.partitioner import Partitioner
-from headrace.engine.records import Record, Records
+from headrace.engine.records import Record
 from headrace.schemas import topics
 from headrace.schemas.alert import Alert, AlertEvent
+from headrace.schemas.alert_command import ALERT_COMMAND
 from headrace.schemas.device import Device, Location
 from headrace.schemas.public_topics import BY_NAME, PUBLIC_TOPICS
 from headrace.schemas.rule import AlertRule
@@ -28,7 +29,7 @@ from headrace.schemas.topic_schemas import examples
 from headrace.tables.device_types import load_device_types
 from headrace.tables.devices import DeviceRegistry
 from headrace.tables.known_rules import RuleRegistry
-from headrace.tables.registry import Registry
+from headrace.tables.live_registry import LiveRegistry
 from tests.contract_check import mistakes
 
 pytestmark = pytest.mark.integration
@@ -48,10 +49,6 @@ HAPPENED = {
 }  # fmt: skip
 #: Seconds that anything may take.
 PATIENCE = 60.0
-
-
-def encode(silence: Silence) -> bytes:
-    return silence.model_dump_json(by_alias=True).encode()
 
 
 class World:
@@ -97,12 +94,14 @@ class World:
 
     async def command(self, alerts: dict[str, Alert]) -> None:
         """What people want done."""
-        partitioner = Partitioner(self.log.partitions(topics.ALERT_COMMANDS))
-        for number, (device, command) in enumerate(COMMANDS):
-            said = {"commandId": f"c-{number}", "alertId": alerts[device].alertId, "deviceId": device, "userId": "ada"}
-            records = Records([device.encode()], [orjson.dumps({**said, **command})], [self.clock.now_ms()])
-            target = TopicPartition(topics.ALERT_COMMANDS, partitioner.partition(device.encode()))
-            await self.log.commit(Transaction([Append(target, records)]))
+        commands = [
+            ALERT_COMMAND.validate_python(
+                {"commandId": f"c-{number}", "alertId": alerts[device].alertId, "deviceId": device, "userId": "ada"}
+                | command
+            )
+            for number, (device, command) in enumerate(COMMANDS)
+        ]
+        await send_commands(self.log, commands, self.clock, PATIENCE)
 
     async def silence(self) -> None:
         """Of one device, for half an hour."""
@@ -111,8 +110,8 @@ class World:
             id="works", device_ids=("d-3",), starts_at=now, ends_at=now + 30 * MINUTE, comment="new wiring",
             created_by="ada",
         )  # fmt: skip
-        registry: Registry[Silence] = Registry(self.log, topics.SILENCES, encode, self.clock, delay=0)
-        await registry.put(silence.id, silence)
+        silences: LiveRegistry[Silence] = LiveRegistry(self.log, topics.SILENCES, encode_silence, SystemClock())
+        await silences.change({silence.id: silence})
 
     async def register(self) -> None:
         """The registry, by which readings are enriched."""

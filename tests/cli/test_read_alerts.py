@@ -14,7 +14,7 @@ import pytest
 from local_kafka.cluster import Cluster
 
 from headrace.consume import Alert, AlertEvent, read_alerts, read_states
-from headrace.engine.clock import ManualClock
+from headrace.engine.clock import ManualClock, SystemClock
 from headrace.engine.intake import Intake
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
@@ -31,7 +31,6 @@ ROOT = Path(__file__).parent.parent.parent
 GUIDE = (ROOT / "docs" / "guides" / "read-alerts.md").read_text()
 READ, PLAIN, STATES = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 ALL, GROUP, NOW_OPEN, ANSWER = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
-START = 1_750_003_200_000
 MINUTE = 60_000
 DEVICES = [f"device-{number}" for number in range(6)]
 #: Those that stay hot.
@@ -79,10 +78,12 @@ class World:
     async def heat(self) -> None:
         """Five hot minutes of every device, then two cool ones of most."""
         async with self.log() as log:
-            clock = ManualClock(START)
+            # Not long ago: the worker goes by the time of now when nothing comes.
+            start = (SystemClock().now_ms() // MINUTE - 10) * MINUTE
+            clock = ManualClock(start)
             intake = Intake(log, clock)
             for minute in range(7):
-                time = START + minute * MINUTE
+                time = start + minute * MINUTE
                 clock.follow(time)
                 hot = [minute < 5 or device in STILL_HOT for device in DEVICES]
                 payloads = [orjson.dumps({"timestamp": time, "temp": 50 if each else 20}) for each in hot]
