@@ -14,19 +14,23 @@ from typing import Any
 
 from local_kafka.cluster import Cluster
 
-from headrace.cli.agents import GROUP
+from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import topic_specs
 from headrace.cli.running import Setup, set_up
+from headrace.cli.settings import Settings
 from headrace.connectors import die_with_parent
 from headrace.engine.clock import SystemClock
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.ledger import lag
 from headrace.engine.log import TopicPartition
+from headrace.engine.operator import topics_of
 from headrace.schemas import topics
 from tests.chaos.kafka_check import check_log
 from tests.chaos.kafka_load import Load
 
 PARTITIONS = 8
+#: Topics that the agents read.
+READ = len({topic for agent in build_agents(Settings(), {}, ()) for topic in topics_of(agent)})
 #: Seconds until there is nothing left to do after the last fault: includes session timeouts and starts of workers.
 DRAIN_TIMEOUT = 120.0
 STOP_TIMEOUT = 30
@@ -46,12 +50,13 @@ class Worker:
     Args:
         config: its settings.
         output: file that what it says is appended to.
+        options: more of them.
     """
 
-    def __init__(self, config: Path, output: Path) -> None:
+    def __init__(self, config: Path, output: Path, *options: str) -> None:
         self.output = output
         self._asked = False
-        command = [sys.executable, "-m", "headrace.cli.main", "worker", "--config", str(config)]
+        command = [sys.executable, "-m", "headrace.cli.main", "worker", "--config", str(config), *options]
         with output.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, die_with_parent.__file__, str(os.getpid()), *command],
@@ -143,7 +148,7 @@ class World:
 
         async def owned() -> bool:
             owners = await self.log.owners(GROUP)
-            return len(owners) == 4 * PARTITIONS and len(set(owners.values())) == count
+            return len(owners) == READ * PARTITIONS and len(set(owners.values())) == count
 
         await self._wait(owned, f"the partitions are not shared by {count}")
 
