@@ -1,6 +1,6 @@
 """One AsyncAPI 3.0 document about all public topics, made from their models.
 
-`python -m headrace.schemas.asyncapi` writes it, and the schema of each topic, to docs/reference.
+`python -m headrace.schemas.asyncapi` writes it, the schema of each topic, and a page about them, to docs/reference.
 """
 
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from headrace import __version__
 from headrace.schemas.headers import Header
 from headrace.schemas.public_topics import PUBLIC_TOPICS, PublicTopic
+from headrace.schemas.topic_page import PAGE, page
 from headrace.schemas.topic_schemas import FOLDER, REFERENCE, examples, model_schema, published, written
 from headrace.schemas.value_schema import Schema
 
@@ -174,5 +175,5 @@ def _shared(part: Any, references: dict[str, str]) -> Any:
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for path, content in {**published(), PUBLISHED: written(asyncapi())}.items():
+    for path, content in {**published(), PUBLISHED: written(asyncapi()), PAGE: page().encode()}.items():
         path.write_bytes(content)

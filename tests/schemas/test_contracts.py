@@ -14,6 +14,7 @@ from headrace.schemas import topics
 from headrace.schemas.asyncapi import PUBLISHED, asyncapi, headers_schema
 from headrace.schemas.public_topics import BY_NAME, PUBLIC_TOPICS, PublicTopic
 from headrace.schemas.schema_compare import breaks
+from headrace.schemas.topic_page import PAGE, page
 from headrace.schemas.topic_schemas import FOLDER, examples, model_schema, published, value_schema, written
 from headrace.schemas.value_schema import Schema, closed
 
@@ -35,6 +36,7 @@ def test_published_files_are_up_to_date() -> None:
     """`python -m headrace.schemas.asyncapi` writes them anew; there are no others."""
     assert {path: path.read_bytes() for path in FOLDER.iterdir()} == published()
     assert PUBLISHED.read_bytes() == written(asyncapi())
+    assert PAGE.read_text() == page()
 
 
 def test_every_topic_is_public_or_said_to_be_internal() -> None:
