@@ -5,8 +5,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from headrace.agents import usual_interval
 from headrace.agents.anomalies import Found, duration, send_anomalies
 from headrace.agents.detector import check
+from headrace.agents.usual_interval import (
+    ARRIVAL,
+    ARRIVED,
+    GAPS,
+    INTERVAL,
+    LONG_GAP,
+    MEMORY,
+    TIME,
+    TOGETHER,
+    hear,
+    usual,
+)
 from headrace.engine.batch import Batch
 from headrace.schemas import topics
 from headrace.schemas.readings import Floats, Ints, Readings
@@ -14,12 +27,8 @@ from headrace.tables.grouping import Flags, rounds
 from headrace.tables.series import SeriesTable
 from headrace.tables.series_columns import SeriesColumns
 
-FIELDS = ("arrived", "time", "gaps", "interval", "arrival", "reported")
-ARRIVED, TIME, GAPS, INTERVAL, ARRIVAL, REPORTED = range(len(FIELDS))
-#: Gaps that the intervals are learned over, and how many intervals a gap counts for at most.
-MEMORY, LONG_GAP = 20.0, 4.0
-#: What arrives sooner than this part of an interval after the reading before came together with it.
-TOGETHER = 0.5
+FIELDS = (*usual_interval.FIELDS, "reported")
+REPORTED = len(usual_interval.FIELDS)
 #: Stands for all devices of a type; no device has this name.
 EVERYONE = ""
 #: So many devices of a type in a partition make a pause of all of them an outage, and no silence of theirs.
@@ -108,7 +117,7 @@ class _Rule(NamedTuple):
 
     def limit(self, state: Floats) -> Floats:
         """How long devices may be silent, (k,); `state` is (fields, k)."""
-        limit: Floats = np.maximum(self.times * np.maximum(state[INTERVAL], state[ARRIVAL]), self.least)
+        limit: Floats = np.maximum(self.times * usual(state), self.least)
         return limit
 
     def limit_of(self, state: Sequence[float]) -> float:
@@ -189,7 +198,8 @@ class _Fold:
             devices, rows = numbers[at], self._readings.rows[at]
             self._report(devices, rows)
             state = self._state[:, devices]
-            _hear(state, self._running[rows], self._readings.times[at].astype(np.float64))
+            hear(state, self._running[rows], self._readings.times[at].astype(np.float64))
+            state[REPORTED] = 0.0
             self._state[:, devices] = state
             self._changed[devices] = True
 
@@ -211,7 +221,7 @@ class _Fold:
 
     def _document(self, device: int, row: int) -> dict[str, Any]:
         state = self._state[:, device]
-        usual, silent = float(max(state[INTERVAL], state[ARRIVAL])), float(self._running[row] - state[ARRIVED])
+        silent, interval = float(self._running[row] - state[ARRIVED]), float(usual(state))
         device_id = self._columns.devices.names[device]
         limit = float(self._rule.limit(state[:, np.newaxis])[0])
         return {
@@ -220,13 +230,13 @@ class _Fold:
             "time": int(state[TIME]),
             "metric": "cadence",
             "value": silent / 1000,
-            "expected": usual / 1000,
+            "expected": interval / 1000,
             "score": silent / limit,
             "probability": None,
             "detector": Cadence.name,
             "numbers": {"limit": limit / 1000, "gaps": float(state[GAPS])},
             "message_id": self._message_id(row),
-            "text": f"{device_id} is silent for {duration(silent / 1000)}; usual are {duration(usual / 1000)}",
+            "text": f"{device_id} is silent for {duration(silent / 1000)}; usual are {duration(interval / 1000)}",
         }
 
     def _message_id(self, row: int) -> str | None:
@@ -237,20 +247,8 @@ class _Fold:
         return self._readings.message_ids[place] if found else None
 
 
-def _hear(state: Floats, arrived: Floats, times: Floats) -> None:
-    """Learn from a reading of each of some devices, in place: (fields, k), and (k,) append and event times, ms."""
-    known, later = state[ARRIVED] > 0, times > state[TIME]
-    _learn(state, INTERVAL, times - state[TIME], known & later)
-    apart = arrived - state[ARRIVED]
-    spaced = known & (apart >= TOGETHER * np.maximum(state[INTERVAL], state[ARRIVAL]))
-    _learn(state, ARRIVAL, apart, spaced)
-    state[GAPS] += spaced
-    state[ARRIVED], state[REPORTED] = arrived, 0.0
-    state[TIME] = np.where(later, times, state[TIME])
-
-
 def _hear_of(state: list[float], arrived: float) -> None:
-    """`_hear` of one device, in place, whose event time stays as it is."""
+    """`hear` of one device, in place, whose event time stays as it is."""
     before, apart = state[ARRIVAL], arrived - state[ARRIVED]
     if state[ARRIVED] > 0 and apart >= TOGETHER * max(state[INTERVAL], before):
         if before > 0:
@@ -259,13 +257,6 @@ def _hear_of(state: list[float], arrived: float) -> None:
             state[ARRIVAL] = apart
         state[GAPS] += 1
     state[ARRIVED], state[REPORTED] = arrived, 0.0
-
-
-def _learn(state: Floats, field: int, gap: Floats, counts: Flags) -> None:
-    before = state[field]
-    bounded = np.where(before > 0, np.minimum(gap, LONG_GAP * before), gap)
-    weight = np.where(before > 0, np.clip(state[GAPS] + 1, 1.0, MEMORY), 1.0)
-    state[field] = np.where(counts, before + (bounded - before) / weight, before)
 
 
 def _newest(columns: SeriesColumns) -> float:

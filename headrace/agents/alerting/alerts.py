@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import accumulate
 
+from headrace.agents.alerting.absence_watcher import AbsenceWatcher
 from headrace.agents.alerting.alert_table import AlertTable
 from headrace.agents.alerting.commands import carry_out
 from headrace.agents.alerting.events import send_changes
@@ -147,4 +148,4 @@ class Alerts:
 
 def _watchers() -> Sequence[Watcher]:
     """New ones of those that ship."""
-    return (MeasureWatcher(), OfflineWatcher())
+    return (MeasureWatcher(), AbsenceWatcher(), OfflineWatcher())

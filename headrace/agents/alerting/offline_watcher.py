@@ -55,16 +55,11 @@ class _Turn:
         self._work, self._table = work, table
         self._view = table.view(work.partition)
         self._changed: dict[tuple[str], Connections] = {}
-        self._rules = {
-            rule.rule_id: (place, rule)
-            for place, rule in enumerate(work.rules.rules)
-            if isinstance(rule.condition, OfflineCondition) and rule.status == "active"
-        }
-        if plan is None or plan.rules is not work.rules:
-            self._plan = Plan(work.rules, 0.0 if plan is None else plan.now)
+        known = plan is not None and plan.rules is work.rules
+        self._plan = plan if plan is not None and known else Plan(work.rules, 0.0 if plan is None else plan.now)
+        self._rules = self._plan.own
+        if not known:
             self._make_plan()
-        else:
-            self._plan = plan
 
     def run(self) -> None:
         """Go through the batch in order; between its events, time passes."""

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from headrace.agents.alerting.timers import Timers
+from headrace.schemas.condition import OfflineCondition
 from headrace.schemas.presence import Presence
+from headrace.schemas.rule import AlertRule
 from headrace.tables.keyvalue import KeyValue
 from headrace.tables.rule_book import RuleSet
 
@@ -62,12 +64,21 @@ class Plan:
         now: time reached: append time of the newest event, and idle time since, ms.
         timers: when to look at whom.
         offline: devices without a connection, count.
+        own: the offline rules with their places, by id.
     """
 
     rules: RuleSet
     now: float = 0.0
     timers: Timers = field(default_factory=Timers)
     offline: int = 0
+    own: dict[str, tuple[int, AlertRule]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.own = {
+            rule.rule_id: (place, rule)
+            for place, rule in enumerate(self.rules.rules)
+            if isinstance(rule.condition, OfflineCondition) and rule.status == "active"
+        }
 
 
 class PresenceTable(KeyValue[tuple[str], Connections]):
