@@ -11,7 +11,7 @@ from headrace.agents.alerting.silence_fold import Occurrence, Plan, SilenceFold
 from headrace.agents.alerting.standing import Standing
 from headrace.agents.alerting.timers import look_again
 from headrace.agents.alerting.work import Finding, Work
-from headrace.agents.usual_interval import ARRIVED, GAPS, usual
+from headrace.agents.usual_interval import ARRIVED, usual
 from headrace.engine.operator import State
 from headrace.schemas import topics
 from headrace.schemas.readings import Floats
@@ -183,8 +183,7 @@ class _Reports:
         limits = self._plan.limits_of(key[1])
         place = self._places[key[0]]
         limit = next((float(each.of(state)[0]) for each in limits if place in limits.places(each, key[2])), 0.0)
-        interval = float(usual(state)[0]) if state[GAPS, 0] else 0.0
-        return found._replace(last_seen=int(state[ARRIVED, 0]), limit=limit, usual=interval)
+        return found._replace(last_seen=int(state[ARRIVED, 0]), limit=limit, usual=float(usual(state)[0]))
 
 
 def _make_timers(work: Work, table: ArrivalTable, plan: Plan) -> None:
