@@ -22,6 +22,8 @@ class AlertTable(KeyValue[Key, Standing]):
         self._near: dict[int, dict[str, set[Key]]] = {}
         self._gateways: dict[int, Counter[str]] = {}
         self._epochs: Counter[int] = Counter()
+        #: Ids of rules that are open, met, or blocked, by device type and device.
+        self._alive: dict[int, dict[tuple[str, str], set[str]]] = {}
 
     def key_of(self, partition: int, alert_id: str) -> Key | None:
         """The key under which an alert is, open or over; None if it is not the newest of its key."""
@@ -42,6 +44,10 @@ class AlertTable(KeyValue[Key, Standing]):
     def epoch(self, partition: int) -> int:
         """Another one each time that the partition came, or went."""
         return self._epochs[partition]
+
+    def alive(self, partition: int, device_type: str, device_id: str) -> Collection[str]:
+        """Ids of rules whose alert of the device is open, or whose condition is met, or that are blocked."""
+        return self._alive.get(partition, {}).get((device_type, device_id), ())
 
     def partitions(self) -> Sequence[int]:
         """Partitions with an open alert."""
@@ -70,10 +76,12 @@ class AlertTable(KeyValue[Key, Standing]):
 
     def _clear(self, partition: int) -> None:
         self._epochs[partition] += 1
-        for index in (self._open, self._ids, self._near, self._gateways):
+        for index in (self._open, self._ids, self._near, self._gateways, self._alive):
             index.pop(partition, None)
 
     def _enter(self, partition: int, key: Key, standing: Standing | None) -> None:
+        if standing is not None and (standing.open or standing.met or standing.blocked):
+            self._alive.setdefault(partition, {}).setdefault(key[1:], set()).add(key[0])
         if standing is None or standing.alert is None:
             return
         self._ids.setdefault(partition, {})[standing.alert.alertId] = key
@@ -86,6 +94,11 @@ class AlertTable(KeyValue[Key, Standing]):
                 self._gateways.setdefault(partition, Counter())[standing.alert.gatewayId] += 1
 
     def _leave(self, partition: int, key: Key, standing: Standing | None) -> None:
+        alive = self._alive.get(partition, {})
+        if key[1:] in alive:
+            alive[key[1:]].discard(key[0])
+            if not alive[key[1:]]:
+                del alive[key[1:]]
         if standing is None or standing.alert is None:
             return
         del self._ids[partition][standing.alert.alertId]

@@ -13,7 +13,7 @@ from headrace.agents.alerting.offline_watcher import OfflineWatcher
 from headrace.agents.alerting.related import relate
 from headrace.agents.alerting.review import review
 from headrace.agents.alerting.surroundings import Around
-from headrace.agents.alerting.work import Watcher, Work
+from headrace.agents.alerting.work import FollowsRules, Watcher, Work
 from headrace.engine.batch import Batch
 from headrace.engine.errors import CutBatch
 from headrace.engine.operator import State
@@ -116,6 +116,10 @@ class Alerts:
         early = batch.topic == topics.READINGS_PRIORITY
         work = Work(batch, rules, self._alerts, now_ms, self._around, early=early)
         review(work, plan)
+        new_rules = moments.rules is not rules
+        for watcher in self._watchers if new_rules or work.staged else ():
+            if isinstance(watcher, FollowsRules):
+                watcher.follow(work, new_rules=new_rules)
         if commands:
             carry_out(work)
         for watcher in self._watchers:

@@ -1,145 +1,135 @@
-"""Conditions on what devices measure: thresholds, rates and expressions, reading by reading."""
+"""Conditions on what devices measure: thresholds, rates and expressions, on every reading."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
+from weakref import WeakKeyDictionary
 
-import msgspec
-import numpy as np
-
-from headrace.agents.alerting.alert_table import Key
-from headrace.agents.alerting.sample import at_once, metric_of, sample_of
-from headrace.agents.alerting.watch import IDLE, Sampled, Watch, observe, threshold_of
-from headrace.agents.alerting.work import Finding, Work
+from headrace.agents.alerting.column_values import ColumnValues
+from headrace.agents.alerting.column_walk import ColumnWalk
+from headrace.agents.alerting.device_order import DeviceOrder, Ordered
+from headrace.agents.alerting.evaluation import Seen, evaluate_early
+from headrace.agents.alerting.following import drop_ended, drop_uncovered
+from headrace.agents.alerting.last_readings import LastReadings
+from headrace.agents.alerting.measure_columns import Plan
+from headrace.agents.alerting.quiet import QuietDevices
+from headrace.agents.alerting.watch_table import WatchTable, draft_of
+from headrace.agents.alerting.work import Work
 from headrace.engine.operator import State
 from headrace.schemas import topics
-from headrace.schemas.condition import ThresholdCondition, ValueCondition
 from headrace.schemas.readings import Readings
-from headrace.schemas.rule import AlertRule
-from headrace.tables.clocks import ClockTable
-from headrace.tables.grouping import Flags, group
-from headrace.tables.keyvalue import KeyValue
-
-#: Event time in ms, and value.
-Last = tuple[int, float]
+from headrace.tables.clocks import ClockColumn
+from headrace.tables.rule_book import RuleSet
 
 
 class MeasureWatcher:
-    """Looks at every reading of the measures that rules are about."""
+    """Looks at every reading of the measures that rules are about, and evaluates the rules that it may mean news to.
+
+    A batch costs a few passes over columns for each metric, rate and expression that rules look at, whatever the
+    number of rules, and for each reading that crosses a threshold, or comes while something is pending, what the rules
+    concerned cost. See `headrace.agents.alerting.quiet`.
+    """
 
     topics = (topics.READINGS, topics.READINGS_PRIORITY)
 
     def __init__(self) -> None:
-        self._watches: KeyValue[Key, Watch] = KeyValue(
-            "alert.watches",
-            msgspec.json.encode,
-            msgspec.json.Decoder(Watch).decode,
-            ("rule_id", "device_type", "device_id"),
-        )
-        self._clocks = ClockTable("alert.clocks")
-        self._priority_clocks = ClockTable("alert.priority-clocks")
-        #: Event time and value of the last reading of a metric that some rule watches the rate of.
-        self._last: KeyValue[tuple[str, str, str], tuple[int, float]] = KeyValue(
-            "alert.last",
-            msgspec.json.encode,
-            lambda data: tuple(msgspec.json.decode(data)),
-            ("device_type", "device_id", "metric"),
-        )
-        self.tables: Sequence[State] = (self._watches, self._clocks, self._priority_clocks, self._last)
+        self._watches = WatchTable("alert.watches")
+        self._order = DeviceOrder()
+        self._last = LastReadings("alert.last")
+        self.tables: Sequence[State] = (self._watches, *self._order.tables, self._last)
+        self._plans: WeakKeyDictionary[RuleSet, dict[str, Plan]] = WeakKeyDictionary()
+        #: By partition and device type.
+        self._quiet: dict[tuple[int, str], QuietDevices] = {}
 
     def is_waiting(self, partition: int) -> bool:
         """See `headrace.agents.alerting.work.Watcher`: readings alone lead to something."""
         return False
 
+    def follow(self, work: Work, *, new_rules: bool) -> None:
+        """See `headrace.agents.alerting.work.FollowsRules`."""
+        drop_ended(work, self._watches)
+        if new_rules:
+            drop_uncovered(work, self._watches)
+            for device_type in self._last.types(work.partition):
+                rated = self._plan(work.rules, device_type).rated
+                work.batch.on_finish(partial(self._last.keep, work.partition, device_type, rated))
+        for (partition, device_type), quiet in self._quiet.items():
+            if partition == work.partition and new_rules:
+                quiet.keep(self._plan(work.rules, device_type).columns.values())
+            if partition == work.partition:
+                quiet.forget(device for _, kind, device in work.staged if kind == device_type)
+
     def watch(self, work: Work) -> None:
         """See `headrace.agents.alerting.work.Watcher`."""
         if work.batch.idle is not None:
             return
-        staged = _Staged(self._watches.view(work.partition), self._last.view(work.partition))
         for readings in work.batch.columns():
-            rules = [(place, work.rules.rules[place]) for place in work.rules.of_type(readings.device_type)]
-            rules = [each for each in rules if isinstance(each[1].condition, ValueCondition)]
-            if rules:
-                self._look_at(work, readings, rules, staged)
+            plan = self._plan(work.rules, readings.device_type)
+            if not plan.columns:
+                continue
+            ordered = self._order.of(work, readings)
+            values = ColumnValues(work, readings, ordered, self._last)
+            quiet = self._quiet_devices(work.partition, readings.device_type, ordered.clocks)
+            if work.early:
+                self._look_early(work, readings, plan, ordered, values, quiet)
+                continue
+            organisations = self._organisations(work, readings, plan, ordered, quiet)
+            walk = ColumnWalk(work, readings, ordered, values, draft_of(work, self._watches), organisations)
+            for looked, column in plan.columns.items():
+                found = values.of(looked)
+                if found is not None:
+                    walk.look(quiet.of(column), found, self._watches)
 
-        def apply() -> None:
-            self._watches.update(work.partition, {key: None if each == IDLE else each for key, each in staged.watches})
-            self._last.update(work.partition, staged.last)
-
-        work.batch.on_finish(apply)
-
-    def _look_at(
-        self, work: Work, readings: Readings, rules: Sequence[tuple[int, AlertRule]], staged: "_Staged"
+    def _look_early(
+        self, work: Work, readings: Readings, plan: Plan, ordered: Ordered, values: ColumnValues, quiet: QuietDevices
     ) -> None:
-        columns = readings.news()
-        for at in np.flatnonzero(self._in_order(work, readings)).tolist():
-            values = {name: value for name, column in columns.items() if (value := float(column[at])) == value}
-            row, device_id, time = int(readings.rows[at]), readings.device_ids[at], int(readings.times[at])
-            known = {name: staged.last_of((readings.device_type, device_id, name)) for name in values}
-            for place, rule in rules:
-                condition = rule.condition
-                assert isinstance(condition, ValueCondition)
-                if (work.early and not at_once(condition)) or not work.applies(rule, device_id, row):
+        """Alarms are few: each by itself."""
+        draft = draft_of(work, self._watches)
+        for looked, column in plan.columns.items():
+            found = None if looked.kind == "rate" else values.of(looked)
+            if found is None:
+                continue
+            for at, value in zip(ordered.groups.order.tolist(), found.tolist(), strict=True):
+                if value != value:
                     continue
-                before = known.get(condition.metric) if isinstance(condition, ThresholdCondition) else None
-                sample = sample_of(condition, time, values, before)
-                if sample is None:
-                    continue
-                finding = Finding(
-                    rule, place, row, readings.device_type, device_id, time, False, metric_of(condition), sample[1],
-                    threshold_of(condition), message_id=readings.message_ids[at],
-                )  # fmt: skip
-                _observe(work, finding, condition, sample, staged)
-            if not work.early:
-                staged.last.update({(readings.device_type, device_id, name): (time, values[name]) for name in values})
+                row, device_id = int(readings.rows[at]), readings.device_ids[at]
+                time, message_id = int(readings.times[at]), readings.message_ids[at]
+                seen = Seen(row, readings.device_type, device_id, time, message_id)
+                organisation = work.organisation(device_id, row) if column.by_organisation else None
+                sample = (time, value, values.used(looked, at))
+                for ladder in column.ladders(device_id, organisation):
+                    for number in ladder.holding(ladder.step(value)):
+                        if evaluate_early(work, column.rules[number], seen, sample, draft):
+                            quiet.forget([device_id])
 
-    def _in_order(self, work: Work, readings: Readings) -> Flags:
-        """Which readings are to be evaluated, (n,); the clocks of their devices move on."""
-        table = self._priority_clocks if work.early else self._clocks
-        clocks = table.of_type(work.partition, readings.device_type)
-        groups = group(clocks.numbers(readings.device_ids), readings.times, clocks.clocks)
-        in_order = np.empty(len(readings), dtype=np.bool_)
-        in_order[groups.order] = groups.times >= groups.before
-        devices, ends = groups.devices[groups.tails], groups.after[groups.tails]
-        work.batch.on_finish(lambda: clocks.set(devices, ends))
-        if work.early:
-            ordinary = self._clocks.of_type(work.partition, readings.device_type)
-            numbers = ordinary.numbers(readings.device_ids)
-            in_order &= readings.times > ordinary.clocks[numbers]
-        return in_order
+    def _organisations(
+        self, work: Work, readings: Readings, plan: Plan, ordered: Ordered, quiet: QuietDevices
+    ) -> dict[int, str | None]:
+        """The organisation of every device of the batch, by number, if it matters."""
+        if not plan.by_organisation:
+            return {}
+        registry = work.registry()
+        known, groups = quiet.organisations, ordered.groups
+        fresh = known.checked if known.registry == registry else set[int]()
+        found: dict[int, str | None] = {}
+        heads = groups.order[groups.heads].tolist()
+        for number, at in zip(groups.devices[groups.heads].tolist(), heads, strict=True):
+            if number not in fresh:
+                device_id = readings.device_ids[at]
+                found[number] = organisation = work.organisation(device_id, int(readings.rows[at]))
+                if number not in known.of or known.of[number] != organisation:
+                    quiet.forget([device_id])
+        work.batch.on_finish(lambda: known.set(registry, found))
+        return {**known.of, **found}
 
+    def _plan(self, rules: RuleSet, device_type: str) -> Plan:
+        plans = self._plans.setdefault(rules, {})
+        if device_type not in plans:
+            plans[device_type] = Plan(rules, device_type)
+        return plans[device_type]
 
-class _Staged:
-    """What a batch changes."""
-
-    def __init__(self, watches: Mapping[Key, Watch], last: Mapping[Key, Last]) -> None:
-        self._watches, self._last = watches, last
-        self.changed: dict[Key, Watch] = {}
-        self.last: dict[Key, Last] = {}
-
-    @property
-    def watches(self) -> Iterable[tuple[Key, Watch]]:
-        return self.changed.items()
-
-    def watch_of(self, key: Key) -> Watch:
-        return self.changed[key] if key in self.changed else self._watches.get(key, IDLE)
-
-    def last_of(self, key: Key) -> Last | None:
-        return self.last[key] if key in self.last else self._last.get(key)
-
-
-def _observe(work: Work, finding: Finding, condition: ValueCondition, sample: Sampled, staged: _Staged) -> None:
-    key = finding.key
-    before, standing = staged.watch_of(key), work.standing(key)
-    if standing.alert is not None and standing.open and finding.time < standing.alert.triggeredAt:
-        return
-    after, no_data_at = observe(condition, before, sample)
-    if work.early:
-        if after.met and not before.met:
-            opened = work.report(finding._replace(met=True, evidence=(sample,)))
-            if opened.open and not standing.open:
-                staged.changed[key] = after
-        return
-    if no_data_at is not None:
-        work.report(finding._replace(met=False, time=no_data_at, value=None, by="no-data"))
-    work.report(finding._replace(met=after.met, evidence=after.evidence))
-    if after != before:
-        staged.changed[key] = after
+    def _quiet_devices(self, partition: int, device_type: str, clocks: ClockColumn) -> QuietDevices:
+        found = self._quiet.get((partition, device_type))
+        if found is None or found.clocks is not clocks:
+            # The partition has come back: nothing is known of it.
+            found = self._quiet[partition, device_type] = QuietDevices(clocks)
+        return found

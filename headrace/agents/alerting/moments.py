@@ -78,6 +78,12 @@ class Moments:
         self._start_over_elsewhere()
         return self._reached_ms
 
+    @property
+    def rules(self) -> RuleSet | None:
+        """Those of the last batch; None if they are not known."""
+        self._start_over_elsewhere()
+        return None if self._done is None else self._done.rules
+
     def plan(self, rules: RuleSet, now_ms: int) -> Plan:
         """What to look at before a record at append time `now_ms`; changes nothing.
 

@@ -1,6 +1,6 @@
 """What a condition looks at in one reading."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,24 +23,33 @@ def at_once(condition: ValueCondition) -> bool:
 
 
 def sample_of(
-    condition: ValueCondition, time: int, values: Mapping[str, float], before: tuple[int, float] | None = None
+    condition: ValueCondition,
+    time: int,
+    values: Mapping[str, float],
+    before: tuple[int, float] | None = None,
+    new: Container[str] | None = None,
 ) -> Sampled | None:
-    """What a condition looks at in a reading; None if the reading lacks it.
+    """What a condition looks at in a reading; None if the reading has nothing new to say of it.
 
     Args:
         time: event time, ms.
         values: measures of the reading.
         before: of a rate, event time (ms) and value of the metric's reading before.
+        new: those of them that no reading of the same device and time had before, None for all. An expression needs
+            one.
     """
+    new = values if new is None else new
     if isinstance(condition, ThresholdCondition):
         value = values.get(condition.metric)
-        if value is None or condition.rate_per is None:
-            return None if value is None else (time, value, None)
+        if value is None or condition.metric not in new:
+            return None
+        if condition.rate_per is None:
+            return time, value, None
         if before is None or time <= before[0]:
             return None
         return time, (value - before[1]) / (time - before[0]) * 1000 * condition.rate_per, None
     expression = compiled(condition.expression)
-    if any(name not in values for name in expression.inputs):
+    if any(name not in values for name in expression.inputs) or not any(name in new for name in expression.inputs):
         return None
     used = {name: values[name] for name in expression.inputs}
     value = float(expression.evaluate({name: np.array([each]) for name, each in used.items()})[0])

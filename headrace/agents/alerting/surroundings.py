@@ -35,6 +35,11 @@ class Around:
         """See `headrace.agents.alerting.work.Surroundings`."""
         return self.devices.get(device_id, at_ms) or STRANGER
 
+    def registry(self, at_ms: int) -> tuple[int, int]:
+        """See `headrace.agents.alerting.work.Surroundings`."""
+        (span,) = self.devices.spans([at_ms])
+        return self.devices.revision, span.at_ms
+
     def gateways(self, device_id: str, gateway_id: str | None, at_ms: int) -> list[str]:
         """The gateway of a device, that of the gateway, and so on; the device itself where they go round in a circle.
 

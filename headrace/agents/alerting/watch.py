@@ -33,10 +33,12 @@ class Watch(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     Args:
         met: whether the condition is met: it has held for its duration, and was not clear for long enough since.
         since: event time of the first reading of the running streak in which it holds, ms; None while met.
-        evidence: samples of that streak, up to the moment when it was met; of many, the first and the newest.
+        evidence: samples of that streak, up to the moment when it was met; of many, the first and the newest. Kept
+            until an alert has them.
         clear_since: while met, event time of the first reading of the running streak in which it does not hold, ms.
-        seen: event time of the last reading, ms; kept where the condition has a gap rule.
-        recent: whether it held on each of the last readings, the newest last; kept with "n of m".
+        seen: event time of the last reading, ms; kept where a gap after it would change something.
+        recent: with "n of m", whether it held on each of the last readings, the newest last; while it is met, left out
+            if it did on all of them; while not, if on none.
     """
 
     met: bool = False
@@ -46,8 +48,16 @@ class Watch(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     seen: int | None = None
     recent: tuple[bool, ...] = ()
 
+    @property
+    def settled(self) -> bool:
+        """Whether more readings on the same side of the thresholds, and time, change nothing."""
+        if self.met:
+            return self.clear_since is None and self.seen is None and not self.recent
+        return self.since is None and not self.recent
+
 
 IDLE = Watch()
+MET = Watch(met=True)
 
 
 def holds(condition: ValueCondition, value: float, *, met: bool) -> bool:
@@ -73,42 +83,63 @@ def observe(condition: ValueCondition, watch: Watch, sample: Sampled) -> tuple[W
     """
     time, value, _ = sample
     no_data_at = None
-    if condition.max_gap is not None:
-        if watch.seen is not None and time - watch.seen > condition.max_gap * 1000:
-            if watch.met and condition.gap == "no-data":
-                no_data_at = watch.seen + round(condition.max_gap * 1000)
-                watch = IDLE
-            else:
-                watch = Watch(met=watch.met)
-        watch = msgspec.structs.replace(watch, seen=time)
+    if watch.seen is not None and condition.max_gap is not None and time - watch.seen > condition.max_gap * 1000:
+        if watch.met and condition.gap == "no-data":
+            no_data_at = watch.seen + round(condition.max_gap * 1000)
+            watch = IDLE
+        else:
+            watch = Watch(met=watch.met, evidence=watch.evidence if watch.met else ())
     held = holds(condition, value, met=watch.met)
-    recent = watch.recent
-    if condition.out_of is not None:
-        recent = (*recent, held)[-condition.out_of.m :]
-        fits = sum(recent) >= condition.out_of.n
-    else:
-        fits = held
+    seen = None if condition.max_gap is None else time
     if watch.met:
-        return _met(condition, watch, time, recent, fits=fits), no_data_at
-    if not fits:
-        # With "n of m" the samples that fit are kept: they may be part of the n.
-        evidence = watch.evidence if any(recent) else ()
-        evidence = _added(evidence, sample) if held and condition.out_of is not None else evidence
-        return Watch(seen=watch.seen, recent=recent if any(recent) else (), evidence=evidence), no_data_at
-    since = time if watch.since is None else watch.since
+        return _met(condition, watch, time, seen, held=held), no_data_at
+    return _waiting(condition, watch, sample, seen, held=held), no_data_at
+
+
+def _waiting(condition: ValueCondition, watch: Watch, sample: Sampled, seen: int | None, *, held: bool) -> Watch:
+    recent: tuple[bool, ...] = ()
+    fits = held
+    if condition.out_of is not None:
+        recent = (*watch.recent, held)[-condition.out_of.m :]
+        fits = sum(recent) >= condition.out_of.n
+        if not any(recent):
+            return IDLE
+    elif not held:
+        return IDLE
     evidence = _added(watch.evidence, sample) if held else watch.evidence
-    met = time - since >= condition.duration * 1000
-    after = Watch(met=met, since=None if met else since, evidence=evidence, seen=watch.seen, recent=recent)
-    return after, no_data_at
+    if not fits:
+        # The samples on which it held are kept: they may be part of the n.
+        return Watch(evidence=evidence, seen=seen, recent=recent)
+    since = sample[0] if watch.since is None else watch.since
+    if sample[0] - since < condition.duration * 1000:
+        return Watch(since=since, evidence=evidence, seen=seen, recent=recent)
+    return _still_met(condition, Watch(met=True, evidence=evidence, recent=recent), seen)
 
 
-def _met(condition: ValueCondition, watch: Watch, time: int, recent: tuple[bool, ...], *, fits: bool) -> Watch:
+def _met(condition: ValueCondition, watch: Watch, time: int, seen: int | None, *, held: bool) -> Watch:
+    recent: tuple[bool, ...] = ()
+    fits = held
+    if condition.out_of is not None:
+        n, m = condition.out_of.n, condition.out_of.m
+        recent = (*watch.recent, held)[-m:]
+        # What a gap has taken away counts for the alert, which stays.
+        fits = recent.count(False) <= m - n
     if fits:
-        return Watch(met=True, evidence=watch.evidence, seen=watch.seen, recent=recent)
+        return _still_met(condition, Watch(met=True, evidence=watch.evidence, recent=recent), seen)
     clear_since = time if watch.clear_since is None else watch.clear_since
     if time - clear_since >= condition.clear_for * 1000:
-        return Watch(seen=watch.seen, recent=recent if any(recent) else ())
-    return Watch(met=True, evidence=watch.evidence, clear_since=clear_since, seen=watch.seen, recent=recent)
+        return IDLE
+    return Watch(met=True, evidence=watch.evidence, clear_since=clear_since, seen=seen, recent=recent)
+
+
+def _still_met(condition: ValueCondition, watch: Watch, seen: int | None) -> Watch:
+    recent = () if all(watch.recent) else watch.recent
+    return Watch(
+        met=True,
+        evidence=watch.evidence,
+        seen=seen if recent or condition.gap == "no-data" else None,
+        recent=recent,
+    )
 
 
 def _added(evidence: tuple[Sampled, ...], sample: Sampled) -> tuple[Sampled, ...]:

@@ -1,8 +1,8 @@
 """What watchers do with a batch: they find conditions met or not, and hear what that means for the alert."""
 
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from headrace.agents.alerting.alert_table import AlertTable, Key
 from headrace.agents.alerting.known_devices import KnownDevice
@@ -86,6 +86,10 @@ class Surroundings(Protocol):
         """What the registry says of a device."""
         ...
 
+    def registry(self, at_ms: int) -> tuple[int, int]:
+        """Which state of the registry holds at an append time."""
+        ...
+
     def suppression(self, alert: Alert, snoozed_until: int | None, at_ms: int) -> tuple[Suppression | None, str | None]:
         """Why nobody is to be told of the alert, and the id of the alert that explains it, if one does."""
         ...
@@ -125,6 +129,8 @@ class Work:
         self.refusals: list[tuple[int, Refusal]] = []
         #: Ids of alerts that are forgotten, all at the first record.
         self.forgotten: list[str] = []
+        #: What watchers keep for the time of the batch, by the name of a table of theirs.
+        self.drafts: dict[str, Any] = {}
 
     def standing(self, key: Key) -> Standing:
         """What is remembered of the alerts of a rule and device, as the batch has changed it."""
@@ -141,7 +147,19 @@ class Work:
             return False
         if rule.organization_id is None:
             return True
-        return self._around.device(device_id, self.now_ms[row]).organisation == rule.organization_id
+        return self.organisation(device_id, row) == rule.organization_id
+
+    def organisation(self, device_id: str, row: int) -> str | None:
+        """Of a device, as the registry has it."""
+        return self.device(device_id, row).organisation
+
+    def registry(self) -> tuple[int, int]:
+        """Which state of the registry holds for the batch, which is cut where another one does."""
+        return self._around.registry(self.now_ms[0])
+
+    def alive(self, device_type: str, device_id: str) -> Collection[str]:
+        """Rules with an alert of the device before the batch, or met, or blocked, by id."""
+        return self._table.alive(self.partition, device_type, device_id)
 
     def device(self, device_id: str, row: int) -> KnownDevice:
         """What the registry says of a device when that record of the batch came."""
@@ -280,4 +298,17 @@ class Watcher(Protocol):
 
     def is_waiting(self, partition: int) -> bool:
         """Whether time alone may lead to something."""
+        ...
+
+
+@runtime_checkable
+class FollowsRules(Protocol):
+    """A watcher that wants to know when other rules begin to apply, and when alerts end without it."""
+
+    def follow(self, work: Work, *, new_rules: bool) -> None:
+        """Alerts in `Work.staged` were changed by what is around them; comes before `watch`, for any topic.
+
+        Args:
+            new_rules: the rules may be others than those before. True after a restart too: then nothing must change.
+        """
         ...
