@@ -17,7 +17,7 @@ from headrace.cli.opened_log import log_data_option
 from headrace.cli.rule_options import document_with, given_of, rule_options
 from headrace.cli.rule_toml import rules_toml
 from headrace.cli.rules_backtest import LAST, LIMIT, Range, back_test, range_options
-from headrace.cli.rules_session import RulesSession, document_of, rules_session, user_option
+from headrace.cli.rules_session import RulesSession, Saved, document_of, rules_session, user_option
 from headrace.cli.running import Mistakes, config_option
 from headrace.cli.settings import Settings
 from headrace.engine.config import load
@@ -328,7 +328,7 @@ async def _change(
                 click.echo("nothing was saved; --yes saves without asking", err=True)
                 sys.exit(1)
         done = await session.save(made, known, user, dry_run=dry_run)
-    click.echo(done.json() if as_json else done.text())
+    _show(done, as_json)
 
 
 def _confirmed(question: str) -> bool:
@@ -343,6 +343,12 @@ def _confirmed(question: str) -> bool:
 async def _purge(config: Path | None, data: Path | None, rule_ids: tuple[str, ...], as_json: bool) -> None:
     async with rules_session(config, data) as session:
         done = await session.purge(rule_ids)
+    _show(done, as_json)
+
+
+def _show(done: Saved, as_json: bool) -> None:
+    for note in () if as_json else done.notes:
+        click.echo(f"note: {note}", err=True)
     click.echo(done.json() if as_json else done.text())
 
 

@@ -16,14 +16,20 @@ from headrace.cli.running import Mistakes
 from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
+from headrace.schemas.device import decode_device
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import AlertRule
 from headrace.tables.device_types import load_device_types
-from headrace.tables.known_rules import KnownRule, RuleRegistry, is_same, no_rule, stamped
+from headrace.tables.devices import DeviceRegistry
+from headrace.tables.known_rules import MOST_BYTES, KnownRule, RuleRegistry, is_same, no_rule, stamped
+from headrace.tables.rule_book import encode_rule
+from headrace.tables.rule_doubts import rule_doubts
 from headrace.tables.rules import check_document, check_rules, load_rules, read_rules
 
 #: No record has an append time before this, ms: a change that applies from so early applies to all.
 _NO_TIME = 86_400_000
+#: Rules that are shown one by one; and devices that are looked into for their organisations.
+MOST_SHOWN, MOST_DECODED = 20, 100_000
 
 
 def system_user() -> str:
@@ -50,6 +56,7 @@ class Saved:
     Args:
         added, changed, unchanged, purged: rule ids.
         rules: those added and changed, as they are now.
+        notes: what is doubtful about them.
         applies_from: append time from which it applies, ms since 1970 UTC; None: nothing was changed.
         dry_run: nothing was, it only would be.
     """
@@ -59,6 +66,7 @@ class Saved:
     unchanged: Sequence[str] = ()
     purged: Sequence[str] = ()
     rules: Sequence[AlertRule] = ()
+    notes: Sequence[str] = ()
     applies_from: int | None = None
     dry_run: bool = False
 
@@ -66,6 +74,7 @@ class Saved:
         """One JSON object."""
         told: dict[str, Any] = {name: list(getattr(self, name)) for name in ("added", "changed", "unchanged", "purged")}
         told["rules"] = [document_of(rule) for rule in self.rules]
+        told["notes"] = list(self.notes)
         told["appliesFrom"] = None if self.applies_from is None else iso_ms(self.applies_from)
         return orjson.dumps({**told, "dryRun": self.dry_run}).decode()
 
@@ -73,6 +82,8 @@ class Saved:
         """For a person."""
         would = "would be " if self.dry_run else ""
         lines = [f"{rule.rule_id}: {rule.condition}; {rule.severity}, {rule.status}" for rule in self.rules]
+        if len(lines) > MOST_SHOWN:
+            lines = [*lines[:MOST_SHOWN], f"… and {len(lines) - MOST_SHOWN:,} more"]
         lines += [f"{rule_id}: nothing is kept of it" for rule_id in self.purged]
         if not self.purged:
             counts = f"{len(self.added):,} {would}added, {len(self.changed):,} {would}changed"
@@ -139,6 +150,21 @@ class RulesSession:
         """See `headrace.tables.rules.check_rules`; only what is evaluated must be right."""
         check_rules([rule for rule in rules if rule.status == "active"], self.types, self._detectors)
 
+    async def notes(self, rules: Iterable[AlertRule]) -> list[str]:
+        """What is allowed about rules and probably not meant; see `headrace.tables.rule_doubts`."""
+        rules = list(rules)
+        devices: dict[str, bytes] = {}
+        if any(rule.device_ids or rule.organization_id for rule in rules):
+            devices = await DeviceRegistry(self.opened.log, self._clock).stored()
+        organisations = None
+        if any(rule.organization_id for rule in rules) and len(devices) <= MOST_DECODED:
+            organisations = {each for value in devices.values() if (each := decode_device(value).organisation)}
+        return [
+            f"rule {rule.rule_id}: {doubt}"
+            for rule in rules
+            for doubt in rule_doubts(rule, self.types, devices, organisations)
+        ]
+
     async def save(
         self, rules: Mapping[str, AlertRule], known: Mapping[str, KnownRule], user: str, *, dry_run: bool = False
     ) -> Saved:
@@ -150,12 +176,23 @@ class RulesSession:
             for rule_id, rule in rules.items()
             if rule_id not in before or not is_same(rule, before[rule_id])
         }
+        largest = min(MOST_BYTES, self.opened.log.largest_value)
+        if large := [each for each in changed.values() if len(encode_rule(each)) > largest]:
+            raise ConfigError(
+                *(
+                    f"rule {each.rule_id} is {len(encode_rule(each)):,} bytes, and may be {largest:,}: "
+                    "name fewer device_ids, or give the devices a type or organisation of their own"
+                    for each in large
+                )
+            )
+        notes = await self.notes(changed.values())
         applies = await self._registry.change(changed) if changed and not dry_run else None
         return Saved(
             added=[each for each in changed if each not in before],
             changed=[each for each in changed if each in before],
             unchanged=[each for each in rules if each not in changed],
             rules=list(changed.values()),
+            notes=notes,
             applies_from=applies,
             dry_run=dry_run,
         )

@@ -16,6 +16,8 @@ from headrace.tables.rules import read_rule
 
 #: What a person decides about a rule; the rest says when and by whom.
 STAMPS = frozenset({"created_by", "created_at", "updated_at"})
+#: Bytes of a rule: any Kafka takes so many in a record.
+MOST_BYTES = 1_000_000
 #: What rules that nobody configured come from.
 SHIPPED = "shipped"
 

@@ -176,6 +176,26 @@ def test_rules_are_checked(headrace: Headrace, data: tuple[str, Path], tmp_path:
     headrace("rules", "enable", "burst", "--config", config, *data, code=2)
 
 
+def test_doubts_are_told_and_limits_kept(headrace: Headrace, data: tuple[str, Path], tmp_path: Path) -> None:
+    """A device that nobody registered is probably misspelt; a rule that is too large for a record is refused."""
+    fleet = tmp_path / "fleet.csv"
+    fleet.write_text("id,name\nhall-1,Hall 1\n")
+    headrace("devices", "import", fleet, *data)
+    large = tmp_path / "large.json"
+    ids = [f"{number:0256}" for number in range(10_000)]
+    condition = {"metric": "temperature", "operator": ">", "threshold": 40}
+    large.write_bytes(orjson.dumps({"ruleId": "large", "name": "x", "deviceIds": ids, "condition": condition}))
+
+    told = headrace("rules", "set", "hot", *HOT, "--device", "hal-1", *data).stderr
+    notes = json.loads(headrace("rules", "set", "hot", "--severity", "info", "--json", *data).stdout)["notes"]
+    refused = headrace("rules", "set", large, *data, code=2).stderr
+
+    assert notes == ["rule hot: device_ids: 'hal-1' is not in the registry; did you mean 'hall-1'?"]
+    assert f"note: {notes[0]}" in told
+    assert "rule large is 2,5" in refused
+    assert "name fewer device_ids" in refused
+
+
 @pytest.mark.integration
 async def test_a_running_pipeline_takes_changes(headrace: Headrace, tmp_path: Path) -> None:
     """Set, changed and deleted by commands beside it: each from where it says on, in alerts and in the database."""

@@ -9,6 +9,7 @@ import pytest
 from headrace.engine.errors import ConfigError
 from headrace.schemas.rule import AlertRule
 from headrace.tables.device_types import load_device_types
+from headrace.tables.rule_doubts import rule_doubts
 from headrace.tables.rules import check_document, check_rules, load_rules, read_rule, read_rules
 
 GOOD = """
@@ -197,3 +198,36 @@ def test_one_rule_from_json() -> None:
     for wrong in b"{", orjson.dumps({"ruleId": "a"}), b"3":
         with pytest.raises(ConfigError):
             read_rule(wrong)
+
+
+REGISTERED = {"hall-1", "hall-2"}
+TILTED = {"metric": "tilt_angle", "operator": ">", "threshold": 5}
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        (rule({**HOT, "threshold": 85}, deviceType="environmental"), "condition.threshold: temperature of environ"),
+        (rule({**HOT, "operator": "<", "threshold": 900}, deviceType="environmental"), "condition.threshold: temper"),
+        (
+            rule({**TILTED, "gap": "reset", "maxGap": 5}, deviceType="tilt"),
+            "condition.max_gap: tilt reports every 300 s",
+        ),
+        (rule({"silentFor": 5}, deviceType="tilt"), "condition.silent_for: tilt reports every 300 s"),
+        (
+            rule(HOT, deviceIds=["hall-1", "hal-2"]),
+            "device_ids: 'hal-2' is not in the registry; did you mean 'hall",
+        ),
+        (rule(HOT, organizationId="amce"), "organization_id: no registered device is of 'amce'; did you mean 'acme'?"),
+        (rule(HOT), None),
+        (rule({**HOT, "threshold": 85}), None),
+        (rule({**HOT, "threshold": 85, "ratePer": 60}, deviceType="environmental"), None),
+        (rule({**HOT, "threshold": 85}, deviceType="environmental", status="inactive"), None),
+        (rule({"silentFor": "learned"}, deviceType="tilt", deviceIds=["hall-1"], organizationId="acme"), None),
+    ],
+)
+def test_what_is_probably_not_meant_is_told(document: dict[str, Any], told: str | None) -> None:
+    """What never or always holds by the ranges and cadence of a device type, and whom the registry does not know."""
+    doubts = list(rule_doubts(AlertRule.model_validate(document), TYPES, REGISTERED, {"acme"}))
+
+    assert [each[: len(told or "")] for each in doubts] == ([] if told is None else [told])
