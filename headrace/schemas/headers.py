@@ -64,7 +64,7 @@ DEAD_LETTER: Mapping[str, Header] = {
     DLQ_PARTITION: Header("partition of that topic.", True, _NUMBER),
     DLQ_OFFSET: Header("offset in that partition.", True, _NUMBER),
     DLQ_SCHEMA_VERSION: Header("version of the reading schema that it was judged by.", True, _NUMBER),
-    **{name: each._replace(always=False) for name, each in RAW.items()},
+    **{name: each._replace(always=False) for name, each in {**EVENT, **RAW}.items()},
 }
 COMMAND: Mapping[str, Header] = {
     topics.MESSAGE_ID: Header("id given to the command when it was accepted."),

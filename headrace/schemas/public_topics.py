@@ -113,7 +113,7 @@ PUBLIC_TOPICS = (
     ),
     PublicTopic(
         topics.ALERT_STATES, "Alert", "The newest alert of each rule and device, as it is now.",
-        "the alert id", Alert,
+        "the alert id; the partition is that of the device", Alert,
         f"{ONCE} {NEWEST} An alert is deleted when a newer one of the same rule and device takes its place, or when it "
         "has been over for 30 days.",
         compacted=True,
@@ -123,7 +123,7 @@ PUBLIC_TOPICS = (
         "the device id of the alert, UTF-8", ALERT_COMMAND,
         "Carried out once, in the order of a device's commands; a command id that came before does nothing. One that "
         "cannot be carried out is answered by a `refused` event on `alerts.v1`; what is no command goes to "
-        "`telemetry.dlq`. Write with acks=all.",
+        "`telemetry.dlq`. Write with acks=all, to the partition that the key has by murmur2, as Kafka's Java client does.",
         access="write",
     ),
     PublicTopic(
