@@ -123,7 +123,8 @@ PUBLIC_TOPICS = (
         "the device id of the alert, UTF-8", ALERT_COMMAND,
         "Carried out once, in the order of a device's commands; a command id that came before does nothing. One that "
         "cannot be carried out is answered by a `refused` event on `alerts.v1`; what is no command goes to "
-        "`telemetry.dlq`. Write with acks=all, to the partition that the key has by murmur2, as Kafka's Java client does.",
+        "`telemetry.dlq`. Write with acks=all, to the partition that the key has by murmur2, as Kafka's Java client "
+        "does.",
         access="write",
     ),
     PublicTopic(
