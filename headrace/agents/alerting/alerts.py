@@ -5,6 +5,7 @@ from itertools import accumulate
 
 from headrace.agents.alerting.absence_watcher import AbsenceWatcher
 from headrace.agents.alerting.alert_table import AlertTable
+from headrace.agents.alerting.anomaly_watcher import AnomalyWatcher
 from headrace.agents.alerting.commands import carry_out
 from headrace.agents.alerting.events import send_changes
 from headrace.agents.alerting.measure_watcher import MeasureWatcher
@@ -152,4 +153,4 @@ class Alerts:
 
 def _watchers() -> Sequence[Watcher]:
     """New ones of those that ship."""
-    return (MeasureWatcher(), AbsenceWatcher(), OfflineWatcher())
+    return (MeasureWatcher(), AbsenceWatcher(), OfflineWatcher(), AnomalyWatcher())

@@ -6,7 +6,7 @@ from itertools import accumulate
 from pydantic import ValidationError
 
 from headrace.agents.alerting.alert_table import Key
-from headrace.agents.alerting.presence_table import Connections, Plan, PresenceTable, connected, disconnected
+from headrace.agents.alerting.presence_table import NOBODY, Connections, Plan, PresenceTable, connected, disconnected
 from headrace.agents.alerting.standing import Standing
 from headrace.agents.alerting.timers import look_again
 from headrace.agents.alerting.work import Finding, Work
@@ -80,6 +80,7 @@ class _Turn:
                     continue
                 self._take(row, event, record.timestamp)
             plan.now = running[-1]
+            self._changed[NOBODY] = Connections(round(plan.now))
 
         def apply() -> None:
             self._table.update(work.partition, self._changed)

@@ -14,6 +14,9 @@ from headrace.tables.rule_book import RuleSet
 #: Clients per device whose connections are followed: the newest.
 MOST_CLIENTS = 20
 
+#: Key of the time reached, as if it were that of a device.
+NOBODY = ("",)
+
 
 class Connections(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a device's connections.
