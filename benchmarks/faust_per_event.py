@@ -16,6 +16,7 @@ from faust.types.tuples import TP, ConsumerMessage, RecordMetadata
 from per_event_agents import Ingest, Rollup, ThreeSigma, ThresholdAlert
 
 from headrace.cli.pipeline import Pipeline
+from headrace.engine.errors import RetryLater
 from headrace.engine.log import Append, Fetched, Log, TopicPartition, Transaction
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Record, Records
@@ -198,7 +199,12 @@ async def run_per_event(pipeline: Pipeline, total: int) -> None:
         app.agent(_raw(app, agent.topic), name=type(agent).__name__)(_per_event(app, agent))
     stored = asyncio.Event()
     app.agent(_raw(app, topics.READINGS), name="sink")(_sink(pipeline, total, stored))
-    await pipeline.sink.open()
+    while True:
+        try:
+            await pipeline.sink.open()
+            break
+        except RetryLater as busy:
+            await asyncio.sleep(busy.after)
     await pipeline.sink.positions(
         [TopicPartition(topics.READINGS, n) for n in range(pipeline.log.partitions(topics.READINGS))]
     )

@@ -58,10 +58,12 @@ class Probe:
                     self.taken.append(now - due)
 
 
-async def produce(intake: Intake, clock: ManualClock, probe: Probe, rate: int, seconds: float) -> None:
-    """`rate` messages a second, due evenly."""
+async def produce(
+    intake: Intake, clock: ManualClock, probe: Probe, rate: int, seconds: float, *, first: int = 0
+) -> None:
+    """`rate` messages a second from number `first` on, due evenly."""
+    source = iter(list(messages(int(rate * seconds), first=first)))
     began, number = time.perf_counter(), 0
-    source = messages(int(rate * seconds))
     async with asyncio.TaskGroup() as group:
         while chunk := [message for _, message in zip(range(int(rate * TICK)), source, strict=False)]:
             due = began + number / rate

@@ -13,11 +13,14 @@ START_MS = 1_750_000_000_000
 CHUNK = 5_000
 
 
-def messages(total: int, seed: int = 7) -> Iterator[tuple[bytes, int, bytes]]:
-    """`total` messages (device id, event time ms, payload): every device once a virtual second, in time order."""
+def messages(total: int, seed: int = 7, first: int = 0) -> Iterator[tuple[bytes, int, bytes]]:
+    """`total` messages (device id, event time ms, payload): every device once a virtual second, in time order.
+
+    Message number `first` is the first one.
+    """
     rng = random.Random(seed)
     base = [rng.uniform(18, 26) for _ in range(DEVICES)]
-    for number in range(total):
+    for number in range(first, first + total):
         second, device = divmod(number, DEVICES)
         time = START_MS + second * 1000 + device
         payload = {
@@ -31,11 +34,19 @@ def messages(total: int, seed: int = 7) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 async def fill(
-    intake: Intake, clock: ManualClock, total: int, wait: Callable[[], Awaitable[None]] | None = None
+    intake: Intake,
+    clock: ManualClock,
+    total: int,
+    wait: Callable[[], Awaitable[None]] | None = None,
+    *,
+    first: int = 0,
 ) -> None:
-    """Append `total` messages; append time is event time. `wait` is awaited before each append."""
+    """Append `total` messages from number `first` on; append time is event time.
+
+    `wait` is awaited before each append.
+    """
     chunk: list[tuple[bytes, int, bytes]] = []
-    for message in messages(total):
+    for message in messages(total, first=first):
         chunk.append(message)
         if len(chunk) == CHUNK:
             if wait is not None:

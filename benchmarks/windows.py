@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
@@ -44,6 +45,7 @@ from headrace.schemas import topics
 from headrace.schemas.readings import Readings, encode_readings
 
 GROUP = "windows"
+#: Names of measures; a fleet with more has them numbered.
 MEASURES = ("temperature", "humidity", "co2", "pm25")
 T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
 CADENCE_MS = 10_000
@@ -56,8 +58,21 @@ POLL = 0.02
 BROKERS: dict[Log, str] = {}
 
 
-def readings(devices: int, first: int, count: int) -> Readings:
+class Fleet(NamedTuple):
+    """So many devices with so many measures a reading."""
+
+    devices: int
+    measures: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the measures."""
+        return (*MEASURES, *(f"measure_{number}" for number in range(len(MEASURES), self.measures)))[: self.measures]
+
+
+def readings(fleet: Fleet, first: int, count: int) -> Readings:
     """Readings number `first` and following of the fleet."""
+    devices = fleet.devices
     numbers = np.arange(first, first + count)
     device = numbers % devices
     rng = np.random.default_rng(first)
@@ -67,15 +82,15 @@ def readings(devices: int, first: int, count: int) -> Readings:
         [f"device-{each:07d}" for each in device.tolist()],
         T0 + numbers // devices * CADENCE_MS + device * CADENCE_MS // devices,
         [f"message-{each}" for each in numbers.tolist()],
-        {name: rng.normal(20, 5, count).round(2) for name in MEASURES},
+        {name: rng.normal(20, 5, count).round(2) for name in fleet.names},
     )
 
 
-async def fill(log: Log, devices: int, first: int, total: int) -> None:
+async def fill(log: Log, fleet: Fleet, first: int, total: int) -> None:
     """Append readings to their topic."""
     partitioner = Partitioner(log.partitions(topics.READINGS))
     for start in range(first, first + total, CHUNK):
-        part = readings(devices, start, min(CHUNK, first + total - start))
+        part = readings(fleet, start, min(CHUNK, first + total - start))
         keys = [device.encode() for device in part.device_ids]
         records = Records(keys, encode_readings(part), part.times.tolist())
         rows = partitioner.split(keys)
@@ -132,23 +147,23 @@ async def passed(log: Log) -> None:
         await asyncio.sleep(POLL)
 
 
-async def rate(log: Log, devices: int, messages: int, windows: Sequence[str]) -> dict[str, float]:
+async def rate(log: Log, fleet: Fleet, messages: int, windows: Sequence[str]) -> dict[str, float]:
     """Measures a second, after every device was seen once."""
-    await fill(log, devices, 0, devices)
+    await fill(log, fleet, 0, fleet.devices)
     async with running(log, windows):
         await passed(log)
-    await fill(log, devices, devices, messages)
+    await fill(log, fleet, fleet.devices, messages)
     async with running(log, windows):
         began, cpu = time.perf_counter(), time.process_time()
         await passed(log)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    measures = messages * len(MEASURES)
+    measures = messages * fleet.measures
     return {"value": measures / seconds, "cpu_us_per_measure": cpu / measures * 1e6}
 
 
-async def restore(log: Log, devices: int) -> dict[str, float]:
+async def restore(log: Log, fleet: Fleet) -> dict[str, float]:
     """Changelog records restored a second, into tables that are ready to be used."""
-    await fill(log, devices, 0, devices)
+    await fill(log, fleet, 0, fleet.devices)
     async with running(log):
         await passed(log)
     (table, *_) = Rollup(WINDOWS).tables
@@ -166,12 +181,12 @@ async def restore(log: Log, devices: int) -> dict[str, float]:
     return {"value": entries / seconds, "cpu_us_per_entry": cpu / entries * 1e6, "entries": entries}
 
 
-def memory(devices: int) -> dict[str, float]:
+def memory(fleet: Fleet) -> dict[str, float]:
     """Bytes of resident memory per entry."""
 
     def run(rollup: Rollup, count: int) -> None:
         for start in range(0, count, BATCH):
-            part = readings(count, start, min(BATCH, count - start))
+            part = readings(fleet._replace(devices=count), start, min(BATCH, count - start))
             records = Records([b""] * len(part), encode_readings(part), part.times.tolist())
             run_batch(rollup, fetched(records, rollup.topic), Driven({}, []))
             rollup.tables[0].changes(0)
@@ -181,15 +196,15 @@ def memory(devices: int) -> dict[str, float]:
     gc.collect()
     process, rollup = psutil.Process(), Rollup(WINDOWS)
     before = process.memory_info().rss
-    run(rollup, devices)
+    run(rollup, fleet.devices)
     gc.collect()
     entries = sum(int((windows.device >= 0).sum()) for windows in rollup.tables[0].partition(0).types.values())
     return {"value": (process.memory_info().rss - before) / entries, "entries": entries}
 
 
-async def faust_tumbling(log: Log, devices: int, messages: int) -> dict[str, float]:
+async def faust_tumbling(log: Log, fleet: Fleet, messages: int) -> dict[str, float]:
     """Faust's own tumbling tables with the same aggregates, on its own Kafka driver."""
-    await fill(log, devices, 0, messages)
+    await fill(log, fleet, 0, messages)
     app = faust.App(
         "faust-windows", broker=BROKERS[log], web_enabled=False, topic_disable_leader=True,
         topic_partitions=PARTITIONS, store="memory://", key_serializer="raw", value_serializer="raw",
@@ -230,21 +245,21 @@ async def faust_tumbling(log: Log, devices: int, messages: int) -> dict[str, flo
         await asyncio.sleep(POLL)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     await app.stop()
-    measures = (messages - warm) * len(MEASURES)
+    measures = (messages - warm) * fleet.measures
     return {"value": measures / seconds, "cpu_us_per_measure": cpu / measures * 1e6}
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """One run."""
-    devices, messages = arguments.devices, arguments.messages
+    fleet, messages = Fleet(arguments.devices, arguments.measures), arguments.messages
     if arguments.variant == "memory":
-        return memory(devices)
+        return memory(fleet)
     async with kafka() if arguments.kafka else embedded() as log:
         if arguments.variant == "restore":
-            return await restore(log, devices)
+            return await restore(log, fleet)
         if arguments.variant == "faust":
-            return await faust_tumbling(log, devices, messages)
-        return await rate(log, devices, messages, arguments.windows)
+            return await faust_tumbling(log, fleet, messages)
+        return await rate(log, fleet, messages, arguments.windows)
 
 
 def main() -> None:
@@ -252,6 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--variant", choices=["rate", "restore", "memory", "faust"], default="rate")
     parser.add_argument("--devices", type=int, default=100_000)
+    parser.add_argument("--measures", type=int, default=len(MEASURES))
     parser.add_argument("--messages", type=int, default=500_000)
     parser.add_argument("--windows", nargs="+", default=WINDOWS)
     parser.add_argument("--kafka", action="store_true")

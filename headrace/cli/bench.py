@@ -1,190 +1,162 @@
-"""`headrace bench`: runs a benchmark and its baseline in turns, and judges the ratio, never the time."""
+"""`headrace bench`: runs benchmarks and their baselines in turns, and judges the ratio, never the time."""
 
+import importlib.util
 import json
-import platform
-import statistics
-import subprocess
 import sys
-import tomllib
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-import headrace
-from headrace.engine.errors import ConfigError, HeadraceError
+from headrace.cli.bench_compare import FORMAT, load_report, show_changes
+from headrace.cli.bench_figures import FOLDER, Figure, Form, chosen, load_figures
+from headrace.cli.bench_machine import ROOT, commit, machine, versions
+from headrace.cli.bench_page import page_of
+from headrace.cli.bench_profile import MESSAGES, profile, py_spy
+from headrace.cli.bench_progress import BenchProgress, Expectation
+from headrace.cli.bench_runs import RUNS, How, Runner
+from headrace.cli.bench_view import show
+from headrace.engine.clock import Clock, SystemClock
+from headrace.engine.errors import ConfigError
 
-#: Beside the package in a clone.
-FOLDER = Path(headrace.__file__).parent.parent / "benchmarks"
-#: Runs of each variant that count; one before them warms up.
-RUNS = 5
-MOST_SECONDS = 600
+#: The report that docs/performance.md is made from.
+STORED = ROOT / "docs" / "performance.json"
 
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure of `benchmarks/budget.toml`.
-
-    Args:
-        script: file in the benchmarks folder; prints `{"value": number}` for one run of one variant.
-        unit: of the value.
-        variants: arguments of the script by variant.
-        baseline: the variant that ratios are against.
-        least_ratio, most_ratio: bounds of measured ÷ baseline, medians, for every other variant.
-    """
-
-    name: str
-    about: str
-    script: str
-    unit: str
-    baseline: str
-    variants: dict[str, list[str]]
-    least_ratio: float | None = None
-    most_ratio: float | None = None
+file_type = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
-@dataclass(slots=True)
-class Measured:
-    """Values of one variant, in the order they were measured, and what else its script said in the last run."""
+class Share(click.ParamType):
+    """`20%` or `0.2`."""
 
-    values: list[float] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
+    name = "share"
 
-    def summary(self) -> dict[str, Any]:
-        """Median, spread (highest less lowest, as a share of the median) and values."""
-        median = statistics.median(self.values)
-        spread = (max(self.values) - min(self.values)) / median if median else 0.0
-        return {"median": median, "spread": spread, "values": self.values, **self.details}
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            text = str(value)
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 10:
+            self.fail(f"{value!r} is no share: write 20% or 0.2", param, ctx)
+        return share
 
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--runs", type=click.IntRange(min=1), default=RUNS, show_default=True, help="Measured runs per variant.")
-@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
+@click.option("--full", "form", flag_value="full", help="Everything: curves, soak and peers too; hours.")
+@click.option("--ci", "form", flag_value="ci", help="The few figures that CI judges.")
+@click.option("--short", "form", flag_value="short", default="short", help="The form without options; minutes.")
+@click.option("--runs", type=click.IntRange(min=1), help=f"Measured runs per variant. Default: {RUNS['short']}, "
+              f"of named figures and with --full {RUNS['full']}.")  # fmt: skip
+@click.option("--json", "report_file", type=file_type, is_flag=False, flag_value="-", metavar="FILE",
+              help="Write the report as JSON; `-`, or nothing: to standard output, instead of the tables.")  # fmt: skip
+@click.option("--plot", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+              help="Write pictures (SVG): throughput, latency, scaling.")  # fmt: skip
+@click.option("--compare", type=file_type, metavar="FILE", help="Compare with a report that --json wrote.")
+@click.option("--report", type=file_type, metavar="FILE", help="Measure nothing: show this report, plot, compare it.")
+@click.option(
+    "--page",
+    type=file_type,
+    metavar="FILE",
+    help="Write the report as a Markdown page, with pictures in the folder beside it.",
+)
+@click.option("--profile", "profiled", is_flag=True, help="Profile the whole path with py-spy too; part of --full.")
+@click.option("--handicap", type=Share(), default=0.0, metavar="SHARE",
+              help="Delay everything but baselines by so much, as in 20%: to see that the budget notices.")  # fmt: skip
 @click.option("--list", "only_list", is_flag=True, help="List the benchmarks and stop.")
-def bench(names: tuple[str, ...], runs: int, as_json: bool, only_list: bool) -> None:
-    """Run benchmarks (all, or NAMES) beside their baselines.
+def bench(
+    names: tuple[str, ...],
+    form: Form,
+    runs: int | None,
+    report_file: Path | None,
+    plot: Path | None,
+    compare: Path | None,
+    report: Path | None,
+    page: Path | None,
+    profiled: bool,
+    handicap: float,
+    only_list: bool,
+) -> None:
+    """Run benchmarks beside their baselines: the short form (minutes), or NAMES in full size.
 
     Each run is a process of its own; variants take turns, so that a slow minute of the machine hits all of them.
     Exits with 1 when a ratio is outside the bounds in benchmarks/budget.toml.
     """
     figures = load_figures(FOLDER / "budget.toml")
-    unknown = [name for name in names if name not in figures]
-    if unknown:
-        raise ConfigError(f"no benchmark named {', '.join(unknown)}; there are {', '.join(figures)}")
-    chosen = [figures[name] for name in names] or list(figures.values())
+    how = How("full" if names else form, runs, handicap)
+    selected = chosen(figures, names, how.form)
     if only_list:
-        for figure in chosen:
-            click.echo(f"{figure.name:12} {figure.about}")
+        for figure in figures.values() if not names else selected:
+            click.echo(f"{figure.name:22} {figure.form:6} {figure.about}")
         return
-    results = [_result(figure, measure(figure, runs)) for figure in chosen]
-    if as_json:
-        click.echo(json.dumps({"machine": _machine(), "figures": results}))
-    else:
-        _show(results)
-    if not all(result["within_budget"] for result in results):
+    old = load_report(compare) if compare else None
+    profiled |= form == "full" and not names
+    _check_tools(plot is not None or page is not None, profiled)
+    found = load_report(report) if report else measure(selected, how, SystemClock())
+    if profiled and not report:
+        found["profile"] = profile(MESSAGES[how.form])
+    _write(found, old, report_file, plot, page)
+    if not all(result["within_budget"] for result in found["figures"]):
         sys.exit(1)
 
 
-def load_figures(path: Path) -> dict[str, Figure]:
-    """The figures of a budget file, by name.
+def measure(figures: list[Figure], how: How, clock: Clock) -> dict[str, Any]:
+    """Run all of them; the report.
 
     Raises:
-        ConfigError: the file is not there, or every mistake in it.
+        HeadraceError: a run failed.
     """
-    if not path.exists():
-        raise ConfigError(f"{path} is not there: benchmarks run from a clone of the repository")
-    found: dict[str, Figure] = {}
-    wrong: list[str] = []
-    for name, table in tomllib.loads(path.read_text()).items():
-        try:
-            found[name] = Figure(name=name, **table)
-        except TypeError as error:
-            wrong.append(f"{path}: {name}: {error}")
-    if wrong:
-        raise ConfigError(*wrong)
-    return found
-
-
-def measure(figure: Figure, runs: int) -> dict[str, Measured]:
-    """Warm up each variant once, then run them in turns."""
-    measured = {variant: Measured() for variant in figure.variants}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(figure.name, total=(runs + 1) * len(measured))
-        for turn in range(runs + 1):
-            for variant, found in measured.items():
-                progress.update(task, description=f"{figure.name} {variant}{' (warm-up)' if not turn else ''}")
-                output = _run(figure, variant)
-                if turn:
-                    found.values.append(float(output.pop("value")))
-                    found.details = output
-                progress.advance(task)
-    return measured
-
-
-def _run(figure: Figure, variant: str) -> dict[str, Any]:
-    command = [sys.executable, str(FOLDER / figure.script), *figure.variants[variant]]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS, check=True)
-        output: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.CalledProcessError as error:
-        raise HeadraceError(f"{figure.name} {variant} failed:\n{error.stderr[-2000:]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise HeadraceError(f"{figure.name} {variant} took more than {MOST_SECONDS} s") from error
-    except (ValueError, IndexError) as error:
-        raise HeadraceError(f"{figure.name} {variant} printed no result") from error
-    return output
-
-
-def _result(figure: Figure, measured: dict[str, Measured]) -> dict[str, Any]:
-    variants = {variant: found.summary() for variant, found in measured.items()}
-    base = variants[figure.baseline]["median"]
-    within = True
-    for variant, summary in variants.items():
-        summary["ratio"] = ratio = summary["median"] / base if base else float("nan")
-        if variant != figure.baseline:
-            low, high = figure.least_ratio, figure.most_ratio
-            within &= (low is None or ratio >= low) and (high is None or ratio <= high)
+    before = load_report(STORED)["figures"] if STORED.exists() else []
+    expected = Expectation(figures, how, {result["name"]: result for result in before})
+    began, taken = clock.monotonic(), clock.now_ms()
+    where = {"machine": machine(), "versions": versions(), **commit()}
+    with BenchProgress(expected, how, Console(stderr=True)) as progress:
+        runner = Runner(how, clock, progress.before, progress.after)
+        results = []
+        for figure in figures:
+            results.append(runner.result(figure))
+            progress.figure_done(results[-1])
     return {
-        "name": figure.name,
-        "about": figure.about,
-        "unit": figure.unit,
-        "baseline": figure.baseline,
-        "least_ratio": figure.least_ratio,
-        "most_ratio": figure.most_ratio,
-        "variants": variants,
-        "within_budget": within,
+        "format": FORMAT,
+        "taken": datetime.fromtimestamp(taken / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seconds": round(clock.monotonic() - began, 1),
+        "form": how.form,
+        "handicap": how.handicap,
+        **where,
+        "figures": results,
     }
 
 
-def _show(results: list[dict[str, Any]]) -> None:
-    console = Console()
-    for result in results:
-        bounds = [f"≥ {result['least_ratio']:g}×"] if result["least_ratio"] is not None else []
-        bounds += [f"≤ {result['most_ratio']:g}×"] if result["most_ratio"] is not None else []
-        verdict = "[green]within budget[/]" if result["within_budget"] else "[red]outside budget[/]"
-        table = Table(
-            title=f"{result['name']}: {result['about']} — {verdict} ({', '.join(bounds)})", title_justify="left"
-        )
-        for name in ("variant", f"median {result['unit']}", "spread", "ratio"):
-            table.add_column(name, justify="left" if name == "variant" else "right")
-        for variant, summary in result["variants"].items():
-            table.add_row(variant, f"{summary['median']:,.1f}", f"{summary['spread']:.0%}", f"{summary['ratio']:.2f}×")
-        console.print(table)
+def _check_tools(pictures: bool, profiled: bool) -> None:
+    """Say before hours of measuring what is missing afterwards."""
+    if pictures and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("pictures need matplotlib, which is for development: make setup")
+    if profiled:
+        py_spy()
 
 
-def _machine() -> dict[str, Any]:
-    names = ("faust-streaming", "orjson", "numpy", "asyncpg")
-    return {
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "headrace": headrace.__version__,
-        "packages": {name: version(name) for name in names},
-    }
+def _write(
+    found: dict[str, Any], old: dict[str, Any] | None, report_file: Path | None, plot: Path | None, page: Path | None
+) -> None:
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    to_stdout = report_file is not None and str(report_file) == "-"
+    console = Console(stderr=to_stdout)
+    if to_stdout:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    elif report_file is not None:
+        report_file.write_text(text)
+    show(found["figures"], console)
+    if old is not None:
+        show_changes(old, found, console)
+    if page is not None:
+        pictures = page.with_suffix("")
+        page.write_text(page_of(found, pictures.name))
+        console.print(f"wrote {page}")
+    for folder in (plot, page.with_suffix("") if page else None):
+        if folder is not None:
+            from headrace.cli.bench_plot import write_plots  # noqa: PLC0415
+
+            for file in write_plots(found, folder):
+                console.print(f"wrote {file}")
