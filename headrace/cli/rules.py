@@ -268,8 +268,8 @@ def backtest(
 ) -> None:
     """Say what the rule ID, or the rules of FILE, would have done: how many alerts, on which devices, when.
 
-    On the readings that the log still has, if it reaches back so far, else on those of the database. Rules that are
-    inactive are tried all the same. Nothing is changed, and nobody is told.
+    On what the log still has, if it reaches back so far, else on the readings of the database. Rules that are inactive
+    are tried all the same. Nothing is changed, and nobody is told.
     """
     asyncio.run(_back_test(config, data, target, wanted, source, limit, as_json))
 

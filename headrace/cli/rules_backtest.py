@@ -1,7 +1,7 @@
 """`headrace rules backtest`: what rules would have said of what is stored."""
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from headrace.agents.alerting.backtest import BackTest, looks_back
+from headrace.agents.alerting.backtest import JUDGED, BackTest, looks_back
 from headrace.cli.moments import duration, iso_ms, moment, words
 from headrace.cli.rules_backtest_view import BackTested
 from headrace.cli.rules_session import RulesSession
@@ -28,16 +28,12 @@ from headrace.tables.rule_checks import rule_mistakes_of
 LAST = "7d"
 #: Alerts that are listed of each rule, unless something else is said.
 LIMIT = 100
-#: Readings so much before the range are looked at, where there are any: what was open then is not taken for new, ms.
+#: Records so much before the range are looked at, where there are any: what was open then is not taken for new, ms.
 WARM_UP_MS = 86_400_000
-#: Readings between two lines of progress off a terminal.
+#: Records between two lines of progress off a terminal.
 PLAIN_STEP = 500_000
-#: Why other conditions cannot be tried, by kind.
-_WHY = {
-    "absence": "silence is judged by when messages come, and by timers while none does: readings do not tell",
-    "offline": "connects and disconnects are not kept with the readings",
-    "anomaly": "what a detector finds depends on all that it saw before; `headrace query anomalies` lists it",
-}  # fmt: skip
+#: What can only be tried on the log, by kind.
+_LOG_ONLY = {"absence": "when messages came", "offline": "when connections ended"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +73,18 @@ async def back_test(
     Raises:
         ConfigError: a condition cannot be tried, the range is none, or there is nothing to try it on.
     """
-    if mistakes := [untestable(rule) for rule in rules if not isinstance(rule.condition, ValueCondition)]:
+    kinds = {rule.rule_id: kind_of(rule.condition) for rule in rules}
+    if mistakes := list(_untestable(kinds, source)):
         raise ConfigError(*mistakes)
     clock = SystemClock()
     async with AsyncExitStack() as resources:
-        log: History = LogHistory(session.opened.log, clock)
+        log: History = LogHistory(session.opened.log, clock, {JUDGED[kind][0] for kind in kinds.values()})
         history = log
         start_ms, end_ms = wanted.bounds(await log.as_of_ms())
         needed_ms = round(max(map(looks_back, rules)) * 1000)
         reaches = await log.reaches(max(0, start_ms - needed_ms))
         warm_up_ms = max(0, start_ms - max(needed_ms, WARM_UP_MS))
-        if source == "database" or (source == "auto" and not reaches):
+        if source == "database" or (source == "auto" and not reaches and not _LOG_ONLY.keys() & kinds.values()):
             try:
                 found = database_history(
                     session.settings, session.data, metrics_of(rules, session.types), devices_of(rules)
@@ -103,12 +100,12 @@ async def back_test(
             # What comes late was appended after the range; in the database it is where it belongs.
             async for part in history.read(warm_up_ms, end_ms):
                 test.take(part.fetched)
-                steps.show(test.readings, part.done)
+                steps.show(test.records, part.done)
                 if part.ends:
-                    test.end_stretch(part.fetched.target.partition)
+                    test.end_stretch(part.fetched.target)
         last = None if wanted.from_ is not None or wanted.to is not None else words(wanted.last or LAST)
         return BackTested(
-            test.finish(), start_ms, end_ms, history.name, test.readings, test.oldest_ms, reaches, clock.now_ms(), last
+            test.finish(), start_ms, end_ms, history.name, test.records, test.oldest_ms, reaches, clock.now_ms(), last
         )
 
 
@@ -120,7 +117,7 @@ def range_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--to", metavar="TIME", help="Where to end. Default: the newest message.")
     @click.option(
         "--source", type=click.Choice(["auto", "log", "database"]), default="auto", show_default=True,
-        help="Where the readings are: auto is the log if it reaches back, else the database.",
+        help="Where the records are: auto is the log if it reaches back, else the database.",
     )  # fmt: skip
     @functools.wraps(command)
     def ranged(*arguments: Any, last: str | None, from_: str | None, to: str | None, **more: Any) -> None:
@@ -129,10 +126,16 @@ def range_options(command: Callable[..., None]) -> Callable[..., None]:
     return ranged
 
 
-def untestable(rule: AlertRule) -> str:
-    """Why a rule cannot be tried."""
-    kind = kind_of(rule.condition)
-    return f"rule {rule.rule_id}: a rule about {kind} cannot be back-tested: {_WHY[kind]}"
+def _untestable(kinds: Mapping[str, str], source: str) -> Iterator[str]:
+    """Why rules, by id with their kinds, cannot be tried."""
+    for rule_id, kind in kinds.items():
+        if kind not in JUDGED:
+            yield (
+                f"rule {rule_id}: rules about anomalies cannot be back-tested: what a detector finds depends on all "
+                "that it saw before; headrace query anomalies lists what it did find"
+            )
+        elif kind in _LOG_ONLY and source == "database":
+            yield f"rule {rule_id}: only the log tells {_LOG_ONLY[kind]}; leave --source out"
 
 
 def metrics_of(rules: Sequence[AlertRule], device_types: Mapping[str, DeviceType]) -> dict[str, set[str]]:
@@ -166,13 +169,13 @@ class _Steps:
 
     def __init__(self, screen: Console) -> None:
         columns = (
-            TextColumn("readings {task.fields[readings]:,}"),
+            TextColumn("records {task.fields[records]:,}"),
             BarColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
-        self._task = self._bar.add_task("", total=1.0, readings=0)
+        self._task = self._bar.add_task("", total=1.0, records=0)
         self._screen = screen
         self._said = 0
 
@@ -183,9 +186,9 @@ class _Steps:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def show(self, readings: int, done: float) -> None:
+    def show(self, records: int, done: float) -> None:
         """So many were looked at, which is so much of all."""
-        self._bar.update(self._task, completed=done, readings=readings)
-        if not self._screen.is_terminal and readings // PLAIN_STEP > self._said:
-            self._said = readings // PLAIN_STEP
-            self._screen.print(f"{readings:,} readings looked at, {done:.0%}", highlight=False)
+        self._bar.update(self._task, completed=done, records=records)
+        if not self._screen.is_terminal and records // PLAIN_STEP > self._said:
+            self._said = records // PLAIN_STEP
+            self._screen.print(f"{records:,} records looked at, {done:.0%}", highlight=False)

@@ -24,8 +24,8 @@ class BackTested:
     Args:
         tried: one per rule.
         start_ms, end_ms: range whose triggers count.
-        source: where the readings were.
-        readings: how many were looked at, those before the range included; count.
+        source: where the records were.
+        records: how many were looked at, those before the range included; count.
         oldest_ms: append time of the oldest of them, or event time in the database; None if there were none.
         reaches: whether the source has everything of the range.
         now_ms: when that was, real.
@@ -36,7 +36,7 @@ class BackTested:
     start_ms: int
     end_ms: int
     source: str
-    readings: int
+    records: int
     oldest_ms: int | None
     reaches: bool
     now_ms: int
@@ -49,8 +49,8 @@ class BackTested:
                 "from": iso_ms(self.start_ms),
                 "to": iso_ms(self.end_ms),
                 "source": self.source,
-                "readings": self.readings,
-                "oldestReading": None if self.oldest_ms is None else iso_ms(self.oldest_ms),
+                "records": self.records,
+                "oldestRecord": None if self.oldest_ms is None else iso_ms(self.oldest_ms),
                 "complete": self.reaches,
                 "rules": [_document(each, limit) for each in self.tried],
             }
@@ -65,7 +65,7 @@ class BackTested:
             click.echo(f"{self._range()}: {alerts}{f' on {devices}' if each.alerts else ''}{before}", err=err)
             if each.alerts and not err:
                 _show_episodes(each, limit)
-        click.echo(f"{len_of(self.readings, 'reading')} of {self.source} looked at{self._lacks()}", err=True)
+        click.echo(f"{len_of(self.records, 'record')} of {self.source} looked at{self._lacks()}", err=True)
 
     def _range(self) -> str:
         if self.last is None:

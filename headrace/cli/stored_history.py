@@ -1,4 +1,4 @@
-"""Stored readings as records of `telemetry.readings` again: from the log, or device by device from the database."""
+"""What is stored, as records again: of the log, or readings of the database device by device."""
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -29,10 +29,10 @@ PAGE, TIMEOUT = 10_000, 300.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The next readings of a stretch; a stretch has all the readings of its devices.
+    """The next records of a stretch; a stretch has all the records of its devices.
 
     Args:
-        fetched: the readings; all of a stretch have its partition.
+        fetched: the records; all of a stretch have its topic and partition.
         ends: whether the stretch is over with these.
         done: how much of everything has been read with these, 0 to 1.
     """
@@ -43,7 +43,7 @@ class Part:
 
 
 class History(Protocol):
-    """Where stored readings are."""
+    """Where records are."""
 
     name: str
 
@@ -66,13 +66,15 @@ class LogHistory:
     Args:
         log: opened.
         clock: real time.
+        wanted: names of topics.
     """
 
     name = "the log"
 
-    def __init__(self, log: Log, clock: SystemClock) -> None:
+    def __init__(self, log: Log, clock: SystemClock, wanted: Collection[str]) -> None:
         self._log = log
         self._clock = clock
+        self._wanted = sorted(wanted)
 
     async def as_of_ms(self) -> int:
         now = self._clock.now_ms()
@@ -85,7 +87,9 @@ class LogHistory:
         starts = await self._at(time_ms)
         if not starts:
             return False
-        firsts = await first_offsets(self._log, topics.READINGS)
+        firsts: dict[TopicPartition, int] = {}
+        for topic in {target.topic for target in starts}:
+            firsts |= await first_offsets(self._log, topic)
         # Nothing was dropped yet, or there is still something from before.
         return all(first == 0 or first < starts[target] for target, first in firsts.items())
 
@@ -99,13 +103,16 @@ class LogHistory:
                     yield Part(part, part.next_offset >= ends[target], min(1.0, done / total))
 
     async def _at(self, time_ms: int) -> dict[TopicPartition, int]:
-        if topics.READINGS not in {spec.name for spec in await self._log.topics()}:
-            return {}
-        return await self._log.offsets_at(topics.READINGS, time_ms)
+        known = {spec.name for spec in await self._log.topics()}
+        found: dict[TopicPartition, int] = {}
+        for topic in self._wanted:
+            if topic in known:
+                found |= await self._log.offsets_at(topic, time_ms)
+        return found
 
 
 class DatabaseHistory:
-    """What the database and the archive have, device by device by event time. Ranges are of event time.
+    """Readings of the database and the archive, device by device by event time. Ranges are of event time.
 
     Args:
         store: opened.

@@ -13,9 +13,13 @@ from headrace.cli.moments import iso_ms
 from headrace.cli.pipeline import Pipeline
 from headrace.cli.settings import Settings
 from headrace.engine.clock import ManualClock
+from headrace.engine.log import Append, TopicPartition, Transaction
 from headrace.engine.log_range import first_offsets, read_range, reading
+from headrace.engine.partitioner import Partitioner
+from headrace.engine.records import Records
 from headrace.schemas import topics
 from headrace.schemas.alert import Alert, AlertEvent
+from headrace.schemas.presence import Presence
 from headrace.tables.device_types import load_device_types
 from headrace.tables.rules import read_rules
 from tests.cli.conftest import Headrace
@@ -44,6 +48,18 @@ name = "Rising"
 device_ids = ["d1", "d2"]
 condition = { metric = "temperature", operator = ">=", threshold = 6, rate_per = 60 }
 """
+#: Rules that only the log can tell about.
+TIMED = """
+[[rule]]
+rule_id = "silent"
+name = "Silent"
+condition = { silent_for = 600 }
+
+[[rule]]
+rule_id = "away"
+name = "Away"
+condition = { offline_for = 300 }
+"""
 #: Rule, device, when it triggered and when it was over.
 Told = set[tuple[str, str, str, str | None]]
 
@@ -53,12 +69,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
     """A data folder with four hours of five devices, and the alerts that the rules made of them live."""
     folder = tmp_path_factory.mktemp("backtest")
     (folder / "rules.toml").write_text(RULES)
+    (folder / "timed.toml").write_text(TIMED)
     return folder, asyncio.run(lived(folder))
 
 
 async def lived(folder: Path) -> Told:
     clock, rng = ManualClock(START), random.Random(8)
-    rules = [rule.model_copy(update={"status": "active"}) for rule in read_rules(folder / "rules.toml").rules]
+    read = [*read_rules(folder / "rules.toml").rules, *read_rules(folder / "timed.toml").rules]
+    rules = [rule.model_copy(update={"status": "active"}) for rule in read]
     warm = dict.fromkeys(DEVICES, 36.0)
     async with Pipeline(folder / "data", Settings(), load_device_types(), rules, clock) as pipeline:
 
@@ -68,12 +86,18 @@ async def lived(folder: Path) -> Told:
                 clock.follow(time)
                 for name in DEVICES:
                     warm[name] = min(60.0, max(20.0, warm[name] + rng.gauss(0, 3)))
+                said = [name for place, name in enumerate(DEVICES) if not 0 < minute - 40 * place < 25]
                 payloads = [
-                    orjson.dumps({"timestamp": time, "temperature": round(each, 2), "humidity": rng.uniform(40, 70)})
-                    for each in warm.values()
+                    orjson.dumps(
+                        {"timestamp": time, "temperature": round(warm[name], 2), "humidity": rng.uniform(40, 70)}
+                    )
+                    for name in said
                 ]
-                ids = [name.encode() for name in DEVICES]
+                ids = [name.encode() for name in said]
                 await pipeline.intake.append(ids, payloads, device_type="environmental", profile="test")
+                if minute % 10 == 0:
+                    states = ("connected", "disconnected")
+                    await connection(pipeline, DEVICES[minute % 3], states[rng.random() < 0.5], time)
 
         await pipeline.run(feed, asyncio.Event())
         told: dict[str, Alert] = {}
@@ -96,6 +120,23 @@ async def lived(folder: Path) -> Told:
     }
 
 
+async def connection(pipeline: Pipeline, device_id: str, state: str, time: int) -> None:
+    """A connection of a device begins, or ends."""
+    presence = Presence.model_validate(
+        {"device_id": device_id, "client_id": device_id, "state": state, "time": time, "connection_id": str(time)}
+    )
+    target = TopicPartition(
+        topics.PRESENCE, Partitioner(pipeline.log.partitions(topics.PRESENCE)).partition(device_id.encode())
+    )
+    records = Records([device_id.encode()], [presence.model_dump_json().encode()], [time])
+    await pipeline.log.commit(Transaction([Append(target, records)]))
+
+
+def timed(told: Told, *, is_timed: bool) -> Told:
+    """Those of rules about time, or the others."""
+    return {each for each in told if (each[0] in ("silent", "away")) == is_timed}
+
+
 def episodes(found: dict[str, Any]) -> Told:
     return {
         (rule["rule"]["ruleId"], each["deviceId"], each["triggeredAt"], each["resolvedAt"])
@@ -114,8 +155,8 @@ def test_it_finds_what_the_rules_did(headrace: Headrace, world: tuple[Path, Told
                  "--limit", "0", "--json").stdout
     )  # fmt: skip
 
-    assert episodes(found) == told
-    assert {rule for rule, *_ in told} == {"hot", "close", "rising"}
+    assert episodes(found) == timed(told, is_timed=False)
+    assert {rule for rule, *_ in episodes(found)} == {"hot", "close", "rising"}
     assert found["source"] == f"the {source}"
     assert found["complete"]
     hot = found["rules"][0]
@@ -123,6 +164,19 @@ def test_it_finds_what_the_rules_did(headrace: Headrace, world: tuple[Path, Told
     assert hot["devices"] == len({each["deviceId"] for each in hot["episodes"]})
     assert all(each["peak"] >= each["actualValue"] > 38 for each in hot["episodes"])
     assert any(each["peak"] > each["actualValue"] for each in hot["episodes"])
+
+
+def test_it_finds_who_was_silent_or_offline(headrace: Headrace, world: tuple[Path, Told]) -> None:
+    """In the order of the log, in which time goes on with every record."""
+    folder, told = world
+    expected = timed(told, is_timed=True)
+
+    found = json.loads(
+        headrace("rules", "backtest", folder / "timed.toml", "--data", folder / "data", "--limit", "0", "--json").stdout
+    )
+
+    assert episodes(found) == expected
+    assert {rule for rule, *_ in expected} == {"silent", "away"}
 
 
 def test_a_range_counts_what_triggers_in_it(headrace: Headrace, world: tuple[Path, Told]) -> None:
@@ -135,6 +189,7 @@ def test_a_range_counts_what_triggers_in_it(headrace: Headrace, world: tuple[Pat
                  "--limit", "0", "--json").stdout
     )  # fmt: skip
 
+    told = timed(told, is_timed=False)
     began = {each[:3] for each in told if first <= each[2] < last}
     before = [each for each in told if each[2] < first and (each[3] is None or each[3] >= first)]
     assert {each[:3] for each in episodes(found)} == began
@@ -153,7 +208,7 @@ def test_it_says_so_in_words(headrace: Headrace, world: tuple[Path, Told]) -> No
     end = iso_ms(START + MINUTES * MINUTE)
     assert lines[1] == f"in the 7 days before {end}: {len(hot)} alerts on {len({each[1] for each in hot})} devices"
     assert sum(iso in line for line in lines[3 : 3 + len(hot)] for *_, iso, _ in hot if iso in line) >= len(hot)
-    assert f"{MINUTES * len(DEVICES):,} readings of the log looked at" in done.stderr
+    assert f"{MINUTES * len(DEVICES) - 24 * len(DEVICES):,} records of the log looked at" in done.stderr
 
 
 def test_a_rule_is_tried_before_it_is_saved(headrace: Headrace, world: tuple[Path, Told]) -> None:
@@ -176,7 +231,8 @@ def test_a_rule_is_tried_before_it_is_saved(headrace: Headrace, world: tuple[Pat
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("gone",), "rule gone: a rule about absence cannot be back-tested: silence is judged by when messages come"),
+        (("odd",), "rule odd: rules about anomalies cannot be back-tested: what a detector finds depends on all"),
+        (("gone", "--source", "database"), "rule gone: only the log tells when messages came; leave --source out"),
         (("overheating", "--last", "7d", "--from", "2h"), "--last and --from both say where to begin"),
         (("overheating", "--from", "2h", "--to", "3h"), "the range is empty"),
         (("overheatin",), "did you mean 'overheating'?"),
@@ -188,6 +244,7 @@ def test_what_cannot_be_tried_says_why(
     """With exit code 2."""
     data = ("--data", world[0] / "data")
     headrace("rules", "set", "gone", "--silent-for", "5m", *data)
+    headrace("rules", "set", "odd", "--anomaly-score", "3", *data)
 
     assert told in headrace("rules", "backtest", *arguments, *data, code=2).stderr
 
@@ -201,4 +258,4 @@ def test_an_empty_log_says_that_it_is(headrace: Headrace, tmp_path: Path) -> Non
     done = headrace("rules", "backtest", "hot", *data)
 
     assert b"in the last 7 days: 0 alerts" in done.stdout
-    assert "0 readings of the log looked at; none is stored" in done.stderr
+    assert "0 records of the log looked at; none is stored" in done.stderr

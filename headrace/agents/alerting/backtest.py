@@ -1,23 +1,35 @@
-"""What rules would have said of readings that are there: the very same operator, over stored history."""
+"""What rules would have said of records that are there: the very same operator, over stored history."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from headrace.agents.alerting.absence_watcher import AbsenceWatcher
 from headrace.agents.alerting.alerts import Alerts
 from headrace.agents.alerting.measure_watcher import MeasureWatcher
-from headrace.engine.log import Fetched
-from headrace.engine.testkit import Driven, run_batch
+from headrace.agents.alerting.offline_watcher import OfflineWatcher
+from headrace.agents.alerting.work import Watcher
+from headrace.engine.batch import Idle
+from headrace.engine.log import Fetched, TopicPartition
+from headrace.engine.records import Records
+from headrace.engine.testkit import Driven, fetched, run_batch
 from headrace.schemas import topics
 from headrace.schemas.alert import Alert, AlertEvent
-from headrace.schemas.condition import ThresholdCondition, ValueCondition
+from headrace.schemas.condition import ThresholdCondition, ValueCondition, kind_of
 from headrace.schemas.readings import Readings, decode_readings
 from headrace.schemas.rule import AlertRule
 
+#: By kind of condition, the topic that it is judged by, and who does it; of other kinds nothing can be tried.
+JUDGED: Mapping[str, tuple[str, Callable[[], Watcher]]] = {
+    "threshold": (topics.READINGS, MeasureWatcher),
+    "expression": (topics.READINGS, MeasureWatcher),
+    "absence": (topics.READINGS, AbsenceWatcher),
+    "offline": (topics.PRESENCE, OfflineWatcher),
+}
 #: Alerts that are kept of each rule; more are only counted.
 MOST_KEPT = 10_000
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Episode:
     """One alert that there would have been. Times are event time, ms since 1970 UTC.
 
@@ -57,64 +69,85 @@ class Tried:
 
 
 class BackTest:
-    """Gives rules the readings of one stretch after the other, and notes the alerts that come of it.
+    """Gives rules the records of one stretch after the other, and notes the alerts that come of it.
 
-    A stretch holds all readings of its devices, in the order in which they are to be judged: a partition of
-    `telemetry.readings`, or what the database has of a device. Silences, maintenance and other alerts are left out:
+    A stretch holds all records of its devices, in the order in which they are to be judged: a partition of a topic of
+    `JUDGED`, or the readings that the database has of a device. Silences, maintenance and other alerts are left out:
     they change whether people are told, not whether a rule triggers. Memory: that of the rules' watches in one stretch,
     and the alerts.
 
     Args:
-        rules: with different ids, about values; they are taken as active.
-        start_ms, end_ms: of the range whose triggers count, event time. Readings before it warm the rules up.
+        rules: with different ids, of kinds in `JUDGED`; they are taken as active.
+        start_ms, end_ms: of the range whose triggers count, event time. Records before it warm the rules up.
     """
 
     def __init__(self, rules: Sequence[AlertRule], start_ms: int, end_ms: int) -> None:
-        assert all(isinstance(rule.condition, ValueCondition) for rule in rules)
+        watchers = dict.fromkeys(JUDGED[kind_of(rule.condition)][1] for rule in rules)
         active = [rule.model_copy(update={"status": "active"}) for rule in rules]
         #: To read its replicated tables before the first readings: rules may be for one organisation.
-        self.operator = Alerts(active, None, [MeasureWatcher()])
+        self.operator = Alerts(active, None, [make() for make in watchers])
         self.tried = {rule.rule_id: Tried(rule) for rule in active}
-        self.readings = 0
-        #: Append time of the oldest reading, ms; None: there was none.
+        #: Records looked at, count, and the append time of the oldest, ms; None: there was none.
+        self.records = 0
         self.oldest_ms: int | None = None
+        self._newest_ms = 0
+        self._follows = any(_direction(rule) for rule in active)
         self._start_ms = start_ms
         self._end_ms = end_ms
         self._open: dict[str, list[Episode]] = {}
 
     def take(self, fetched: Fetched) -> None:
-        """The next readings of the stretch; records of `telemetry.readings`."""
+        """The next records of the stretch."""
         if not len(fetched.records):
             return
-        driven = Driven({}, [])
-        run_batch(self.operator, fetched, driven)
-        for table in self.operator.tables:
-            table.changes(fetched.target.partition)  # nobody keeps them, but tables drop what is past on this occasion
-        self.readings += len(fetched.records)
-        oldest = min(fetched.records.timestamps)
+        over = self._run(fetched)
+        stamps = fetched.records.timestamps
+        self.records += len(stamps)
+        oldest, newest = min(stamps), max(stamps)
         self.oldest_ms = oldest if self.oldest_ms is None else min(oldest, self.oldest_ms)
-        over: list[Episode] = []
-        for record in driven.sent.get(topics.ALERTS, ()):
-            event = AlertEvent.model_validate_json(record.value or b"")
-            if isinstance(event.data, Alert):
-                over += self._note(event.data, event.type.rpartition(".")[2])
-        if self._open or over:
-            self._follow(decode_readings(fetched.records.values), over)
+        self._newest_ms = max(newest, self._newest_ms)
+        if self._open and self._follows and fetched.target.topic == topics.READINGS:
+            self._follow(decode_readings(fetched.records.values))
+        for episode in over:
+            self._open[episode.alert.deviceId].remove(episode)
+            if not self._open[episode.alert.deviceId]:
+                del self._open[episode.alert.deviceId]
 
-    def end_stretch(self, partition: int) -> None:
-        """The stretch that came under this partition is over; the next one starts from nothing."""
+    def end_stretch(self, target: TopicPartition) -> None:
+        """The stretch that came as this partition is over, and time goes on to the end of the range.
+
+        The next stretch starts from nothing.
+        """
+        if self._newest_ms < self._end_ms:
+            passed = Idle(self._end_ms - self._newest_ms, self._end_ms)
+            self._run(fetched(Records([], [], []), *target), passed)
         for table in self.operator.tables:
-            table.forget(partition)
+            table.forget(target.partition)
         for episodes in self._open.values():
             for episode in episodes:
-                self.tried[episode.alert.ruleId].open_before += episode.alert.triggeredAt < self._start_ms
+                open_then = episode.resolved_at is None and episode.alert.triggeredAt < self._start_ms
+                self.tried[episode.alert.ruleId].open_before += open_then
         self._open.clear()
+        self._newest_ms = 0
 
     def finish(self) -> list[Tried]:
         """What came of it, one per rule, in their order."""
         for tried in self.tried.values():
             tried.episodes.sort(key=lambda each: (each.alert.triggeredAt, each.alert.deviceId))
         return list(self.tried.values())
+
+    def _run(self, fetched: Fetched, idle: Idle | None = None) -> list[Episode]:
+        """Let the operator work; the episodes that ended."""
+        driven = Driven({}, [])
+        run_batch(self.operator, fetched, driven, idle)
+        for table in self.operator.tables:
+            table.changes(fetched.target.partition)  # nobody keeps them, but tables drop what is past on this occasion
+        over: list[Episode] = []
+        for record in driven.sent.get(topics.ALERTS, ()):
+            event = AlertEvent.model_validate_json(record.value or b"")
+            if isinstance(event.data, Alert):
+                over += self._note(event.data, event.type.rpartition(".")[2])
+        return over
 
     def _note(self, alert: Alert, change: str) -> list[Episode]:
         """Take a change of an alert; the episode that ended, if one did."""
@@ -141,18 +174,12 @@ class BackTest:
                 tried.open_before += began and (episode.resolved_at or self._end_ms) >= self._start_ms
         return ended
 
-    def _follow(self, columns: Sequence[Readings], over: Sequence[Episode]) -> None:
-        """Look for the most extreme values of open alerts; those that are over are followed no more."""
+    def _follow(self, columns: Sequence[Readings]) -> None:
+        """Look for the most extreme values of alerts that are open, or were just now."""
         for readings in columns:
             for at, device_id in enumerate(readings.device_ids):
                 for episode in self._open.get(device_id, ()):
                     self._look(episode, readings, at)
-        for episode in over:
-            left = [each for each in self._open[episode.alert.deviceId] if each is not episode]
-            if left:
-                self._open[episode.alert.deviceId] = left
-            else:
-                del self._open[episode.alert.deviceId]
 
     def _look(self, episode: Episode, readings: Readings, at: int) -> None:
         alert = episode.alert
@@ -166,13 +193,13 @@ class BackTest:
 
 
 def looks_back(rule: AlertRule) -> float:
-    """Seconds of readings before a range that a rule needs at least, to stand as it would have.
+    """Seconds of records before a range that a rule needs at least, to stand as it would have.
 
     An alert may have been open for longer, by the clear condition; so give it more where there is more.
     """
-    condition = rule.condition
-    assert isinstance(condition, ValueCondition)
-    parts = condition.duration + condition.clear_for + (condition.max_gap or 0.0) + rule.cooldown_period
+    condition, parts = rule.condition, rule.cooldown_period
+    if isinstance(condition, ValueCondition):
+        parts += condition.duration + condition.clear_for + (condition.max_gap or 0.0)
     return max(parts, rule.flapping.within if rule.flapping else 0.0, 3600.0)
 
 
