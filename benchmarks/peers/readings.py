@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 DEVICES = 1_000
@@ -21,6 +20,7 @@ START_MS = 1_750_000_020_000
 CLOSING_MS = 3_600_000
 MEASURES = ("temperature", "humidity", "co2", "pm25")
 PER_WINDOW = WINDOW_MS // CADENCE_MS
+_PAYLOAD = '{"device_id":"%s","timestamp":%d,"temperature":%r,"humidity":%r,"co2":%r,"pm25":%r}'
 
 
 class Aggregate(NamedTuple):
@@ -100,13 +100,11 @@ class Fleet:
         return self._closing
 
     def _round(self, names: list[str], time: int, number: int) -> Iterator[Message]:
-        columns = [self.values[name][number].tolist() for name in MEASURES]
-        co2 = columns[MEASURES.index("co2")] = [int(value) for value in columns[MEASURES.index("co2")]]
-        assert len(co2) == len(names)
-        for device, (name, *values) in enumerate(zip(names, *columns, strict=True)):
+        temperature, humidity, co2, pm25 = (self.values[name][number].tolist() for name in MEASURES)
+        rows = zip(names, temperature, humidity, map(int, co2), pm25, strict=True)
+        for device, (name, *values) in enumerate(rows):
             at = time + device * CADENCE_MS // DEVICES
-            payload = {"device_id": name, "timestamp": at} | dict(zip(MEASURES, values, strict=True))
-            yield Message(device, at, orjson.dumps(payload))
+            yield Message(device, at, (_PAYLOAD % (name, at, *values)).encode())
 
 
 def _aggregates(values: NDArray[np.float64]) -> list[Aggregate]:
