@@ -10,7 +10,7 @@ from headrace.schemas.device_type import DeviceType
 from headrace.schemas.readings import Ints
 from headrace.schemas.rule import AlertRule
 from headrace.tables.replicated import Replicated
-from headrace.tables.rules import check_rules
+from headrace.tables.rules import check_rules, read_rule
 
 
 def encode_rule(rule: AlertRule) -> bytes:
@@ -22,7 +22,7 @@ def rule_table(device_types: Mapping[str, DeviceType]) -> Replicated[AlertRule]:
     """The topic `rules` as a table. Rules that could never fire, because of a name, are refused."""
 
     def decode(value: bytes) -> AlertRule:
-        rule = AlertRule.model_validate_json(value)
+        rule = read_rule(value)
         check_rules([rule], device_types)
         return rule
 
