@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from headrace.agents.alerting.backtest import JUDGED, BackTest, looks_back
+from headrace.agents.alerting.backtest import BackTest, looks_back, topics_of
 from headrace.cli.moments import duration, iso_ms, moment, words
 from headrace.cli.rules_backtest_view import BackTested
 from headrace.cli.rules_session import RulesSession
@@ -33,7 +33,7 @@ WARM_UP_MS = 86_400_000
 #: Records between two lines of progress off a terminal.
 PLAIN_STEP = 500_000
 #: What can only be tried on the log, by kind.
-_LOG_ONLY = {"absence": "when messages came", "offline": "when connections ended"}
+_LOG_ONLY = {"absence": "when messages came", "offline": "when connections ended", "anomaly": "when anomalies came"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ async def back_test(
         raise ConfigError(*mistakes)
     clock = SystemClock()
     async with AsyncExitStack() as resources:
-        log: History = LogHistory(session.opened.log, clock, {JUDGED[kind][0] for kind in kinds.values()})
+        log: History = LogHistory(session.opened.log, clock, topics_of(rules))
         history = log
         start_ms, end_ms = wanted.bounds(await log.as_of_ms())
         needed_ms = round(max(map(looks_back, rules)) * 1000)
@@ -102,7 +102,7 @@ async def back_test(
                 test.take(part.fetched)
                 steps.show(test.records, part.done)
                 if part.ends:
-                    test.end_stretch(part.fetched.target)
+                    test.end_stretch(part.fetched.target.partition)
         last = None if wanted.from_ is not None or wanted.to is not None else words(wanted.last or LAST)
         return BackTested(
             test.finish(), start_ms, end_ms, history.name, test.records, test.oldest_ms, reaches, clock.now_ms(), last
@@ -129,12 +129,7 @@ def range_options(command: Callable[..., None]) -> Callable[..., None]:
 def _untestable(kinds: Mapping[str, str], source: str) -> Iterator[str]:
     """Why rules, by id with their kinds, cannot be tried."""
     for rule_id, kind in kinds.items():
-        if kind not in JUDGED:
-            yield (
-                f"rule {rule_id}: rules about anomalies cannot be back-tested: what a detector finds depends on all "
-                "that it saw before; headrace query anomalies lists what it did find"
-            )
-        elif kind in _LOG_ONLY and source == "database":
+        if kind in _LOG_ONLY and source == "database":
             yield f"rule {rule_id}: only the log tells {_LOG_ONLY[kind]}; leave --source out"
 
 

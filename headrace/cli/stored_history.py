@@ -1,6 +1,6 @@
 """What is stored, as records again: of the log, or readings of the database device by device."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +61,14 @@ class History(Protocol):
 
 
 class LogHistory:
-    """What the log still has, partition by partition in log order. Ranges are of append time.
+    """What the log still has, partition by partition; within one in log order, of several topics by append time.
+
+    Ranges are of append time.
 
     Args:
         log: opened.
         clock: real time.
-        wanted: names of topics.
+        wanted: names of topics with as many partitions; of records of the same time, those of the first come first.
     """
 
     name = "the log"
@@ -74,7 +76,7 @@ class LogHistory:
     def __init__(self, log: Log, clock: SystemClock, wanted: Collection[str]) -> None:
         self._log = log
         self._clock = clock
-        self._wanted = sorted(wanted)
+        self._wanted = list(wanted)
 
     async def as_of_ms(self) -> int:
         now = self._clock.now_ms()
@@ -97,10 +99,14 @@ class LogHistory:
         starts, ends = await self._at(start_ms), await self._at(end_ms)
         total, done = max(1, sum(ends[target] - starts[target] for target in starts)), 0
         async with reading(self._log) as reader:
-            for target, start in sorted(starts.items()):
-                async for part in read_range(reader, target, start, ends[target]):
+            for number in sorted({target.partition for target in starts}):
+                targets = [target for target in starts if target.partition == number]
+                ranges = [read_range(reader, target, starts[target], ends[target]) for target in targets]
+                async for part in _by_time(ranges):
                     done += part.next_offset - part.base_offset
-                    yield Part(part, part.next_offset >= ends[target], min(1.0, done / total))
+                    yield Part(part, False, min(1.0, done / total))
+                nothing = fetched(Records([], [], []), topics.READINGS, number)
+                yield Part(nothing, True, min(1.0, done / total))
 
     async def _at(self, time_ms: int) -> dict[TopicPartition, int]:
         known = {spec.name for spec in await self._log.topics()}
@@ -148,6 +154,37 @@ class DatabaseHistory:
                 async for page in pages:
                     ends = page.cursor is None
                     yield Part(fetched(_records(page), topics.READINGS), ends, (number + ends) / len(wanted))
+
+
+async def _by_time(ranges: Sequence[AsyncIterator[Fetched]]) -> AsyncIterator[Fetched]:
+    """The records of all ranges, each in its order, cut where another range's next record comes before.
+
+    Append times of a partition grow, but for a clock that was set back: then its records come as they lie.
+    """
+    heads: dict[int, Fetched] = {}
+
+    async def go_on(rank: int) -> None:
+        heads.pop(rank, None)
+        async for found in ranges[rank]:
+            if len(found.records):
+                heads[rank] = found
+                return
+
+    for rank in range(len(ranges)):
+        await go_on(rank)
+    while heads:
+        rank, head = min(heads.items(), key=lambda each: (each[1].records.timestamps[0], each[0]))
+        others = [(each.records.timestamps[0], other) for other, each in heads.items() if other != rank]
+        stamps = head.records.timestamps
+        border = min(others, default=None)
+        count = len(stamps) if border is None else next(
+            (place for place, stamp in enumerate(stamps) if (stamp, rank) > border), len(stamps)
+        )  # fmt: skip
+        yield head.part(0, count)
+        if count < len(stamps):
+            heads[rank] = head.part(count, len(stamps))
+        else:
+            await go_on(rank)
 
 
 @asynccontextmanager

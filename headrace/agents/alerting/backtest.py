@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 from headrace.agents.alerting.absence_watcher import AbsenceWatcher
 from headrace.agents.alerting.alerts import Alerts
+from headrace.agents.alerting.anomaly_watcher import AnomalyWatcher
 from headrace.agents.alerting.measure_watcher import MeasureWatcher
 from headrace.agents.alerting.offline_watcher import OfflineWatcher
 from headrace.agents.alerting.work import Watcher
 from headrace.engine.batch import Idle
-from headrace.engine.log import Fetched, TopicPartition
+from headrace.engine.log import Fetched
 from headrace.engine.records import Records
 from headrace.engine.testkit import Driven, fetched, run_batch
 from headrace.schemas import topics
@@ -18,12 +19,13 @@ from headrace.schemas.condition import ThresholdCondition, ValueCondition, kind_
 from headrace.schemas.readings import Readings, decode_readings
 from headrace.schemas.rule import AlertRule
 
-#: By kind of condition, the topic that it is judged by, and who does it; of other kinds nothing can be tried.
-JUDGED: Mapping[str, tuple[str, Callable[[], Watcher]]] = {
-    "threshold": (topics.READINGS, MeasureWatcher),
-    "expression": (topics.READINGS, MeasureWatcher),
-    "absence": (topics.READINGS, AbsenceWatcher),
-    "offline": (topics.PRESENCE, OfflineWatcher),
+#: Who judges, by kind of condition.
+JUDGED: Mapping[str, Callable[[], Watcher]] = {
+    "threshold": MeasureWatcher,
+    "expression": MeasureWatcher,
+    "absence": AbsenceWatcher,
+    "offline": OfflineWatcher,
+    "anomaly": AnomalyWatcher,
 }
 #: Alerts that are kept of each rule; more are only counted.
 MOST_KEPT = 10_000
@@ -71,26 +73,26 @@ class Tried:
 class BackTest:
     """Gives rules the records of one stretch after the other, and notes the alerts that come of it.
 
-    A stretch holds all records of its devices, in the order in which they are to be judged: a partition of a topic of
-    `JUDGED`, or the readings that the database has of a device. Silences, maintenance and other alerts are left out:
-    they change whether people are told, not whether a rule triggers. Memory: that of the rules' watches in one stretch,
-    and the alerts.
+    A stretch holds all records of its devices, in the order in which they are to be judged: a partition of all that
+    `topics_of` names, or the readings that the database has of a device. Silences, maintenance and other alerts are
+    left out: they change whether people are told, not whether a rule triggers. Memory: that of the rules' watches in
+    one stretch, and the alerts.
 
     Args:
-        rules: with different ids, of kinds in `JUDGED`; they are taken as active.
+        rules: with different ids; they are taken as active.
         start_ms, end_ms: of the range whose triggers count, event time. Records before it warm the rules up.
     """
 
     def __init__(self, rules: Sequence[AlertRule], start_ms: int, end_ms: int) -> None:
-        watchers = dict.fromkeys(JUDGED[kind_of(rule.condition)][1] for rule in rules)
+        watchers = [make() for make in dict.fromkeys(JUDGED[kind_of(rule.condition)] for rule in rules)]
         active = [rule.model_copy(update={"status": "active"}) for rule in rules]
         #: To read its replicated tables before the first readings: rules may be for one organisation.
-        self.operator = Alerts(active, None, [make() for make in watchers])
+        self.operator = Alerts(active, None, watchers)
         self.tried = {rule.rule_id: Tried(rule) for rule in active}
         #: Records looked at, count, and the append time of the oldest, ms; None: there was none.
         self.records = 0
         self.oldest_ms: int | None = None
-        self._newest_ms = 0
+        self._newest_ms: dict[str, int] = {}
         self._follows = any(_direction(rule) for rule in active)
         self._start_ms = start_ms
         self._end_ms = end_ms
@@ -105,7 +107,7 @@ class BackTest:
         self.records += len(stamps)
         oldest, newest = min(stamps), max(stamps)
         self.oldest_ms = oldest if self.oldest_ms is None else min(oldest, self.oldest_ms)
-        self._newest_ms = max(newest, self._newest_ms)
+        self._newest_ms[fetched.target.topic] = max(newest, self._newest_ms.get(fetched.target.topic, 0))
         if self._open and self._follows and fetched.target.topic == topics.READINGS:
             self._follow(decode_readings(fetched.records.values))
         for episode in over:
@@ -113,22 +115,23 @@ class BackTest:
             if not self._open[episode.alert.deviceId]:
                 del self._open[episode.alert.deviceId]
 
-    def end_stretch(self, target: TopicPartition) -> None:
+    def end_stretch(self, partition: int) -> None:
         """The stretch that came as this partition is over, and time goes on to the end of the range.
 
         The next stretch starts from nothing.
         """
-        if self._newest_ms < self._end_ms:
-            passed = Idle(self._end_ms - self._newest_ms, self._end_ms)
-            self._run(fetched(Records([], [], []), *target), passed)
+        for topic, newest_ms in self._newest_ms.items():
+            if newest_ms < self._end_ms:
+                passed = Idle(self._end_ms - newest_ms, self._end_ms)
+                self._run(fetched(Records([], [], []), topic, partition), passed)
         for table in self.operator.tables:
-            table.forget(target.partition)
+            table.forget(partition)
         for episodes in self._open.values():
             for episode in episodes:
                 open_then = episode.resolved_at is None and episode.alert.triggeredAt < self._start_ms
                 self.tried[episode.alert.ruleId].open_before += open_then
         self._open.clear()
-        self._newest_ms = 0
+        self._newest_ms.clear()
 
     def finish(self) -> list[Tried]:
         """What came of it, one per rule, in their order."""
@@ -190,6 +193,16 @@ class BackTest:
         time, value = int(readings.times[at]), float(column[at])
         if value == value and alert.triggeredAt <= time <= (episode.resolved_at or time):
             episode.peak = further(episode.peak, value)
+
+
+#: Copies; what they are of is in the ordinary topic.
+_EARLY = topics.READINGS_PRIORITY
+
+
+def topics_of(rules: Sequence[AlertRule]) -> tuple[str, ...]:
+    """What rules are judged by, readings first."""
+    found = {topic for rule in rules for topic in JUDGED[kind_of(rule.condition)]().topics} - {_EARLY}
+    return tuple(sorted(found, key=lambda topic: (topic != topics.READINGS, topic)))
 
 
 def looks_back(rule: AlertRule) -> float:
