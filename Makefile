@@ -51,7 +51,7 @@ format: .venv/dev ## let ruff fix what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: .venv/dev ## benchmarks against their baselines (ARGS="NAME --json")
+bench: .venv/dev ## benchmarks against their baselines, short form (ARGS="--full", ARGS="NAME --json")
 	@exec $(BIN)/headrace bench $(ARGS)
 
 chaos: .venv/dev ## the long form of the kill tests
