@@ -40,7 +40,8 @@ class Figure(BaseModel):
         least_ratio, most_ratio: bounds of measured ÷ baseline, see `Bound`.
         form: the smallest form that it is part of.
         short: further arguments by variant in the forms `ci` and `short`: those given last count.
-        runs: of each variant that count; by default those of the form.
+        runs, short_runs: of each variant that count, in the form `full` and in the others; by default those of the form.
+        warm_up: whether a run of each variant goes before those; not where a run warms itself up.
         most_seconds: of one run; it is ended then.
     """
 
@@ -64,6 +65,8 @@ class Figure(BaseModel):
     form: Form = "full"
     short: dict[str, list[str]] = {}
     runs: int | None = Field(None, ge=1)
+    short_runs: int | None = Field(None, ge=1)
+    warm_up: bool = True
     most_seconds: float = Field(600, gt=0)
 
     @model_validator(mode="before")

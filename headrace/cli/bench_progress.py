@@ -24,7 +24,7 @@ class Expectation:
     """
 
     def __init__(self, figures: Sequence[Figure], how: How, before: Mapping[str, Any]) -> None:
-        self._left = {figure.name: len(figure.variants) * (how.runs_of(figure) + 1) for figure in figures}
+        self._left = {figure.name: len(figure.variants) * (how.runs_of(figure) + figure.warm_up) for figure in figures}
         self._took: dict[str, list[float]] = {}
         self._before = {
             name: found["seconds"] / max(1, sum(len(each["values"]) + 1 for each in found["variants"].values()))

@@ -31,7 +31,8 @@ class How(NamedTuple):
 
     def runs_of(self, figure: Figure) -> int:
         """Runs of each of its variants that count."""
-        return self.runs or figure.runs or RUNS[self.form]
+        own = figure.runs if self.form == "full" else figure.short_runs or figure.runs
+        return self.runs or own or RUNS[self.form]
 
 
 @dataclass(slots=True)
@@ -126,7 +127,7 @@ class Runner:
         return {**found, "seconds": round(self._clock.monotonic() - began, 1)}
 
     def _turns(self, figure: Figure, measured: Mapping[str, Measured], runs: int, *, again: bool) -> None:
-        for turn in range(1 if again else 0, runs + 1):
+        for turn in range(1 if again or not figure.warm_up else 0, runs + 1):
             for variant, found in measured.items():
                 self._before(figure, variant, turn, again)
                 began = self._clock.monotonic()

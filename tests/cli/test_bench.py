@@ -249,6 +249,19 @@ def test_time_left_follows_what_was_measured() -> None:
     assert (expected.runs, expected.seconds(), duration(150)) == (3, 30.0, "2 min")
 
 
+def test_forms_differ_in_runs_and_sizes() -> None:
+    """CI and the short form run less of what takes long; `--runs` wins over both."""
+    speed = figure(runs=4, short_runs=2, warm_up=False, short={"fast": ["--messages", "5"]})
+
+    assert [How(form).runs_of(speed) for form in ("full", "short", "ci")] == [4, 2, 2]
+    assert (How("short", 7).runs_of(speed), How("short").runs_of(figure(runs=4))) == (7, 4)
+    assert (speed.command("fast", "full"), speed.command("fast", "ci")) == (
+        ["script.py"],
+        ["script.py", "--messages", "5"],
+    )
+    assert Expectation([speed], How("short"), {}).runs == 4
+
+
 def test_a_profile_is_of_the_hot_path() -> None:
     """Start, waiting threads and the benchmark's own work are left out; libraries count for who calls them."""
     work = "run (asyncio/runners.py:1);Rollup.process (headrace/agents/rollup.py:2)"
