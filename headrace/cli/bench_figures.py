@@ -40,7 +40,7 @@ class Figure(BaseModel):
         least_ratio, most_ratio: bounds of measured ÷ baseline, see `Bound`.
         form: the smallest form that it is part of.
         short: further arguments by variant in the forms `ci` and `short`: those given last count.
-        runs, short_runs: of each variant that count, in the form `full` and in the others; by default those of the form.
+        runs, short_runs: of each variant that count, with `full` and in other forms; by default those of the form.
         warm_up: whether a run of each variant goes before those; not where a run warms itself up.
         most_seconds: of one run; it is ended then.
     """

@@ -12,7 +12,7 @@ from tests.benchmarks.conftest import FOLDER
 @pytest.fixture
 def memory(load_benchmark: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """The benchmark, which imports others of its folder."""
-    monkeypatch.syspath_prepend(FOLDER)  # type: ignore[no-untyped-call]
+    monkeypatch.syspath_prepend(FOLDER)
     return load_benchmark("memory")
 
 
