@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 import pytest
@@ -19,6 +19,7 @@ from headrace.engine.records import Record
 from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.testkit import drive, readings_log
 from headrace.schemas import topics
+from tests.engine.runtime.lives import Life
 from tests.engine.runtime.running import committed, everything, run_until
 
 T0 = 1_700_000_000_000
@@ -167,8 +168,8 @@ def test_death_at_every_step_changes_nothing(tmp_path: Path, pytestconfig: pytes
     deaths = max(25, pytestconfig.getoption("--examples") // 20)
     for death in range(deaths):
         part = ROWS[death * len(ROWS) // deaths : (death + 1) * len(ROWS) // deaths]
-        Life(tmp_path, part).run(steps=120 + death * 7 % 120)
-    Life(tmp_path, []).run()
+        life(tmp_path, part).run(steps=120 + death * 7 % 120)
+    life(tmp_path, []).run()
 
     source, *found = asyncio.run(read(tmp_path, topics.READINGS, topics.ROLLUPS, topics.LATE))
     expected = drive(Rollup(WINDOWS, 30), readings_log(ROWS, T0))
@@ -178,46 +179,15 @@ def test_death_at_every_step_changes_nothing(tmp_path: Path, pytestconfig: pytes
     ]
 
 
-class Life:
-    """A worker with an event loop of its own, which nobody runs on after its death.
+def life(folder: Path, rows: list[Row]) -> Life:
+    """A worker that finds these rows appended."""
 
-    Args:
-        folder: of the log.
-        rows: appended before it begins.
-    """
-
-    #: The dead: collected as garbage their coroutines would go on.
-    dead: ClassVar[list[Any]] = []
-
-    def __init__(self, folder: Path, rows: list[Row]) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(lambda loop, context: None)
-        self._log = EmbeddedLog(folder)
-        self._loop.run_until_complete(make_topics(self._log))
+    async def prepare(log: EmbeddedLog) -> None:
+        await make_topics(log)
         if rows:
-            self._loop.run_until_complete(append(self._log, *rows))
+            await append(log, *rows)
 
-    def run(self, steps: int | None = None) -> None:
-        """Run for so many steps of the loop, then die; or until everything is committed, then stop."""
-        if steps is None:
-            self._loop.run_until_complete(self._finish())
-            self._loop.close()
-            return
-        Life.dead.extend([self._loop, self._loop.create_task(self._live())])
-        for _ in range(steps):
-            self._loop.call_soon(self._loop.stop)
-            self._loop.run_forever()
-        # What it handed to the disk happens, or not; nothing after it does.
-        self._log._writer._queue.put(None)
-        self._log._writer._thread.join()
-
-    async def _live(self) -> None:
-        app = await app_of(self._log, idle_timeout=None)
-        await app.run(asyncio.Event())
-
-    async def _finish(self) -> None:
-        await run_until(await app_of(self._log, idle_timeout=None), committed(self._log, "g", topics.READINGS))
-        await self._log.close()
+    return Life(folder, prepare, lambda log: app_of(log, idle_timeout=None), topics.READINGS)
 
 
 async def make_topics(log: EmbeddedLog) -> None:
