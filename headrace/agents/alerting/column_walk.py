@@ -68,9 +68,11 @@ class ColumnWalk:
         new_lows: list[float] = []
         new_highs: list[float] = []
         restless: dict[int, Restless] = {}
-        starts, ends = places[first].tolist(), (groups.tails[ranks[first]] + 1).tolist()
-        for number, start, end in zip(self._numbers[ranks[first]].tolist(), starts, ends, strict=True):
-            low, high, left = self._walk(quiet, number, start, floats[start:end], watches)
+        found = ranks[first]
+        starts, ends = places[first].tolist(), (groups.tails[found] + 1).tolist()
+        known = zip(lows[found].tolist(), highs[found].tolist(), strict=True)
+        for number, start, end, bounds in zip(self._numbers[found].tolist(), starts, ends, known, strict=True):
+            low, high, left = self._walk(quiet, number, start, floats[start:end], bounds, watches)
             numbers.append(number)
             new_lows.append(low)
             new_highs.append(high)
@@ -111,13 +113,19 @@ class ColumnWalk:
         return places[(values[places] < lows[ranks]) | (values[places] > highs[ranks])]
 
     def _walk(
-        self, quiet: QuietColumn, number: int, start: int, values: list[float], watches: WatchTable
+        self,
+        quiet: QuietColumn,
+        number: int,
+        start: int,
+        values: list[float],
+        bounds: tuple[float, float],
+        watches: WatchTable,
     ) -> tuple[float, float, Restless | None]:
-        """Go through the readings of a device from place `start` on; what is known of it then."""
+        """Go through the readings of a device from place `start` on; what is known of it then, and was as `bounds`."""
         column, readings, work = quiet.column, self._readings, self._work
         device_id = readings.device_ids[self._order[start]]
         ladders = column.ladders(device_id, self._organisations.get(number))
-        low, high = float(quiet.lows[number]), float(quiet.highs[number])
+        low, high = bounds
         left = quiet.restless.get(number)
         steps: list[int] | None = None
         rules: list[int] = []
@@ -162,6 +170,7 @@ class ColumnWalk:
 
 def _bounds(ladders: list[Ladder], steps: list[int]) -> tuple[float, float]:
     """From which value to which all ladders are on these steps."""
-    lows = [float(ladder.lows[step]) for ladder, step in zip(ladders, steps, strict=True)]
-    highs = [float(ladder.highs[step]) for ladder, step in zip(ladders, steps, strict=True)]
-    return max(lows, default=-inf), min(highs, default=inf)
+    if len(ladders) == 1:
+        return ladders[0].bounds(steps[0])
+    bounds = [ladder.bounds(step) for ladder, step in zip(ladders, steps, strict=True)]
+    return max((low for low, _ in bounds), default=-inf), min((high for _, high in bounds), default=inf)

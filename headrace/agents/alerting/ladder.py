@@ -35,6 +35,7 @@ class Ladder:
         #: The least and the largest value of every step.
         self.lows: Floats = np.array([-inf, *self._edges])
         self.highs: Floats = np.append(np.nextafter(np.array(self._edges), -inf), inf)
+        self._bounds: list[tuple[float, float]] = list(zip(self.lows.tolist(), self.highs.tolist(), strict=True))
         stretches = [(number, *stretch) for number, condition in conditions for stretch in _holding(condition)]
         self._numbers = np.array([number for number, _, _ in stretches], dtype=np.int64)
         self._from = np.array([0 if low is None else self._after(low) for _, low, _ in stretches])
@@ -48,6 +49,10 @@ class Ladder:
     def step(self, value: float) -> int:
         """The step of a value."""
         return bisect_right(self._edges, value)
+
+    def bounds(self, step: int) -> tuple[float, float]:
+        """The least and the largest value of a step."""
+        return self._bounds[step]
 
     def steps(self, values: Floats) -> np.ndarray:
         """The step of each value, (n,) int64."""

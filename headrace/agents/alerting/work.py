@@ -123,7 +123,6 @@ class Work:
         self.early = early
         self.changes: list[Changed] = []
         self._table = table
-        self._view = table.view(batch.partition)
         self._around = around
         self.staged: dict[Key, Standing] = {}
         self.refusals: list[tuple[int, Refusal]] = []
@@ -135,7 +134,7 @@ class Work:
     def standing(self, key: Key) -> Standing:
         """What is remembered of the alerts of a rule and device, as the batch has changed it."""
         found = self.staged.get(key)
-        return self._view.get(key, NOTHING) if found is None else found
+        return self._table.get(self.partition, key) or NOTHING if found is None else found
 
     def key_of(self, alert_id: str) -> Key | None:
         """The key of an alert that was the newest of its rule and device before the batch."""
