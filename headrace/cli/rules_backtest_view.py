@@ -78,7 +78,7 @@ class BackTested:
         if self.oldest_ms is None:
             return "; none is stored"
         if not self.reaches:
-            return f"; it goes back to {iso_ms(self.oldest_ms)} only, and there is no database with more"
+            return f"; it goes back to {iso_ms(self.oldest_ms)} only"
         return f"; the oldest is of {iso_ms(self.oldest_ms)}" if self.oldest_ms > self.start_ms else ""
 
 

@@ -1,8 +1,10 @@
 """Alert rules on a real Kafka, changed while a worker evaluates them, and stored from there."""
 
+import asyncio
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import orjson
@@ -26,14 +28,19 @@ HOT = ("--metric", "temperature", "--operator", ">", "--threshold", "40")
 
 
 async def test_a_worker_takes_changes_and_a_sink_stores_them(
-    kafka_tools: None, database: Connect, headrace_process: Headrace, tmp_path: Path
+    kafka_tools: None, database: Connect, headrace: Headrace, tmp_path: Path
 ) -> None:
-    """Set, deleted and purged by commands: alerts come and end; of a purged rule the id is stored."""
+    """Set, tried, deleted and purged by commands: alerts come and end; of a purged rule the id is stored."""
     with Cluster() as cluster:
         world = World(cluster, tmp_path / "headrace.toml")
 
+        async def command(*arguments: str) -> Any:
+            options = ("--config", world.config, "--json")
+            done = await asyncio.to_thread(headrace, "rules", *arguments, *options)
+            return json.loads(done.stdout)
+
         async def rules(*arguments: str) -> None:
-            done = json.loads(headrace_process("rules", *arguments, "--config", world.config, "--json").stdout)
+            done = await command(*arguments)
             applies = datetime.fromisoformat(done["appliesFrom"]).timestamp() * 1000
             await until(lambda: SystemClock().now_ms() >= applies)
 
@@ -46,6 +53,7 @@ async def test_a_worker_takes_changes_and_a_sink_stores_them(
             await rules("set", "never", *HOT, "--type", "tilt", "--metric", "battery_level")
             await send(world, 50)
             await until(lambda: alerted(len(DEVICES)))
+            tried = await command("backtest", "hot")
             await rules("delete", "hot")
             await rules("delete", "never", "--purge")
             await send(world, 51)
@@ -59,6 +67,8 @@ async def test_a_worker_takes_changes_and_a_sink_stores_them(
         stored = await connection.fetch("SELECT rule_id, status, document->>'ruleId' FROM alert_rules ORDER BY 1")
         await connection.close()
 
+    (found,) = tried["rules"]
+    assert [each["deviceId"] for each in found["episodes"]] == sorted(name.decode() for name in DEVICES)
     kinds = [(event.subject, event.type.rpartition(".")[2]) for event in events]
     expected = [(name.decode(), kind) for name in DEVICES for kind in ("resolved", "triggered")]
     assert sorted(kinds) == sorted(expected)
