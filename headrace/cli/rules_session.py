@@ -136,6 +136,8 @@ class RulesSession:
         found = read_rules(file, self.types, self._detectors)
         if found.mistakes:
             raise ConfigError(*found.mistakes)
+        if not found.rules:
+            raise ConfigError(f"{file} holds no rules: write [[rule]] tables, or JSON")
         return found.rules
 
     def read_if_file(self, target: str) -> Sequence[AlertRule]:

@@ -1,6 +1,6 @@
 """What is stored, as records again: of the log, or readings of the database device by device."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from headrace.cli.opened_archive import opened_reader
 from headrace.cli.opened_database import opened_database
 from headrace.cli.settings import Settings
 from headrace.connectors.timescale.answers import RawHistory
+from headrace.connectors.timescale.history import MOST_RAW_DAYS
+from headrace.connectors.timescale.query_pool import QueryError
 from headrace.connectors.timescale.states import MOST_DEVICES
 from headrace.connectors.timescale.store import Store
 from headrace.engine.clock import SystemClock
@@ -22,9 +24,12 @@ from headrace.engine.records import Records
 from headrace.engine.testkit import fetched, reading_records
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings
+from headrace.schemas.window import DAY_MS
 
 #: Readings that one statement brings, and seconds that it may take.
 PAGE, TIMEOUT = 10_000, 300.0
+#: Length of what one question may be about, ms.
+LONGEST_MS = MOST_RAW_DAYS * DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +152,23 @@ class DatabaseHistory:
             found = await self._store.state(self._device_ids, device_type=device_type, limit=MOST_DEVICES)
             wanted += [(device_type, each.device_id) for each in found.devices]
         for number, (device_type, device_id) in enumerate(wanted):
-            pages = self._store.stream(
-                device_id, start_ms, end_ms, sorted(self._metrics[device_type]), limit=PAGE, device_type=device_type
-            )
+            for start in range(start_ms, end_ms, LONGEST_MS):
+                end = min(end_ms, start + LONGEST_MS)
+                async with aclosing(self._pages(device_type, device_id, start, end)) as pages:
+                    async for page in pages:
+                        yield Part(fetched(_records(page), topics.READINGS), False, number / len(wanted))
+            yield Part(fetched(_records(None), topics.READINGS), True, (number + 1) / len(wanted))
+
+    async def _pages(self, device_type: str, device_id: str, start_ms: int, end_ms: int) -> AsyncGenerator[RawHistory]:
+        """The readings of a device; none if its table lacks a metric: then nothing of it was stored yet."""
+        metrics = sorted(self._metrics[device_type])
+        pages = self._store.stream(device_id, start_ms, end_ms, metrics, limit=PAGE, device_type=device_type)
+        try:
             async with aclosing(pages):  # type: ignore[type-var]
                 async for page in pages:
-                    ends = page.cursor is None
-                    yield Part(fetched(_records(page), topics.READINGS), ends, (number + ends) / len(wanted))
+                    yield page
+        except QueryError:
+            return
 
 
 async def _by_time(ranges: Sequence[AsyncIterator[Fetched]]) -> AsyncIterator[Fetched]:
@@ -210,9 +225,9 @@ async def database_history(
         yield DatabaseHistory(store, metrics, device_ids)
 
 
-def _records(page: RawHistory) -> Records:
-    count = len(page.times)
-    if not count:
+def _records(page: RawHistory | None) -> Records:
+    count = 0 if page is None else len(page.times)
+    if page is None or not count:
         return Records([], [], [])
     names = [""] * count
     rows = np.arange(count)

@@ -82,6 +82,7 @@ def test_a_rule_is_made_and_changed_from_options(headrace: Headrace, data: tuple
         (("set", "an", "--anomaly-score", "3", "--detector", "stcuk"), "did you mean 'stuck'?"),
         (("set", "hot"), "hot: no such file; for a rule of this id name what to set"),
         (("set", "two.toml"), "two.toml holds 2 rules; headrace rules import takes many"),
+        (("import", "empty.toml"), "empty.toml holds no rules: write [[rule]] tables, or JSON"),
         (("import", "bad.toml"), "bad.toml: rule 2: severity: must be one of info, warning, critical, not 'bad'"),
         (("show", "overheatin"), "there is no rule 'overheatin'; did you mean 'overheating'?"),
         (("enable", "overheatin", "zzz"), "there is no rule 'zzz'; headrace rules list --all shows those there are"),
@@ -98,6 +99,7 @@ def test_mistakes_change_nothing_and_say_what_to_do(
 ) -> None:
     """With exit code 2."""
     monkeypatch.chdir(tmp_path)
+    Path("empty.toml").write_text("")
     Path("two.toml").write_text(RULES)
     Path("bad.toml").write_text(RULES.replace('"info"', '"bad"'))
     headrace("rules", "set", "first", *HOT, *data)

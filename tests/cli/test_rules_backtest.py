@@ -156,19 +156,21 @@ def episodes(found: dict[str, Any]) -> Told:
     }
 
 
-@pytest.mark.parametrize("source", ["log", "database"])
-def test_it_finds_what_the_rules_did(headrace: Headrace, world: tuple[Path, Told], source: str) -> None:
+@pytest.mark.parametrize(
+    "source", [("--source", "log"), ("--source", "database"), ("--source", "database", "--last", "200d")]
+)
+def test_it_finds_what_the_rules_did(headrace: Headrace, world: tuple[Path, Told], source: tuple[str, ...]) -> None:
     """Every alert, and no other, with the times at which it triggered and ended; inactive rules are tried too."""
     folder, told = world
 
     found = json.loads(
-        headrace("rules", "backtest", folder / "rules.toml", "--data", folder / "data", "--source", source,
+        headrace("rules", "backtest", folder / "rules.toml", "--data", folder / "data", *source,
                  "--limit", "0", "--json").stdout
     )  # fmt: skip
 
     assert episodes(found) == timed(told, is_timed=False)
     assert {rule for rule, *_ in episodes(found)} == {"hot", "close", "rising"}
-    assert found["source"] == f"the {source}"
+    assert found["source"] == f"the {source[1]}"
     assert found["complete"]
     hot = found["rules"][0]
     assert hot["alerts"] == len(hot["episodes"])
