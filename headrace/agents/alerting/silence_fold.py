@@ -214,14 +214,15 @@ class _OfType:
             at = order[places]
             who, rows = self._which[at], self._readings.rows[at]
             now, state = self._running[rows], self._state[:, who]
-            late = np.maximum(state[ARRIVED], resumed) + self.limits.floor < now
+            late = np.maximum(state[ARRIVED], resumed) + self.limits.least(state) < now
             for place in np.flatnonzero((state[ARRIVED] > 0) & (late | (state[SAID] > 0))).tolist():
                 self._come_back(int(at[place]), state[:, place], resumed)
             hear(state, now, self._readings.times[at].astype(np.float64))
             state[SAID] = 0.0
             self._state[:, who] = state
         if high > low:
-            earliest = float(self._state[ARRIVED].min()) + self.limits.floor
+            heard = self._state[:, self._state[ARRIVED] > 0]
+            earliest = float((heard[ARRIVED] + self.limits.least(heard)).min(initial=np.inf))
             self._plan.due[self._name] = min(self._plan.due.get(self._name, -np.inf), earliest)
 
     def scan(self, row: int, resumed: float) -> None:
@@ -235,7 +236,8 @@ class _OfType:
             if self._said is not None:
                 others = ~self._is_mine()
                 state[SAID, others] = self._said[others]
-        deadline = np.where(state[ARRIVED] > 0, np.maximum(state[ARRIVED], resumed) + self.limits.floor, np.inf)
+        first = np.maximum(state[ARRIVED], resumed) + self.limits.least(state)
+        deadline = np.where(state[ARRIVED] > 0, first, np.inf)
         late = np.flatnonzero(deadline < now)
         deadline[late] = np.inf
         due = float(deadline.min(initial=np.inf))

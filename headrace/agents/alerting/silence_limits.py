@@ -72,12 +72,24 @@ class Limits:
             if not rule.device_ids:
                 self._for_all[limit].append(place)
         self.floor = min((limit.floor for limit in self._for_all), default=np.inf)
+        self._fixed = min((np.ceil(limit.fixed) for limit in self._for_all if limit.fixed is not None), default=np.inf)
+        learned = [limit for limit in self._for_all if limit.fixed is None]
+        self._learned = None
+        if learned:
+            self._learned = Limit(None, min(each.times for each in learned), min(each.least for each in learned))
 
     def __iter__(self) -> Iterator[Limit]:
         return iter(self._for_all)
 
     def __bool__(self) -> bool:
         return bool(self._for_all)
+
+    def least(self, state: Floats) -> Floats:
+        """What every limit of each device is at the least, ms, (k,); costs the same for any number of limits."""
+        if self._learned is None:
+            return np.full(state.shape[1], self._fixed)
+        least: Floats = np.minimum(self._learned.of(state), self._fixed)
+        return least
 
     def places(self, limit: Limit, device_id: str) -> list[int]:
         """Places of the rules with this limit that may be for a device."""
