@@ -84,6 +84,10 @@ class Fleet:
             yield from self._round(names, START_MS + number * CADENCE_MS, number)
         yield from self._round(names, self._closing, 0)
 
+    def windows(self) -> int:
+        """How many windows close."""
+        return -(-self.rounds // PER_WINDOW) * DEVICES
+
     def expected(self) -> dict[Window, Aggregates]:
         """Every window that closes."""
         found: dict[Window, Aggregates] = {}

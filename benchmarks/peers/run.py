@@ -95,7 +95,7 @@ async def _done(
     engine: Engine, guarantee: str, bootstrap: str, fleet: Fleet, process: "subprocess.Popen[bytes]", timeout: float
 ) -> tuple[float, bool]:
     """When it was done, by the kernel's monotonic clock, and whether it was."""
-    expected, deadline = len(fleet.expected()), time.monotonic() + timeout
+    expected, deadline = fleet.windows(), time.monotonic() + timeout
     async with Watch(bootstrap, GROUP) as watch:
         while time.monotonic() < deadline:
             if _has_ended(process):

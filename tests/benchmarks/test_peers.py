@@ -52,6 +52,7 @@ def test_expected_windows_are_those_of_the_messages_added_up_one_by_one(fleet: A
     closing = {window for window in found if window[1] == fleet.closing_window()}
     assert times == sorted(times)
     assert len(times) == len(fleet) == MESSAGES + len(closing)
+    assert fleet.windows() == len(fleet.expected())
     assert fleet.expected() == {
         window: {name: (len(values), sum_in_order(values), min(values), max(values)) for name, values in cells.items()}
         for window, cells in found.items()
