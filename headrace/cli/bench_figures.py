@@ -39,7 +39,7 @@ class Figure(BaseModel):
         axis, points, arguments: instead of variants, a curve: a variant per point, `{}` in its arguments.
         least_ratio, most_ratio: bounds of measured ÷ baseline, see `Bound`.
         form: the smallest form that it is part of.
-        short: further arguments by variant in the forms `ci` and `short`: those given last count.
+        short: options with values by variant, in the forms `ci` and `short` instead of the usual ones.
         runs, short_runs: of each variant that count, with `full` and in other forms; by default those of the form.
         warm_up: whether a run of each variant goes before those; not where a run warms itself up.
         most_seconds: of one run; it is ended then.
@@ -94,8 +94,13 @@ class Figure(BaseModel):
 
     def command(self, variant: str, form: Form) -> list[str]:
         """The script and its arguments, without the folder."""
-        more = self.short.get(variant, []) if form != "full" else []
-        return [self.script, *self.variants[variant], *more]
+        usual, more = self.variants[variant], self.short.get(variant, []) if form != "full" else []
+        kept = [
+            text
+            for place, text in enumerate(usual)
+            if text not in more[::2] and (place == 0 or usual[place - 1] not in more[::2])
+        ]
+        return [self.script, *kept, *more]
 
     def bounds(self, variant: str) -> tuple[float | None, float | None]:
         """Least and most ratio of a variant."""

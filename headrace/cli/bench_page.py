@@ -31,13 +31,13 @@ def page_of(report: Mapping[str, Any], pictures: str = "performance") -> str:
 
 def _head(report: Mapping[str, Any]) -> Iterator[str]:
     machine, versions = report["machine"], report["versions"]
-    full = "--full " if report["form"] == "full" else ""
+    form = "--profile" if report["form"] == "short" else f"--{report['form']} --profile"
     yield "# Performance"
     yield ""
     yield "Made from [performance.json](performance.json) by `headrace bench`; do not edit. To measure all anew:"
     yield ""
     yield "```"
-    yield f"headrace bench {full}--profile --json docs/performance.json --page docs/performance.md"
+    yield f"headrace bench {form} --json docs/performance.json --page docs/performance.md"
     yield "```"
     yield ""
     taken = f"Taken {report['taken']} at commit {_commit(report)}"
@@ -81,7 +81,7 @@ def pictures_of(report: Mapping[str, Any]) -> list[str]:
     for each in report["figures"]:
         if each["axis"]:
             kinds.add("latency" if each["unit"] == "ms" else "scaling")
-        elif each["unit"].endswith("/s"):
+        elif "/s" in each["unit"]:
             kinds.add("throughput")
     return [name for name in PICTURES if name in kinds]
 

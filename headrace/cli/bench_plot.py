@@ -28,7 +28,7 @@ def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
         OSError: the folder cannot be written.
     """
     curves = [each for each in report["figures"] if each["axis"]]
-    bars = [each for each in report["figures"] if not each["axis"] and each["unit"].endswith("/s")]
+    bars = [each for each in report["figures"] if not each["axis"] and "/s" in each["unit"]]
     latency = [each for each in curves if each["unit"] == "ms"]
     pictures = {
         "throughput": (bars, _bars),

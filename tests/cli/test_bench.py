@@ -251,13 +251,14 @@ def test_time_left_follows_what_was_measured() -> None:
 
 def test_forms_differ_in_runs_and_sizes() -> None:
     """CI and the short form run less of what takes long; `--runs` wins over both."""
-    speed = figure(runs=4, short_runs=2, warm_up=False, short={"fast": ["--messages", "5"]})
+    variants = {"slow": [], "fast": ["--messages", "90", "--kafka"]}
+    speed = figure(runs=4, short_runs=2, warm_up=False, variants=variants, short={"fast": ["--messages", "5"]})
 
     assert [How(form).runs_of(speed) for form in ("full", "short", "ci")] == [4, 2, 2]
     assert (How("short", 7).runs_of(speed), How("short").runs_of(figure(runs=4))) == (7, 4)
     assert (speed.command("fast", "full"), speed.command("fast", "ci")) == (
-        ["script.py"],
-        ["script.py", "--messages", "5"],
+        ["script.py", "--messages", "90", "--kafka"],
+        ["script.py", "--kafka", "--messages", "5"],
     )
     assert Expectation([speed], How("short"), {}).runs == 4
 
