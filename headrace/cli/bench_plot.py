@@ -40,26 +40,26 @@ def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
     for name, (figures, draw) in pictures.items():
         if figures:
             written.append(folder / f"{name}.svg")
-            _picture(report, figures, draw).savefig(written[-1], metadata={"Date": None})
+            with mpl.rc_context(FIXED):
+                _picture(report, figures, draw).savefig(written[-1], metadata={"Date": None})
     return written
 
 
 def _picture(report: Mapping[str, Any], figures: Sequence[Mapping[str, Any]], draw: Any) -> Canvas:
-    with mpl.rc_context(FIXED):
-        across = min(ACROSS, len(figures))
-        down = ceil(len(figures) / across)
-        canvas = Canvas(figsize=(5.2 * across, 2.9 * down + 0.4), layout="constrained")
-        places = canvas.subplots(down, across, squeeze=False).ravel()
-        for place, figure in zip(places, figures, strict=False):
-            place.set_title(figure["name"], loc="left", fontweight="bold")
-            draw(place, figure)
-        for place in places[len(figures) :]:
-            place.set_visible(False)
-        machine = report["machine"]
-        where = f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}"
-        commit = (report["commit"] or "unknown")[:9] + (" and changes" if report["dirty"] else "")
-        canvas.supxlabel(f"{where}; headrace {commit}, {report['taken'][:10]}", fontsize=7, color="#606060")
-        return canvas
+    across = min(ACROSS, len(figures))
+    down = ceil(len(figures) / across)
+    canvas = Canvas(figsize=(5.2 * across, 2.9 * down + 0.4), layout="constrained")
+    places = canvas.subplots(down, across, squeeze=False).ravel()
+    for place, figure in zip(places, figures, strict=False):
+        place.set_title(figure["name"], loc="left", fontweight="bold")
+        draw(place, figure)
+    for place in places[len(figures) :]:
+        place.set_visible(False)
+    machine = report["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}"
+    commit = (report["commit"] or "unknown")[:9] + (" and changes" if report["dirty"] else "")
+    canvas.supxlabel(f"{where}; headrace {commit}, {report['taken'][:10]}", fontsize=7, color="#606060")
+    return canvas
 
 
 def _bars(place: Axes, figure: Mapping[str, Any]) -> None:

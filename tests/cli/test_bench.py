@@ -11,6 +11,8 @@ from headrace.cli import bench as bench_command
 from headrace.cli import bench_figures, bench_runs
 from headrace.cli.bench_compare import changes, differences
 from headrace.cli.bench_figures import FOLDER, Figure, chosen, load_figures
+from headrace.cli.bench_page import page_of, pictures_of
+from headrace.cli.bench_plot import write_plots
 from headrace.cli.bench_profile import shares
 from headrace.cli.bench_progress import Expectation, duration
 from headrace.cli.bench_runs import How, Measured, judge
@@ -278,3 +280,22 @@ def test_a_profile_is_of_the_hot_path() -> None:
     assert found["samples"] == 80
     assert found["parts"] == [["headrace/agents/rollup.py", 0.5], ["headrace/cli/pipeline.py", 0.5]]
     assert ["dumps (numpy/lib.py)", 0.125] in found["functions"]
+
+
+def test_the_page_is_what_the_stored_report_gives() -> None:
+    """docs/performance.md is made, not written, and has its pictures."""
+    docs = FOLDER.parent / "docs"
+    stored = json.loads((docs / "performance.json").read_text())
+
+    assert (docs / "performance.md").read_text() == page_of(stored)
+    assert all((docs / "performance" / f"{name}.svg").exists() for name in pictures_of(stored))
+
+
+def test_the_same_report_gives_the_same_pictures(tmp_path: Path) -> None:
+    """Byte for byte, so that a change of the pictures is one of the figures."""
+    stored = json.loads((FOLDER.parent / "docs" / "performance.json").read_text())
+
+    first, second = (write_plots(stored, tmp_path / name) for name in "ab")
+
+    assert [file.stem for file in first] == pictures_of(stored)
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
