@@ -27,6 +27,8 @@ from headrace.tables.rule_book import RuleBook, RuleSet
 
 #: Key of the append time reached, in its table.
 _NOW = ("now",)
+#: Seconds of append time for which alerts that are over are known: `alerts.state.v1` has them, people may comment.
+KEEP_OVER = 30 * 86_400.0
 #: How often time moves on while nothing comes, seconds.
 IDLE_TIMEOUT = 10.0
 
@@ -56,6 +58,8 @@ class Alerts:
         rules: with different ids.
         changes: more rules, which win over those with the same id; see `headrace.tables.rule_book`.
         watchers: who finds conditions met; None for those that ship.
+        keep_over: seconds of append time for which an alert that is over stays known, once its condition is not met;
+            then its state is deleted, and a cooldown that still runs is forgotten.
     Raises:
         ConfigError: two rules have the same id.
     """
@@ -69,6 +73,8 @@ class Alerts:
         rules: Sequence[AlertRule],
         changes: Replicated[AlertRule] | None = None,
         watchers: Sequence[Watcher] | None = None,
+        *,
+        keep_over: float = KEEP_OVER,
     ) -> None:
         self._rules = RuleBook(rules, changes)
         self._around = Around()
@@ -83,6 +89,7 @@ class Alerts:
         self.tables: tuple[State, ...] = (self._alerts, self._reached, *watched)
         read = dict.fromkeys(topic for each in self._watchers for topic in each.topics)
         self.topics = tuple(dict.fromkeys((self.topic, *read, topics.ALERT_COMMANDS)))
+        self._keep_over_ms = round(keep_over * 1000)
         self._moments: dict[int, Moments] = {}
         self.idle_topics = tuple(dict.fromkeys((self.topic, *(each.topics[0] for each in self._watchers))))
 
@@ -105,7 +112,7 @@ class Alerts:
         stamps = batch.records.timestamps if batch.idle is None else [batch.idle.now_ms]
         if not len(stamps):
             return
-        moments = self._moments.setdefault(batch.partition, Moments(self._alerts, batch.partition, self._around))
+        moments = self._moments.setdefault(batch.partition, self._new_moments(batch.partition))
         reached = max(self._reached.get(batch.partition, _NOW) or 0, moments.reached_ms)
         commands = batch.topic == topics.ALERT_COMMANDS and batch.idle is None
         # Whoever sends a command dates it: what that says is no time that others go by.
@@ -116,7 +123,7 @@ class Alerts:
             raise CutBatch(row)
         early = batch.topic == topics.READINGS_PRIORITY
         work = Work(batch, rules, self._alerts, now_ms, self._around, early=early)
-        review(work, plan)
+        review(work, plan, self._keep_over_ms)
         new_rules = moments.rules is not rules
         for watcher in self._watchers if new_rules or work.staged else ():
             if isinstance(watcher, FollowsRules):
@@ -132,7 +139,7 @@ class Alerts:
             more: list[Moment] = []
             for key, standing in work.staged.items():
                 if standing != self._alerts.get(batch.partition, key):
-                    more += moments_of(standing, now_ms[-1])
+                    more += moments_of(standing, now_ms[-1], self._keep_over_ms)
             self._alerts.update(batch.partition, work.staged)
             # Time that passed without consequence need not be known after a restart: nothing is committed for it.
             if now_ms[-1] != self._reached.get(batch.partition, _NOW) and (batch.idle is None or work.staged):
@@ -140,6 +147,9 @@ class Alerts:
             moments.carried_out(plan, now_ms[-1], more)
 
         batch.on_finish(apply)
+
+    def _new_moments(self, partition: int) -> Moments:
+        return Moments(self._alerts, partition, self._around, self._keep_over_ms)
 
     def _rules_of(self, now_ms: Sequence[int]) -> RuleSet:
         """The rules for all of a batch; it is cut where others begin to apply."""

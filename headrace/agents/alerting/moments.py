@@ -16,9 +16,6 @@ from headrace.schemas.rule import AlertRule
 from headrace.tables.replicated import Replicated
 from headrace.tables.rule_book import RuleSet
 
-#: Alerts that are over, and whose condition is not met, are forgotten after so much append time, ms.
-KEEP_OVER_MS = 30 * 86_400_000
-
 
 class Moment(NamedTuple):
     """At `time_ms`, what is called this has to be looked at.
@@ -61,12 +58,14 @@ class Moments:
     Args:
         table: of alerts.
         around: the replicated tables.
+        keep_over_ms: append time for which alerts that are over, and whose condition is not met, are known.
     """
 
-    def __init__(self, table: AlertTable, partition: int, around: Around) -> None:
+    def __init__(self, table: AlertTable, partition: int, around: Around, keep_over_ms: int) -> None:
         self._table = table
         self._partition = partition
         self._around = around
+        self._keep_over_ms = keep_over_ms
         #: What it knows is of no use once somebody else may have had the partition.
         self._epoch = table.epoch(partition)
         self._done: Plan | None = None
@@ -139,7 +138,7 @@ class Moments:
         found += [Moment(time, "cause", name) for time, name in around.causes.later(now_ms)]
         found += [moment for name in around.silences.keys() for moment in self._of("silence", name, now_ms)]  # noqa: SIM118
         for standing in self._table.view(self._partition).values():
-            found += moments_of(standing, now_ms)
+            found += moments_of(standing, now_ms, self._keep_over_ms)
         return found
 
     def _of(self, kind: str, name: str, now_ms: int) -> Iterator[Moment]:
@@ -180,7 +179,7 @@ class Moments:
         return self._table.key_of(self._partition, alert_id)
 
 
-def moments_of(standing: Standing, now_ms: int) -> list[Moment]:
+def moments_of(standing: Standing, now_ms: int, keep_over_ms: int) -> list[Moment]:
     """Moments after `now_ms` that an alert itself leads to: the end of its snooze, and when it is forgotten."""
     alert = standing.alert
     if alert is None:
@@ -189,7 +188,7 @@ def moments_of(standing: Standing, now_ms: int) -> list[Moment]:
     if standing.open and standing.snoozed_until is not None and standing.snoozed_until > now_ms:
         found.append(Moment(standing.snoozed_until, "snooze", alert.alertId))
     if not standing.open and standing.over_at is not None:
-        found.append(Moment(max(standing.over_at + KEEP_OVER_MS, now_ms + 1), "over", alert.alertId))
+        found.append(Moment(max(standing.over_at + keep_over_ms, now_ms + 1), "over", alert.alertId))
     return found
 
 

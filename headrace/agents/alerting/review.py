@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from headrace.agents.alerting.alert_table import Key
-from headrace.agents.alerting.moments import KEEP_OVER_MS, Plan, rules_by_id
+from headrace.agents.alerting.moments import Plan, rules_by_id
 from headrace.agents.alerting.standing import Standing, resolved, rested
 from headrace.agents.alerting.work import Work
 from headrace.schemas.alert import EXPLAINS, Change, Resolution
 from headrace.schemas.rule import AlertRule
 
 
-def review(work: Work, plan: Plan) -> None:
+def review(work: Work, plan: Plan, keep_over_ms: int) -> None:
     """Bring the alerts of a plan to what they are at the batch's first record, before what that says.
 
     Those whose rule is gone, inactive, or no longer for their device end, and those whose device is retired. Of the
@@ -22,7 +22,8 @@ def review(work: Work, plan: Plan) -> None:
         standing = work.standing(key)
         if standing.open:
             _look_at(work, key, standing, rules.get(key[0]))
-        elif standing.alert is not None and _is_old(standing, work.now_ms[0]):
+        elif standing.over_at is not None and work.now_ms[0] >= standing.over_at + keep_over_ms:
+            assert standing.alert is not None
             work.forget(key, standing.alert.alertId)
 
 
@@ -51,10 +52,6 @@ def _look_at(work: Work, key: Key, standing: Standing, rule: AlertRule | None) -
     if bool(alert.suppressed) != bool(after.suppressed):
         change = "suppressed" if after.suppressed else "unsuppressed"
     work.add(0, _FIRST, change, after, at_ms, rule, cause=cause)
-
-
-def _is_old(standing: Standing, now_ms: int) -> bool:
-    return standing.over_at is not None and now_ms >= standing.over_at + KEEP_OVER_MS
 
 
 #: Before everything else of its row.

@@ -186,6 +186,8 @@ class Work:
         )
         if self.early and change is None:
             return before
+        if change == "triggered" and self.device(finding.device_id, finding.row).status == "retired":
+            return before  # what it had sent before that; its open alerts have ended
         after = rested(after, self.now_ms[finding.row])
         if after != before:
             self.staged[finding.key] = after
@@ -249,9 +251,8 @@ class Work:
     def _alert(self, finding: Finding) -> Alert:
         rule, at_ms = finding.rule, self.now_ms[finding.row]
         device = self._around.device(finding.device_id, at_ms)
-        name = "\0".join((*finding.key, str(finding.time)))
         alert = Alert(
-            alertId=str(uuid.uuid5(_NAMESPACE, name)),
+            alertId=alert_id(finding.key, finding.time),
             revision=1,
             ruleId=rule.rule_id,
             ruleName=rule.name,
@@ -273,6 +274,11 @@ class Work:
             metadata={**finding.metadata, **({EXPLAINS: True} if rule.explains else {})},
         )
         return self.suppressed(alert, None, finding.row)
+
+
+def alert_id(key: Key, triggered_ms: int) -> str:
+    """The id of the alert that triggers there and then."""
+    return str(uuid.uuid5(_NAMESPACE, "\0".join((*key, str(triggered_ms)))))
 
 
 class Watcher(Protocol):
