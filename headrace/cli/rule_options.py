@@ -21,8 +21,10 @@ _OPTIONS = (
     click.option("--name", metavar="TEXT", help="For people. Default for a new rule: its id."),
     click.option("--description", metavar="TEXT", help="What it is for, what to do."),
     click.option("--type", "device_type", metavar="NAME", help="For devices of this type; all for any."),
-    click.option("--device", "device_ids", metavar="ID", multiple=True, help="For this device only; may be repeated."),
-    click.option("--organisation", "organization_id", metavar="NAME", help="For its devices only."),
+    click.option(
+        "--device", "device_ids", metavar="ID", multiple=True, help="For this device only; may be repeated; '' for all."
+    ),
+    click.option("--organisation", "organization_id", metavar="NAME", help="For its devices only; '' for all."),
     click.option("--metric", metavar="NAME", help="What is compared; with --anomaly-score, whose anomalies."),
     click.option("--operator", type=click.Choice(get_args(Operator)), help="How."),
     click.option("--threshold", type=float, metavar="NUMBER", help="With what, in the metric's unit."),
@@ -44,7 +46,7 @@ _OPTIONS = (
     click.option("--status", type=click.Choice(["active", "inactive"]), help="Default for a new rule: active."),
     click.option("--explains/--explains-nothing", default=None, help="Of a gateway: its alerts explain others."),
     click.option("--notify", type=click.Choice(get_args(Channel)), multiple=True, help="May be repeated."),
-    click.option("--webhook", metavar="URL", multiple=True, help="May be repeated."),
+    click.option("--webhook", metavar="URL", multiple=True, help="May be repeated; '' for none."),
 )
 
 
@@ -94,9 +96,11 @@ def document_with(given: Mapping[str, Any], rule_id: str, before: AlertRule | No
     if "notify" in rest:
         actions = {**actions, "notifications": list(dict.fromkeys(rest.pop("notify")))}
     if "webhook" in rest:
-        actions = {**actions, "webhooks": list(dict.fromkeys(rest.pop("webhook")))}
+        actions = {**actions, "webhooks": list(dict.fromkeys(filter(None, rest.pop("webhook"))))}
     if "device_ids" in rest:
-        rest["device_ids"] = list(rest["device_ids"])
+        rest["device_ids"] = list(filter(None, rest["device_ids"]))
+    if rest.get("organization_id") == "":
+        rest["organization_id"] = None
     return {**document, **rest, "actions": actions, **({"condition": condition} if condition else {})}
 
 

@@ -279,7 +279,10 @@ async def _back_test(
 ) -> None:
     async with rules_session(config, data) as session:
         known, _ = await session.known()
-        found = session.read_if_file(target) or [rule_named(target, known).rule]
+        found = session.read_if_file(target)
+        if not found and target not in known:
+            raise ConfigError(f"{no_rule(target, known)}; nor is there such a file")
+        found = found or [known[target].rule]
         done = await back_test(session, found, wanted, source, Console(stderr=True))
     if as_json:
         click.echo(done.json(limit))

@@ -1,8 +1,9 @@
 """What is allowed about an alert rule, and probably not meant: it never triggers, or always."""
 
+import ast
 from collections.abc import Collection, Iterator, Mapping
 
-from headrace.schemas.condition import AbsenceCondition, ThresholdCondition, ValueCondition
+from headrace.schemas.condition import AbsenceCondition, ExpressionCondition, ThresholdCondition, ValueCondition
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import ALL_TYPES, AlertRule
 from headrace.schemas.text import near
@@ -41,13 +42,20 @@ def rule_doubts(
 
 
 def _is_for(rule: AlertRule, device_type: DeviceType) -> bool:
-    return not isinstance(rule.condition, ThresholdCondition) or rule.condition.metric in device_type.units
+    condition = rule.condition
+    if isinstance(condition, ExpressionCondition):
+        tree = list(ast.walk(_tree(condition.expression)))
+        functions = {each.func.id for each in tree if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)}
+        return {each.id for each in tree if isinstance(each, ast.Name)} - functions <= device_type.units.keys()
+    return not isinstance(condition, ThresholdCondition) or condition.metric in device_type.units
 
 
 def _of_type(rule: AlertRule, device_type: DeviceType) -> Iterator[str]:
     condition = rule.condition
     if isinstance(condition, ThresholdCondition):
         yield from _range(condition, device_type)
+    if isinstance(condition, ExpressionCondition):
+        yield from _truths(condition.expression, device_type)
     cadence = device_type.cadence
     if isinstance(condition, ThresholdCondition):
         cadence = device_type.cadences.get(condition.metric, cadence)
@@ -73,6 +81,21 @@ def _range(condition: ThresholdCondition, device_type: DeviceType) -> Iterator[s
         yield f"{what} at least {low:g} {spec.unit}: it always holds"
     elif high is not None and {"<": threshold > high, "<=": threshold >= high}.get(operator):
         yield f"{what} at most {high:g} {spec.unit}: it always holds"
+
+
+def _truths(text: str, device_type: DeviceType) -> Iterator[str]:
+    """Measures with a unit that `and`, `or` or `not` takes for true or false."""
+    for node in ast.walk(_tree(text)):
+        operands = node.values if isinstance(node, ast.BoolOp) else [getattr(node, "operand", None)]
+        if isinstance(node, ast.BoolOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)):
+            for name in (each.id for each in operands if isinstance(each, ast.Name)):
+                if device_type.units.get(name, "1") != "1":
+                    unit = device_type.units[name]
+                    yield f"condition.expression: {name} is in {unit}, and true unless it is 0: compare it"
+
+
+def _tree(text: str) -> ast.Expression:
+    return ast.parse(" ".join(text.split()), mode="eval")
 
 
 def _devices(rule: AlertRule, devices: Collection[str]) -> Iterator[str]:

@@ -55,6 +55,9 @@ def test_a_rule_is_made_and_changed_from_options(headrace: Headrace, data: tuple
     made = json.loads(headrace("rules", "set", "hot", *HOT, "--user", "ada", "--json", *data).stdout)
     headrace("rules", "set", "hot", "--threshold", "45", "--notify", "email", "--user", "bob", *data)
     changed = listed(headrace, *data)["hot"]
+    headrace("rules", "set", "hot", "--device", "a", "--organisation", "acme", "--webhook", "http://a", *data)
+    headrace("rules", "set", "hot", "--device", "", "--organisation", "", "--webhook", "", *data)
+    assert listed(headrace, *data)["hot"].keys() == changed.keys()
     headrace("rules", "set", "hot", "--silent-for", "90s", *data)
     other = listed(headrace, *data)["hot"]
     text = headrace("rules", "show", "hot", *data).stdout.decode()

@@ -220,6 +220,10 @@ TILTED = {"metric": "tilt_angle", "operator": ">", "threshold": 5}
         ),
         (rule(HOT, organizationId="amce"), "organization_id: no registered device is of 'amce'; did you mean 'acme'?"),
         (rule(HOT), None),
+        (
+            rule({"expression": "temperature > 3 and not humidity"}),
+            "condition.expression: hum",
+        ),
         (rule({**HOT, "threshold": 85}), None),
         (rule({**HOT, "threshold": 85, "ratePer": 60}, deviceType="environmental"), None),
         (rule({**HOT, "threshold": 85}, deviceType="environmental", status="inactive"), None),
