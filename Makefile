@@ -72,7 +72,7 @@ lock: .venv/dev ## pin the newest versions that pyproject.toml allows
 
 clean: ## back to a fresh clone (data in .headrace stays)
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	rm -rf scripts/local_kafka/target
+	rm -rf scripts/local_kafka/target benchmarks/peers/.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/runtime: requirements-build.txt requirements.txt pyproject.toml scripts/venv.sh

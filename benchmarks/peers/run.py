@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -88,7 +89,9 @@ async def run(engine: Engine, guarantee: str, bootstrap: str, fleet: Fleet, warm
 
 def _start(command: Sequence[str], folder: str, said: Path, log: Path) -> subprocess.Popen[bytes]:
     with said.open("wb") as out, log.open("wb") as err:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder)
+        # On Linux the kernel ends it with us, `kill -9` included.
+        setpriv = [found, "--pdeathsig", "KILL"] if (found := shutil.which("setpriv")) else []
+        return subprocess.Popen([*setpriv, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder)
 
 
 async def _done(
