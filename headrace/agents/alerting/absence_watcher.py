@@ -149,7 +149,7 @@ class _Reports:
             # Idle time may have brought the trigger before a record whose append time is earlier.
             time = max(time, before.alert.triggeredAt)
         silence = (time - found.last_seen) / 1000 if found.last_seen else None
-        metadata = {"lastSeen": found.last_seen, "usualInterval": found.usual / 1000}
+        metadata = {"lastSeen": found.last_seen, "usualInterval": round(found.usual) / 1000}
         standing = self._work.report(
             Finding(
                 rule, place, found.row if row is None else row, found.device_type, found.device_id, time, met,
