@@ -95,7 +95,8 @@ ENGINES = {
             lambda: f"faust-streaming {pinned('faust', 'faust-streaming')}",
             {
                 "at-least-once": "memory table with a changelog; windows closed by the agent; orjson, uvloop, Cython",
-                "exactly-once": "the same with processing_guarantee=exactly_once",
+                "exactly-once": "processing_guarantee=exactly_once; memory table with a changelog; windows closed by "
+                "the agent; orjson, uvloop, Cython",
             },
         ),
         Engine(
@@ -104,7 +105,8 @@ ENGINES = {
             lambda: f"quixstreams {pinned('quix', 'quixstreams')}",
             {
                 "at-least-once": "tumbling_window().agg(Reduce).final(); RocksDB with a changelog; commits every 5 s",
-                "exactly-once": "the same with processing_guarantee=exactly-once",
+                "exactly-once": "processing_guarantee=exactly-once; tumbling_window().agg(Reduce).final(); "
+                "RocksDB with a changelog",
             },
             read=_quix,
         ),
@@ -113,7 +115,9 @@ ENGINES = {
             _in_environment("bytewax"),
             lambda: f"bytewax {pinned('bytewax', 'bytewax')}",
             {"at-least-once": "fold_window(EventClock, ordered=False); recovery store in SQLite, snapshots every 10 s"},
-            {"exactly-once": "its KafkaSink is at-least-once: records of the epoch it resumes from are sent again"},
+            {
+                "exactly-once": "no transactions: it sends the epoch again from which it resumes (docstring of KafkaSink)"
+            },
             ends=True,
         ),
         Engine(
@@ -121,10 +125,10 @@ ENGINES = {
             _in_environment("faststream"),
             lambda: f"faststream {pinned('faststream', 'faststream')}",
             {
-                "at-least-once": "batch subscriber of 5,000, committed per batch; windows by hand in a dict, "
-                "lost with the process"
+                "at-least-once": "batch subscriber of 5,000, committed per batch; it has no windows: by hand in a "
+                "dict, lost with the process"
             },
-            {"exactly-once": "it cannot send offsets in a transaction, and has no state that could be in one"},
+            {"exactly-once": "no Kafka transactions (its maintainer in issue 2512), and no state that could be in one"},
         ),
         Engine(
             "kafka-streams",
@@ -133,7 +137,8 @@ ENGINES = {
             {
                 "at-least-once": "windowed aggregate, EmitStrategy.onWindowClose; cached in-memory store with a "
                 "changelog; 1 thread; commits every 30 s",
-                "exactly-once": "the same with exactly_once_v2",
+                "exactly-once": "exactly_once_v2; windowed aggregate, EmitStrategy.onWindowClose; "
+                "cached in-memory store with a changelog; 1 thread",
             },
         ),
     )
