@@ -115,9 +115,7 @@ ENGINES = {
             _in_environment("bytewax"),
             lambda: f"bytewax {pinned('bytewax', 'bytewax')}",
             {"at-least-once": "fold_window(EventClock, ordered=False); recovery store in SQLite, snapshots every 10 s"},
-            {
-                "exactly-once": "no transactions: it sends the epoch again from which it resumes (docstring of KafkaSink)"
-            },
+            {"exactly-once": "no transactions: it sends the epoch it resumes from again (docstring of KafkaSink)"},
             ends=True,
         ),
         Engine(
