@@ -164,7 +164,8 @@ class ColumnWalk:
             *watches.of_device(self._work.partition, device_type, device_id),
             *self._work.alive(device_type, device_id),
         )
-        found.update(column.numbers[rule_id] for rule_id in known if rule_id in column.numbers)
+        numbers = (column.numbers[rule_id] for rule_id in known if rule_id in column.numbers)
+        found.update(number for number in numbers if column.is_for(number, device_id))
         return found
 
 

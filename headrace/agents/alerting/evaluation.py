@@ -17,7 +17,6 @@ class Watched(NamedTuple):
         rule, condition: the rule, and its condition.
         place: among the rules.
         metric, threshold: what findings say.
-        devices: that it is for; empty for all.
         at_once: whether one reading is enough to meet it.
     """
 
@@ -26,7 +25,6 @@ class Watched(NamedTuple):
     place: int
     metric: str
     threshold: float | None
-    devices: frozenset[str]
     at_once: bool
 
 
@@ -46,11 +44,14 @@ def watched(rule: AlertRule, place: int) -> Watched | None:
     if not isinstance(condition, ValueCondition):
         return None
     metric, threshold = metric_of(condition), threshold_of(condition)
-    return Watched(rule, condition, place, metric, threshold, frozenset(rule.device_ids), at_once(condition))
+    return Watched(rule, condition, place, metric, threshold, at_once(condition))
 
 
 def evaluate(work: Work, each: Watched, seen: Seen, sample: Sampled, watches: WatchDraft) -> bool:
-    """Take a reading of the ordinary lane; whether more on the same side of the thresholds would change nothing."""
+    """Take a reading of the ordinary lane; whether more on the same side of the thresholds would change nothing.
+
+    The rule must be for the device, but for its organisation, which is looked up.
+    """
     if not _applies(work, each, seen):
         return True
     key = (each.rule.rule_id, seen.device_type, seen.device_id)
@@ -71,7 +72,7 @@ def evaluate(work: Work, each: Watched, seen: Seen, sample: Sampled, watches: Wa
 
 
 def evaluate_early(work: Work, each: Watched, seen: Seen, sample: Sampled, watches: WatchDraft) -> bool:
-    """Take a reading of the priority lane; whether it has triggered an alert."""
+    """Take a reading of the priority lane; whether it has triggered an alert. See `evaluate`."""
     if not each.at_once or not _applies(work, each, seen):
         return False
     key = (each.rule.rule_id, seen.device_type, seen.device_id)
@@ -86,8 +87,6 @@ def evaluate_early(work: Work, each: Watched, seen: Seen, sample: Sampled, watch
 
 
 def _applies(work: Work, each: Watched, seen: Seen) -> bool:
-    if each.devices and seen.device_id not in each.devices:
-        return False
     wanted = each.rule.organization_id
     return wanted is None or work.organisation(seen.device_id, seen.row) == wanted
 

@@ -18,6 +18,28 @@ class Looked(NamedTuple):
     per: float = 0.0
 
 
+class Whom:
+    """Whom the rules of a column are for.
+
+    Args:
+        rules: in order; a rule's number is its place.
+    """
+
+    def __init__(self, rules: Sequence[Watched]) -> None:
+        #: Of the rules for all devices.
+        self.all: list[int] = []
+        self.organisations: defaultdict[str, list[int]] = defaultdict(list)
+        self.devices: defaultdict[str, list[int]] = defaultdict(list)
+        self.wanted = [(each.rule.device_ids, each.rule.organization_id) for each in rules]
+        for number, (device_ids, organisation) in enumerate(self.wanted):
+            for device in device_ids:
+                self.devices[device].append(number)
+            if organisation is not None and not device_ids:
+                self.organisations[organisation].append(number)
+            elif not device_ids:
+                self.all.append(number)
+
+
 class Column:
     """The rules for a device type that look at the same.
 
@@ -27,31 +49,33 @@ class Column:
     Args:
         looked: at what.
         rules: in order; a rule's number is its place here.
+        before: the column before rules changed: what is the same is not made anew.
     """
 
-    def __init__(self, looked: Looked, rules: Sequence[Watched]) -> None:
+    def __init__(self, looked: Looked, rules: Sequence[Watched], before: "Column | None" = None) -> None:
         self.looked = looked
         self.rules = tuple(rules)
         self.numbers = {each.rule.rule_id: number for number, each in enumerate(self.rules)}
-        general: list[int] = []
-        organisations: defaultdict[str, list[int]] = defaultdict(list)
-        self._devices: defaultdict[str, list[int]] = defaultdict(list)
-        for number, each in enumerate(self.rules):
-            if each.devices:
-                for device in each.rule.device_ids:
-                    self._devices[device].append(number)
-            elif each.rule.organization_id is not None:
-                organisations[each.rule.organization_id].append(number)
-            else:
-                general.append(number)
+        wanted = [(each.rule.device_ids, each.rule.organization_id) for each in self.rules]
+        same = before is not None and before.whom.wanted == wanted
+        self.whom: Whom = before.whom if before is not None and same else Whom(self.rules)
         #: Of the rules for all devices.
-        self.general = self._ladder(general) if general else None
-        self._organisations = {name: self._ladder(numbers) for name, numbers in organisations.items()}
+        self.general: Ladder | None = None
+        self._organisations: dict[str, Ladder] = {}
         self._listed: dict[tuple[int, ...], Ladder] = {}
+        if before is not None and self.same(before):
+            self.general, self._organisations, self._listed = before.general, before._organisations, before._listed
+        else:
+            self.general = self._ladder(self.whom.all) if self.whom.all else None
+            self._organisations = {name: self._ladder(each) for name, each in self.whom.organisations.items()}
         #: Whether it matters which organisation a device has.
-        self.by_organisation = any(each.rule.organization_id is not None for each in self.rules)
+        self.by_organisation = any(organisation is not None for _, organisation in wanted)
         #: Whether some rule is not for all devices.
-        self.limited = self.by_organisation or bool(self._devices)
+        self.limited = self.by_organisation or bool(self.whom.devices)
+
+    def is_for(self, number: int, device_id: str) -> bool:
+        """Whether a rule is for a device, its organisation aside."""
+        return not self.rules[number].rule.device_ids or number in self.whom.devices.get(device_id, ())
 
     def ladders(self, device_id: str, organisation: str | None) -> list[Ladder]:
         """Those of the rules that may be for a device; one whose organisation is another one may be among them."""
@@ -59,7 +83,7 @@ class Column:
         if self.limited:
             if organisation in self._organisations:
                 found.append(self._organisations[organisation])
-            numbers = tuple(self._devices.get(device_id, ()))
+            numbers = tuple(self.whom.devices.get(device_id, ()))
             if numbers and numbers not in self._listed:
                 self._listed[numbers] = self._ladder(numbers)
             if numbers:
@@ -75,15 +99,22 @@ class Column:
 
 
 class Plan:
-    """What is to be looked at for a device type, under one set of rules."""
+    """What is to be looked at for a device type, under one set of rules.
 
-    def __init__(self, rules: RuleSet, device_type: str) -> None:
+    Args:
+        before: the plan before rules changed.
+    """
+
+    def __init__(self, rules: RuleSet, device_type: str, before: "Plan | None" = None) -> None:
+        known = {} if before is None else before.columns
         found: defaultdict[Looked, list[Watched]] = defaultdict(list)
         for place in rules.of_type(device_type):
             each = watched(rules.rules[place], place)
             if each is not None:
                 found[_looked(each.condition)].append(each)
-        self.columns = {looked: Column(looked, each) for looked, each in found.items()}
+        self.columns: dict[Looked, Column] = {
+            looked: Column(looked, each, known.get(looked)) for looked, each in found.items()
+        }
         self.rated = sorted({looked.name for looked in found if looked.kind == "rate"})
         self.by_organisation = any(column.by_organisation for column in self.columns.values())
 

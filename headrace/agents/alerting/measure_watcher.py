@@ -36,6 +36,7 @@ class MeasureWatcher:
         self._order = DeviceOrder()
         self._last = LastReadings("alert.last")
         self.tables: Sequence[State] = (self._watches, *self._order.tables, self._last)
+        self._newest: dict[str, Plan] = {}
         self._plans: WeakKeyDictionary[RuleSet, dict[str, Plan]] = WeakKeyDictionary()
         #: By partition and device type.
         self._quiet: dict[tuple[int, str], QuietDevices] = {}
@@ -111,20 +112,23 @@ class MeasureWatcher:
         known, groups = quiet.organisations, ordered.groups
         fresh = known.checked if known.registry == registry else set[int]()
         found: dict[int, str | None] = {}
+        of_batch: dict[int, str | None] = {}
         heads = groups.order[groups.heads].tolist()
         for number, at in zip(groups.devices[groups.heads].tolist(), heads, strict=True):
-            if number not in fresh:
+            if number in fresh:
+                of_batch[number] = known.of[number]
+            else:
                 device_id = readings.device_ids[at]
-                found[number] = organisation = work.organisation(device_id, int(readings.rows[at]))
+                found[number] = of_batch[number] = organisation = work.organisation(device_id, int(readings.rows[at]))
                 if number not in known.of or known.of[number] != organisation:
                     quiet.forget([device_id])
         work.batch.on_finish(lambda: known.set(registry, found))
-        return {**known.of, **found}
+        return of_batch
 
     def _plan(self, rules: RuleSet, device_type: str) -> Plan:
         plans = self._plans.setdefault(rules, {})
         if device_type not in plans:
-            plans[device_type] = Plan(rules, device_type)
+            self._newest[device_type] = plans[device_type] = Plan(rules, device_type, self._newest.get(device_type))
         return plans[device_type]
 
     def _quiet_devices(self, partition: int, device_type: str, clocks: ClockColumn) -> QuietDevices:

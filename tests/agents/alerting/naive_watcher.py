@@ -63,6 +63,8 @@ class NaiveWatcher:
             device_type, device, time = readings.device_type, readings.device_ids[at], int(readings.times[at])
             seen = Seen(int(readings.rows[at]), device_type, device, time, readings.message_ids[at])
             for rule in rules:
+                if not work.applies(rule.rule, device, seen.row):
+                    continue
                 metric = rule.condition.metric if isinstance(rule.condition, ThresholdCondition) else ""
                 key = (device_type, device, metric)
                 before = last[key] if key in last else self._last.get(key)

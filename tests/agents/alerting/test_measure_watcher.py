@@ -73,7 +73,7 @@ def live(naive: Alerts, steps: Sequence[Step], alarms: dict[int, int]) -> tuple[
     return log, driven
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     RULES, RULE_CHANGES, MOVES, STEPS.map(along), ALARMS,
     st.sets(st.integers(1, 90)), st.sets(st.integers(1, 90), max_size=8),

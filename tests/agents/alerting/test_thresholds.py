@@ -24,6 +24,7 @@ from tests.agents.alerting.histories import (
     events_of,
     history,
     rule,
+    status_and_second,
     steps,
 )
 
@@ -216,3 +217,14 @@ def test_an_alert_has_the_device_s_name() -> None:
 
     assert (known.deviceName, known.organizationId, known.gatewayId) == ("Device a", "acme", "gw-1")
     assert (stranger.deviceName, stranger.organizationId, stranger.gatewayId) == (None, None, None)
+
+
+def test_a_flapping_alert_ends_after_a_restart_while_it_is_clear() -> None:
+    """That it is to end is known from the table of alerts alone: its watch has nothing to remember."""
+    flapping = rule(duration=0, cooldown_period=0, flapping={"triggers": 2, "within": 30})
+    rows = history((0, 45), (1, 20), (2, 45), (3, 20), (10, 20), (32, 20), (33, 20), (40, 20))
+
+    driven = drive(Alerts([flapping]), readings_log(rows), batch_sizes=[5], restart=lambda: Alerts([flapping]))
+
+    told = [("triggered", 0), ("resolved", 1), ("triggered", 2), ("resolved", 33)]
+    assert status_and_second(alerts_of(driven)) == told

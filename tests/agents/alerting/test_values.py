@@ -55,7 +55,7 @@ def events_of(driven: Driven) -> list[Event]:
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(RULES, STEPS.map(along), st.sets(st.integers(1, 80)), st.sets(st.integers(1, 80), max_size=8))
 def test_alerts_equal_the_oracle_in_any_batches_and_after_restarts(
     rules: list[AlertRule], steps: list[Step], cuts: set[int], restarts: set[int]
