@@ -114,6 +114,6 @@ def show_changes(old: Mapping[str, Any], new: Mapping[str, Any], console: Consol
             each.figure, each.variant, each.unit, before, now,
             each.what, f"{each.change:+.1%}", f"±{each.noise:.1%}", f"[{style}]{each.judgement}[/]",
         )  # fmt: skip
-    console.print(table)
+    console.print(table if table.row_count else f"nothing in common with {name}")
     for line in differences(old, new):
         console.print(f"[yellow]{line}[/]")
