@@ -68,7 +68,7 @@ def evaluate(work: Work, each: Watched, seen: Seen, sample: Sampled, watches: Wa
         after = Watch(met=True, clear_since=after.clear_since, seen=after.seen, recent=after.recent)
     if after != before:
         watches.changed[key] = after
-    return after.settled and standing.settled and after.met == standing.met
+    return after.settled(each.condition, sample[1]) and standing.settled and after.met == standing.met
 
 
 def evaluate_early(work: Work, each: Watched, seen: Seen, sample: Sampled, watches: WatchDraft) -> bool:

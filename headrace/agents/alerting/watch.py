@@ -48,12 +48,16 @@ class Watch(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     seen: int | None = None
     recent: tuple[bool, ...] = ()
 
-    @property
-    def settled(self) -> bool:
-        """Whether more readings on the same side of the thresholds, and time, change nothing."""
+    def settled(self, condition: ValueCondition, value: float) -> bool:
+        """Whether more readings on the side of the thresholds on which `value`, the last one, is change nothing."""
         if self.met:
             return self.clear_since is None and self.seen is None and not self.recent
-        return self.since is None and not self.recent
+        # With "n of m" it may be over on a reading on which it holds again: the next one counts.
+        return (
+            self.since is None
+            and not self.recent
+            and (condition.out_of is None or not holds(condition, value, met=False))
+        )
 
 
 IDLE = Watch()

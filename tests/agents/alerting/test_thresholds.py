@@ -228,3 +228,12 @@ def test_a_flapping_alert_ends_after_a_restart_while_it_is_clear() -> None:
 
     told = [("triggered", 0), ("resolved", 1), ("triggered", 2), ("resolved", 33)]
     assert status_and_second(alerts_of(driven)) == told
+
+
+def test_n_of_m_counts_anew_after_it_ended_on_a_reading_that_holds() -> None:
+    """The reading that ends it counts for nothing, the next ones do, on whichever side of the threshold it was."""
+    condition = {"metric": "temperature", "operator": ">", "threshold": 40, "out_of": {"n": 2, "m": 3}, "clear_for": 25}
+    often = rule(cooldown_period=0).model_copy(update={"condition": ThresholdCondition.model_validate(condition)})
+    rows = history((0, 45), (1, 45), (2, 20), (3, 20), (30, 45), (31, 45), (32, 45))
+
+    assert changes(rows, often) == [("triggered", 1), ("resolved", 30), ("triggered", 32)]
