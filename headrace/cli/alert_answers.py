@@ -11,6 +11,7 @@ from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError
 from headrace.engine.log import Append, Log, TopicPartition, TopicSpec, Transaction
 from headrace.engine.log_range import reading
+from headrace.engine.log_time import log_now_ms
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 from headrace.schemas import topics
@@ -43,7 +44,7 @@ async def send_commands(
     partitioner = Partitioner(log.partitions(topics.ALERT_COMMANDS))
     keys = [command.deviceId.encode() for command in commands]
     values = [command.model_dump_json(exclude_none=True).encode() for command in commands]
-    now = clock.now_ms()
+    now = await log_now_ms(log, clock)
     appends = [
         Append(
             TopicPartition(topics.ALERT_COMMANDS, number),

@@ -19,7 +19,7 @@ from headrace.cli.rules_session import system_user
 from headrace.cli.running import Mistakes, config_option
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
-from headrace.schemas.alert import Alert
+from headrace.engine.log_time import log_now_ms
 from headrace.schemas.alert_command import Acknowledge, AddComment, AlertCommand, Resolve, Snooze
 
 #: Seconds that a command waits for its answer.
@@ -56,7 +56,7 @@ def _sending(function: Function) -> Function:
 @click.option("--comment", metavar="TEXT", help="Added to the alert.")
 def ack(comment: str | None, **options: Any) -> None:
     """Acknowledge ALERTs: you look after them."""
-    _send(lambda alert, who: Acknowledge(**who, comment=comment), **options)
+    _send(lambda who, now: Acknowledge(**who, comment=comment), **options)
 
 
 @click.command()
@@ -68,7 +68,7 @@ def resolve(resolution: str, prevention: str | None, **options: Any) -> None:
 
     If the condition still holds, its rule does not trigger again on the device before it was clear once.
     """
-    _send(lambda alert, who: Resolve(**who, resolution=resolution, preventionNotes=prevention), **options)
+    _send(lambda who, now: Resolve(**who, resolution=resolution, preventionNotes=prevention), **options)
 
 
 @click.command()
@@ -76,7 +76,7 @@ def resolve(resolution: str, prevention: str | None, **options: Any) -> None:
 @click.option("--text", metavar="TEXT", required=True, help="What to say.")
 def comment(text: str, **options: Any) -> None:
     """Comment on ALERTs, those that are over too."""
-    _send(lambda alert, who: AddComment(**who, comment=text), **options)
+    _send(lambda who, now: AddComment(**who, comment=text), **options)
 
 
 @click.command()
@@ -87,17 +87,18 @@ def snooze(length: str | None, until: str | None, **options: Any) -> None:
     """Tell nobody of ALERTs for a while, a week at the most."""
     if (length is None) == (until is None):
         raise ConfigError("say how long: --for 2h, or --until 2025-06-01T12:00")
-    now = SystemClock().now_ms()
-    if length is not None:
-        end = now + round(duration("--for", length) * 1000)
-    else:
-        assert until is not None
-        end = moment("--until", until, now)
-    _send(lambda alert, who: Snooze(**who, until=end), **options)
+    seconds = None if length is None else duration("--for", length)
+
+    def make(who: dict[str, Any], now: int) -> Snooze:
+        return Snooze(
+            **who, until=moment("--until", until or "", now) if seconds is None else now + round(seconds * 1000)
+        )
+
+    _send(make, **options)
 
 
 def _send(
-    make: Callable[[Alert, dict[str, Any]], AlertCommand],
+    make: Callable[[dict[str, Any], int], AlertCommand],
     *,
     alert_ids: tuple[str, ...],
     user: str,
@@ -117,14 +118,14 @@ def _send(
             known = await read_states(opened.log)
             found = [wrong.take(lambda text=text: alert_named(text, known)) for text in dict.fromkeys(alert_ids)]  # type: ignore[misc]
             wrong.check()
-            commands = []
+            now, commands = await log_now_ms(opened.log, SystemClock()), []
             for alert in {each.alertId: each for each in found if each is not None}.values():
                 who = {
                     "commandId": str(uuid.uuid4()), "alertId": alert.alertId, "deviceId": alert.deviceId,
                     "userId": user, "userName": user_name,
                 }  # fmt: skip
                 try:
-                    commands.append(make(alert, who))
+                    commands.append(make(who, now))
                 except ValidationError as error:
                     raise ConfigError(
                         *(f"{'.'.join(map(str, each['loc'][-1:]))}: {each['msg']}" for each in error.errors())

@@ -20,6 +20,7 @@ from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import Log
+from headrace.engine.log_time import log_now_ms
 from headrace.schemas import topics
 from headrace.schemas.rule import Severity
 from headrace.schemas.silence import MOST_SILENCES, Silence
@@ -91,7 +92,7 @@ def silence(
     async def make() -> Silence:
         async with opened_log(settings, data) as opened:
             registry = _Silences(opened.log)
-            known, now = await registry.known(), SystemClock().now_ms()
+            known, now = await registry.known(), await log_now_ms(opened.log, SystemClock())
             applies = await registry.applies_at() or now
             over = [name for name, each in known.items() if each.ends_at < applies - KEEP_OVER_MS]
             if len(known) - len(over) >= MOST_SILENCES:
@@ -166,7 +167,7 @@ async def _known(settings: Settings, data: Path | None) -> tuple[Mapping[str, Si
     """Silences by id, and the time that they are to be compared with."""
     async with opened_log(settings, data) as opened:
         registry = _Silences(opened.log)
-        return await registry.known(), await registry.applies_at() or SystemClock().now_ms()
+        return await registry.known(), await log_now_ms(opened.log, SystemClock())
 
 
 def _settings(config: Path | None, data: Path | None) -> Settings:

@@ -24,6 +24,7 @@ from headrace.engine.health import Progress
 from headrace.engine.intake import Intake, MessageIntake
 from headrace.engine.kafka.instance import instance_name
 from headrace.engine.log import Log
+from headrace.engine.log_time import note_clock
 from headrace.engine.monitoring import Monitoring
 
 
@@ -105,6 +106,7 @@ async def opened_sources(
             target = f"Kinesis stream {settings.kinesis.stream}"
         else:
             assert log is not None
+            await note_clock(log, clock)
             intake = Intake(log, clock, metrics)
             target = settings.log.url if data is None else str(data)
         routed = RoutedIntake(intake, settings.profiles, metrics)

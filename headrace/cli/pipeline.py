@@ -23,6 +23,7 @@ from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.errors import AgentStopped, ConfigError, first
 from headrace.engine.intake import Intake
 from headrace.engine.ledger import Ledger, lag, read_ledger
+from headrace.engine.log_time import note_clock
 from headrace.engine.monitoring import Monitoring
 from headrace.engine.operator import Operator, topics_of
 from headrace.engine.sink import Standby
@@ -110,6 +111,7 @@ class Pipeline:
         partitions = settings.log.partitions
         specs = [*topic_specs(settings), *own_topics(self.own_agents, partitions)]
         await self.app.create_topics(specs, partitions=partitions)
+        await note_clock(self.log, self._clock)
         self.intake = Intake(self.log, self._clock, metrics)
         await self._open_sink()
         runner = self.sink_runner

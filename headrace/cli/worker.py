@@ -17,6 +17,7 @@ from headrace.engine.embedded.lock import WorkerLock
 from headrace.engine.errors import ConfigError
 from headrace.engine.kafka.instance import instance_name
 from headrace.engine.kafka.settings import SCHEME
+from headrace.engine.log_time import note_clock
 from headrace.engine.monitoring import Monitoring
 from headrace.engine.operator import Operator
 
@@ -101,6 +102,7 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
         # Takes as long as Kafka is away.
         if not await finishes(app.create_topics(specs, partitions=partitions), stop):
             return
+        await note_clock(log, app.clock)
         for each in own:
             click.echo(str(each), err=True)
         click.echo(f"worker {name} on {settings.log.url}; Ctrl-C stops", err=True)

@@ -6,6 +6,7 @@ from typing import Generic
 from headrace.engine.clock import Clock, ManualClock
 from headrace.engine.intake import MINUTE_MS
 from headrace.engine.log import Log, TopicPartition
+from headrace.engine.log_time import is_virtual, log_now_ms
 from headrace.schemas import topics
 from headrace.tables.registry import Registry
 from headrace.tables.replicated import Value
@@ -60,7 +61,8 @@ class LiveRegistry(Generic[Value]):
         now = self._clock.now_ms() + DELAY_MS
         if topics.RAW not in {spec.name for spec in await self._log.topics()}:
             return 0
-        minutes = [tally.minute_ms for tally in await self._log.tallies(topics.RAW)]
-        if minutes:
-            return min(now, max(minutes) + 2 * MINUTE_MS)
-        return now if any((await self._log.end_offsets(topics.RAW)).values()) else 0
+        if not any((await self._log.end_offsets(topics.RAW)).values()):
+            return 0
+        if not await is_virtual(self._log):
+            return now
+        return min(now, await log_now_ms(self._log, self._clock) + MINUTE_MS)
