@@ -12,7 +12,8 @@ from pydantic.alias_generators import to_camel
 from headrace.schemas.expression import MAX_LENGTH
 
 Operator = Literal[">", "<", ">=", "<=", "=="]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+#: No control characters: no database takes NUL, no terminal the others.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 #: Seconds; a year at the most, so that no arithmetic with milliseconds overflows.
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
 #: Of a learned absence, unless it says otherwise: usual intervals, and seconds.

@@ -11,8 +11,11 @@ from headrace.schemas.topics import MAX_DEVICE_ID
 
 Severity = Literal["info", "warning", "critical"]
 Channel = Literal["email", "push", "sms"]
-DeviceId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_DEVICE_ID)]
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2000)]
+DeviceId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_DEVICE_ID, pattern=r"^[^\x00]*$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s\x00-\x1f\x7f]+$", max_length=2000)]
+
+#: Lines and tabs, and no other control characters.
+Description = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")]
 
 #: `device_type` of a rule for devices of every type.
 ALL_TYPES = "all"
@@ -76,7 +79,7 @@ class AlertRule(_Model):
 
     rule_id: Name
     name: Name
-    description: Annotated[str, StringConstraints(max_length=2000)] = ""
+    description: Description = ""
     organization_id: Name | None = None
     device_type: Name = ALL_TYPES
     device_ids: tuple[DeviceId, ...] = Field((), max_length=MOST_DEVICES)

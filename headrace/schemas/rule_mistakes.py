@@ -125,7 +125,7 @@ def _sentence(found: ErrorDetails, place: Place, document: object) -> str:  # no
         hint = "" if field == "operator" else near(str(given), choices)
         return f"must be one of {', '.join(choices)}, not {_shown(given)}{hint}"
     if kind == "string_pattern_mismatch":
-        return f"must be {_FORMS[field]}, not {_shown(given)}"
+        return f"must be {_FORMS.get(field, 'a text without control characters')}, not {_shown(given)}"
     if kind == "finite_number":
         return "must be a finite number"
     if kind in _BOUNDS:

@@ -97,6 +97,13 @@ def test_the_public_document_comes_back_as_it_went_in(condition: dict[str, Any])
         ),
         ({"status": "paused", "cooldownPeriod": -1}, ["status: must be one of", "cooldownPeriod: must be at least 0"]),
         ({"ruleId": ""}, ["ruleId: must not be empty"]),
+        (
+            {"ruleId": "a\x00b", "name": "a\nb", "description": "a\x1bb", "deviceIds": ["a\x00"]},
+            [
+                f"{name}: must be a text without control characters, not 'a\\"
+                for name in ("ruleId", "name", "description", "deviceIds.0")
+            ],
+        ),
         ({"deviceIds": "a"}, ["deviceIds: must be a list, not 'a'"]),
         ({"flapping": {"triggers": 1.5}}, ["flapping.triggers: must be a whole number, not 1.5"]),
         ({"schedule": {"type": "custom"}}, ["schedule.stretches: give at least one with type 'custom'"]),
@@ -109,6 +116,7 @@ def test_the_public_document_comes_back_as_it_went_in(condition: dict[str, Any])
         ),
         ({"schedule": {"timezone": "Berlin"}}, ["schedule.timezone: there is no time zone 'Berlin'"]),
         ({"actions": {"webhook": []}}, ["actions.webhook: is unknown; did you mean 'webhooks'?"]),
+        ({"actions": {"webhooks": ["http://x\x00"]}}, ["actions.webhooks.0: must be an address"]),
         ({"actions": {"webhooks": ["x"]}}, ["actions.webhooks.0: must be an address that begins with http"]),
         ({"colour": 1}, ["colour: is unknown; there are rule_id, name"]),
     ],
@@ -141,6 +149,8 @@ def test_what_is_missing_is_named_as_the_document_would() -> None:
         {"condition": {"silentFor": 0}},
         {"severity": "grave"},
         {"rule": 1},
+        {"ruleId": "a\x00b"},
+        {"description": "a\x00b"},
     ],
 )
 def test_what_is_refused_does_not_fit_the_schema(change: dict[str, Any]) -> None:
