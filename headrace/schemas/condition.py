@@ -6,16 +6,15 @@ Which kind a condition is shows from its fields: `metric` and `operator`; `expre
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
 from pydantic.alias_generators import to_camel
 
 from headrace.schemas.expression import MAX_LENGTH
+from headrace.schemas.rule_model import LongSeconds, NoSwitch, Number, RuleModel, Seconds, SomeSeconds
 
 Operator = Literal[">", "<", ">=", "<=", "=="]
 #: No control characters: no database takes NUL, no terminal the others.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-#: Seconds; a year at the most, so that no arithmetic with milliseconds overflows.
-Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
 #: Of a learned absence, unless it says otherwise: usual intervals, and seconds.
 INTERVALS, LEAST = 5.0, 60.0
 #: Readings that "n of m" looks back at, at the most.
@@ -24,18 +23,14 @@ MOST_OF = 100
 Gap = Literal["hold", "reset", "no-data"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, alias_generator=to_camel, populate_by_name=True
-    )
-
+class _Condition(RuleModel):
     @property
     def brief(self) -> str:
         """What must hold, as alerts say it."""
         return str(self)
 
 
-class OutOf(_Model):
+class OutOf(RuleModel):
     """On at least `n` of the last `m` readings.
 
     Args:
@@ -43,8 +38,8 @@ class OutOf(_Model):
         m: readings looked at, count.
     """
 
-    n: int = Field(ge=1, le=MOST_OF)
-    m: int = Field(ge=1, le=MOST_OF)
+    n: Annotated[int, Field(ge=1, le=MOST_OF), NoSwitch]
+    m: Annotated[int, Field(ge=1, le=MOST_OF), NoSwitch]
 
     @model_validator(mode="after")
     def _ordered(self) -> "OutOf":
@@ -53,7 +48,7 @@ class OutOf(_Model):
         return self
 
 
-class _Sustained(_Model):
+class _Sustained(_Condition):
     """What all conditions on values have.
 
     Args:
@@ -70,7 +65,7 @@ class _Sustained(_Model):
     clear_for: Seconds = 0.0
     out_of: OutOf | None = None
     gap: Gap = "hold"
-    max_gap: Seconds | None = Field(None, gt=0)
+    max_gap: SomeSeconds | None = None
 
     @model_validator(mode="after")
     def _gap_fits(self) -> "_Sustained":
@@ -99,9 +94,9 @@ class ThresholdCondition(_Sustained):
 
     metric: Name
     operator: Operator
-    threshold: float
-    clear: float | None = None
-    rate_per: Seconds | None = Field(None, gt=0)
+    threshold: Number
+    clear: Number | None = None
+    rate_per: SomeSeconds | None = None
 
     @model_validator(mode="after")
     def _clear_fits(self) -> "ThresholdCondition":
@@ -138,7 +133,7 @@ class ExpressionCondition(_Sustained):
         return self.expression
 
 
-class AbsenceCondition(_Model):
+class AbsenceCondition(_Condition):
     """Nothing has come from a device for some time, measured in append time.
 
     Args:
@@ -147,8 +142,8 @@ class AbsenceCondition(_Model):
         least: with "learned", silence that is never too long, seconds.
     """
 
-    silent_for: Annotated[float, Field(ge=1, le=366 * 86_400)] | Literal["learned"]
-    intervals: float = Field(INTERVALS, ge=2, le=1000)
+    silent_for: LongSeconds | Literal["learned"]
+    intervals: Annotated[float, Field(ge=2, le=1000), NoSwitch] = INTERVALS
     least: Seconds = LEAST
 
     @model_validator(mode="after")
@@ -165,7 +160,7 @@ class AbsenceCondition(_Model):
         return f"silent for {self.silent_for:g} s"
 
 
-class OfflineCondition(_Model):
+class OfflineCondition(_Condition):
     """A device's MQTT connection to headrace's own listener has ended, and none has begun for a while.
 
     Args:
@@ -178,7 +173,7 @@ class OfflineCondition(_Model):
         return f"offline for {self.offline_for:g} s" if self.offline_for else "offline"
 
 
-class AnomalyCondition(_Model):
+class AnomalyCondition(_Condition):
     """A detector has found an anomaly.
 
     Args:
@@ -188,10 +183,10 @@ class AnomalyCondition(_Model):
         clear_after: seconds of event time without such an anomaly after which the alert ends.
     """
 
-    anomaly_score: float = Field(ge=0)
+    anomaly_score: Annotated[float, Field(ge=0), NoSwitch]
     metric: Name | None = None
     detector: Name | None = None
-    clear_after: Annotated[float, Field(ge=1, le=366 * 86_400)] = 600.0
+    clear_after: LongSeconds = 600.0
 
     def __str__(self) -> str:
         of = f" of {self.metric}" if self.metric else ""

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, StringConstraints, field_validator
 
-from headrace.schemas.condition import Condition, Name, Seconds
+from headrace.schemas.condition import Condition, Name
+from headrace.schemas.rule_model import NoSwitch, RuleModel, Seconds, SomeSeconds
 from headrace.schemas.schedule import Schedule
 from headrace.schemas.topics import MAX_DEVICE_ID
 
@@ -23,14 +23,7 @@ ALL_TYPES = "all"
 MOST_DEVICES = 10_000
 
 
-class _Model(BaseModel):
-    # JSON has the camelCase names of the public schema, TOML and Python the others; both are read.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, alias_generator=to_camel, populate_by_name=True
-    )
-
-
-class Flapping(_Model):
+class Flapping(RuleModel):
     """From when on an alert is flapping: it says so, and is left open until its condition has been clear for a while.
 
     Args:
@@ -38,11 +31,11 @@ class Flapping(_Model):
         within: seconds of event time in which it has done so; for so long the condition must be clear, too.
     """
 
-    triggers: int = Field(5, ge=2, le=100)
-    within: Seconds = Field(3600.0, gt=0)
+    triggers: Annotated[int, Field(ge=2, le=100), NoSwitch] = 5
+    within: SomeSeconds = 3600.0
 
 
-class Actions(_Model):
+class Actions(RuleModel):
     """Whom to tell.
 
     Args:
@@ -54,7 +47,7 @@ class Actions(_Model):
     webhooks: tuple[Url, ...] = Field((), max_length=20)
 
 
-class AlertRule(_Model):
+class AlertRule(RuleModel):
     """When to alert about a device.
 
     Args:
@@ -92,8 +85,8 @@ class AlertRule(_Model):
     explains: bool = False
     actions: Actions = Actions()
     created_by: Name | None = None
-    created_at: int | None = None
-    updated_at: int | None = None
+    created_at: Annotated[int, NoSwitch] | None = None
+    updated_at: Annotated[int, NoSwitch] | None = None
 
     @field_validator("flapping", mode="before")
     @classmethod

@@ -5,9 +5,9 @@ from functools import lru_cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from headrace.schemas.rule_model import RuleModel
 from headrace.schemas.window import known_zone
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -17,11 +17,7 @@ Moment = Annotated[str, StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0
 MOST_STRETCHES = 50
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-
-class Stretch(_Model):
+class Stretch(RuleModel):
     """From `start` until before `end`, wall-clock time, on each of `days`; past midnight if `end` is not later.
 
     Args:
@@ -38,7 +34,7 @@ class Stretch(_Model):
 BUSINESS_HOURS = (Stretch(days=DAYS[:5], start="09:00", end="17:00"),)
 
 
-class Schedule(_Model):
+class Schedule(RuleModel):
     """When a rule is in force, by the event time of what it judges.
 
     Args:

@@ -96,6 +96,20 @@ def test_the_public_document_comes_back_as_it_went_in(condition: dict[str, Any])
             ["severity: must be one of info, warning, critical, not 'crtical'; did you mean 'critical'?"],
         ),
         ({"status": "paused", "cooldownPeriod": -1}, ["status: must be one of", "cooldownPeriod: must be at least 0"]),
+        ({"condition": {**CONDITION, "threshold": True}}, ["condition.threshold: must be a number, not true"]),
+        ({"cooldownPeriod": False}, ["cooldownPeriod: must be a number, not false"]),
+        ({"flapping": {"triggers": True}}, ["flapping.triggers: must be a number, not true"]),
+        ({"condition": {**CONDITION, "ratePer": -5}}, ["condition.ratePer: must be more than 0, not -5"]),
+        ({"condition": {**CONDITION, "ratePer": 0}}, ["condition.ratePer: must be more than 0, not 0"]),
+        (
+            {"device_type": "tilt", "cooldown_period": 5},
+            ["device_type: is given twice, as deviceType too: keep one of them; so is cooldown_period"],
+        ),
+        (
+            {"condition": {"silentFor": 60, "silent_for": 70}},
+            ["condition.silent_for: is given twice, as silentFor too"],
+        ),
+        ({"condition": {"silentFor": True}}, ["condition.silentFor: must be a number of seconds, at least 1, or"]),
         ({"ruleId": ""}, ["ruleId: must not be empty"]),
         (
             {"ruleId": "a\x00b", "name": "a\nb", "description": "a\x1bb", "deviceIds": ["a\x00"]},
