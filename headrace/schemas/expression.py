@@ -53,6 +53,11 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "sqrt": (np.sqrt, 1, 1),
 }
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.Mod, ast.UAdd, ast.USub)
+#: What others are called that Python has, and expressions have not.
+_AS_WRITTEN: dict[type[ast.AST], str] = {
+    ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in", ast.Invert: "~", ast.BitAnd: "&",
+    ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<", ast.RShift: ">>", ast.FloorDiv: "//", ast.MatMult: "@",
+}  # fmt: skip
 _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 
 
@@ -67,6 +72,7 @@ class Expression:
         names: fields that it may use.
         constants: other names, with what they stand for.
         factor: the result is multiplied by it.
+        aliases: names under which fields come and which expressions do not know, with the field; to hint at it.
     Raises:
         ValueError: the formula is not of this form; the message says where.
 
@@ -75,7 +81,12 @@ class Expression:
     """
 
     def __init__(
-        self, text: str, names: Sequence[str], constants: Mapping[str, float] | None = None, factor: float = 1.0
+        self,
+        text: str,
+        names: Sequence[str],
+        constants: Mapping[str, float] | None = None,
+        factor: float = 1.0,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         # A TOML text may span lines; an expression may not.
         self.text = text = " ".join(text.split())
@@ -83,7 +94,7 @@ class Expression:
             raise ValueError(f"the expression is longer than {MAX_LENGTH} characters")
         try:
             tree = ast.parse(text, mode="eval")
-            checker = _Checker(text, names, constants or {})
+            checker = _Checker(text, names, constants or {}, aliases or {})
             tree = checker.visit(tree)
             if factor != 1:
                 tree.body = ast.BinOp(tree.body, ast.Mult(), ast.Constant(factor))
@@ -119,35 +130,46 @@ class Expression:
 
 
 class _Checker(ast.NodeTransformer):
-    """Refuses every node that is not listed, and makes all numbers floats, so that no power takes for ever."""
+    """Refuses every node that is not listed, and makes all numbers floats, so that no power takes for ever.
 
-    def __init__(self, text: str, names: Sequence[str], constants: Mapping[str, float]) -> None:
+    What has no field in it becomes one number; without that it would not be seen that it is none, as in `a / 0`.
+    """
+
+    def __init__(
+        self, text: str, names: Sequence[str], constants: Mapping[str, float], aliases: Mapping[str, str]
+    ) -> None:
         self._text = text
         self._names = names
         self._constants = constants
+        self._aliases = aliases
         self.used: set[str] = set()
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         allowed = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Load, *_OPERATORS, *_COMPARISONS)
         if not isinstance(node, allowed):
             part = ast.get_source_segment(self._text, node) if isinstance(node, ast.expr) else None
-            raise ValueError(f"{part or type(node).__name__} is not allowed in an expression")
+            what = part or _AS_WRITTEN.get(type(node), type(node).__name__)
+            raise ValueError(f"{what} is not allowed in an expression")
         return super().generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if type(node.value) not in (int, float):
             raise ValueError(f"{node.value!r} is not a number")
         try:
-            return ast.copy_location(ast.Constant(float(node.value)), node)  # type: ignore[arg-type]
+            number = float(node.value)  # type: ignore[arg-type]
         except OverflowError:
-            raise ValueError("a number in the expression is too large") from None
+            number = np.inf
+        if not np.isfinite(number):
+            raise ValueError("a number in the expression is too large")
+        return ast.copy_location(ast.Constant(number), node)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         if node.id in self._constants:
             return ast.copy_location(ast.Constant(self._constants[node.id]), node)
         if node.id not in self._names:
-            known = [*self._names, *self._constants]
-            raise ValueError(f"{node.id!r} is not a numeric field of the device type{near(node.id, known)}")
+            meant = self._aliases.get(node.id)
+            hint = f"; did you mean {meant!r}?" if meant else near(node.id, [*self._names, *self._constants])
+            raise ValueError(f"{node.id!r} is not a numeric field of the device type{hint}")
         self.used.add(node.id)
         return node
 
@@ -160,7 +182,35 @@ class _Checker(ast.NodeTransformer):
         return self._word("and" if isinstance(node.op, ast.And) else "or", node.values)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
-        return self._word("not", [node.operand]) if isinstance(node.op, ast.Not) else self.generic_visit(node)
+        if isinstance(node.op, ast.Not):
+            return self._word("not", [node.operand])
+        part = ast.unparse(node)
+        return self._one_number(self.generic_visit(node), [node.operand], part)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        part = ast.unparse(node)
+        made = self.generic_visit(node)
+        zero = isinstance(node.right, ast.Constant) and node.right.value == 0
+        if zero and isinstance(node.op, ast.Div | ast.Mod):
+            raise ValueError(f"{part} cannot be computed: it divides by 0")
+        return self._one_number(made, [node.left, node.right], part)
+
+    @staticmethod
+    def _one_number(node: ast.AST, operands: Sequence[ast.expr], part: str) -> ast.AST:
+        """What a node without fields comes to, whose operands have been visited; any other as it is."""
+        if not (isinstance(node, ast.expr) and all(isinstance(each, ast.Constant) for each in operands)):
+            return node
+        functions = {name: function for name, (function, _, _) in _FUNCTIONS.items()}
+        code = compile(ast.fix_missing_locations(ast.Expression(node)), "<expression>", "eval")
+        try:
+            with np.errstate(all="ignore"):
+                number = eval(code, {"__builtins__": {}}, functions)
+        except ArithmeticError as error:
+            raise ValueError(f"{part} cannot be computed: {error}") from error
+        # A broken power of a negative number is complex.
+        if isinstance(number, complex) or not np.isfinite(number):
+            raise ValueError(f"{part} cannot be computed: it is no finite number")
+        return ast.copy_location(ast.Constant(float(number)), node)
 
     def _word(self, word: str, operands: list[ast.expr]) -> ast.AST:
         return ast.Call(ast.Name(word, ast.Load()), [self.visit(operand) for operand in operands], [])
@@ -172,5 +222,6 @@ class _Checker(ast.NodeTransformer):
         _, least, greatest = _FUNCTIONS[name]
         if node.keywords or not least <= len(node.args) <= greatest:
             raise ValueError(f"{name} takes {least if least == greatest else f'{least} to {greatest}'} argument(s)")
+        part = ast.unparse(node)
         node.args = [self.visit(argument) for argument in node.args]
-        return node
+        return self._one_number(node, node.args, part)

@@ -46,6 +46,8 @@ def rule_mistakes_of(
     for number, stretch in enumerate(rule.schedule.stretches):
         if stretch.start == "24:00":
             yield f"schedule.stretches.{number}.start: 24:00 ends a day; write 00:00 on the next one"
+        elif stretch.start == stretch.end:
+            yield f"schedule.stretches.{number}: it ends when it starts; a whole day is from 00:00 to 24:00"
         if len(set(stretch.days)) < len(stretch.days):
             yield f"schedule.stretches.{number}.days: a day is there twice"
 
@@ -73,7 +75,8 @@ def _metric(metric: str, types: Mapping[str, DeviceType]) -> Iterator[str]:
         yield f"metric: {metric} of {_listed(texts)} is a text; rules compare numbers"
         return
     known = dict.fromkeys(name for each in types.values() for name in each.units)
-    hint = near(metric, known)
+    meant = _aliases(types).get(metric)
+    hint = f"; did you mean {meant!r}?" if meant else near(metric, known)
     if len(types) == 1:
         (only,) = types
         yield f"metric: {only} has no metric {metric}{hint}; it has {', '.join(known)}"
@@ -86,12 +89,15 @@ def _expression(text: str, types: Mapping[str, DeviceType]) -> Iterator[str]:
     names = dict.fromkeys(name for each in types.values() for name in each.units)
     try:
         # What is wrong whatever the type is said once.
-        inputs = Expression(text, list(names)).inputs
+        inputs = Expression(text, list(names), aliases=_aliases(types)).inputs
     except ValueError as error:
         yield _without_type(str(error), types)
         return
-    if not _is_true_or_false(text):
+    if not _is_truth(_parsed(text)):
         yield f"{text!r} is a number and neither true nor false; compare it, as in ({text}) > 0"
+        return
+    if unfit := list(_unfit(text)):
+        yield from unfit
         return
     wrong: dict[str, str] = {}
     for name, device_type in types.items():
@@ -101,6 +107,7 @@ def _expression(text: str, types: Mapping[str, DeviceType]) -> Iterator[str]:
             continue
         try:
             unit_of(text, {each: device_type.unit(device_type.units[each]) for each in inputs}, bare_numbers=True)
+            _need_truths(text, device_type)
         except ValueError as error:
             wrong[name] = f"{name}: {error}"
         else:
@@ -120,11 +127,46 @@ def _without_type(message: str, types: Mapping[str, DeviceType]) -> str:
     return message.replace("a numeric field of the device type", f"a metric of {whose}")
 
 
-def _is_true_or_false(text: str) -> bool:
-    match ast.parse(" ".join(text.split()), mode="eval").body:
+def _aliases(types: Mapping[str, DeviceType]) -> dict[str, str]:
+    """Other names under which measures come, with the measure."""
+    return {alias: name for each in types.values() for name, spec in each.fields.items() for alias in spec.aliases}
+
+
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(" ".join(text.split()), mode="eval").body
+
+
+def _is_truth(node: ast.expr) -> bool:
+    match node:
         case ast.Compare() | ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
             return True
     return False
+
+
+def _operands(text: str) -> Iterator[ast.expr]:
+    """What `and`, `or` and `not` take for true or false."""
+    for node in ast.walk(_parsed(text)):
+        if isinstance(node, ast.BoolOp):
+            yield from node.values
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            yield node.operand
+
+
+def _unfit(text: str) -> Iterator[str]:
+    """What is the same for every reading, and what is neither true nor false whatever its unit."""
+    for node in ast.walk(_parsed(text)):
+        if isinstance(node, ast.Compare) and not any(isinstance(each, ast.Name) for each in ast.walk(node)):
+            yield f"{ast.unparse(node)} compares no metric: it is the same for every reading"
+    for node in _operands(text):
+        if not _is_truth(node) and not isinstance(node, ast.Name):
+            part = ast.unparse(node)
+            yield f"{part!r} is a number and neither true nor false; compare it, as in ({part}) > 0"
+
+
+def _need_truths(text: str, device_type: DeviceType) -> None:
+    for node in _operands(text):
+        if isinstance(node, ast.Name) and (unit := device_type.units[node.id]) != "1":
+            raise ValueError(f"{node.id} is in {unit}, and neither true nor false; compare it, as in {node.id} > 0")
 
 
 def _listed(names: Collection[str]) -> str:

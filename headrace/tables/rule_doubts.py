@@ -54,8 +54,6 @@ def _of_type(rule: AlertRule, device_type: DeviceType) -> Iterator[str]:
     condition = rule.condition
     if isinstance(condition, ThresholdCondition):
         yield from _range(condition, device_type)
-    if isinstance(condition, ExpressionCondition):
-        yield from _truths(condition.expression, device_type)
     cadence = device_type.cadence
     if isinstance(condition, ThresholdCondition):
         cadence = device_type.cadences.get(condition.metric, cadence)
@@ -81,17 +79,6 @@ def _range(condition: ThresholdCondition, device_type: DeviceType) -> Iterator[s
         yield f"{what} at least {low:g} {spec.unit}: it always holds"
     elif high is not None and {"<": threshold > high, "<=": threshold >= high}.get(operator):
         yield f"{what} at most {high:g} {spec.unit}: it always holds"
-
-
-def _truths(text: str, device_type: DeviceType) -> Iterator[str]:
-    """Measures with a unit that `and`, `or` or `not` takes for true or false."""
-    for node in ast.walk(_tree(text)):
-        operands = node.values if isinstance(node, ast.BoolOp) else [getattr(node, "operand", None)]
-        if isinstance(node, ast.BoolOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)):
-            for name in (each.id for each in operands if isinstance(each, ast.Name)):
-                if device_type.units.get(name, "1") != "1":
-                    unit = device_type.units[name]
-                    yield f"condition.expression: {name} is in {unit}, and true unless it is 0: compare it"
 
 
 def _tree(text: str) -> ast.Expression:

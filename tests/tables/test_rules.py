@@ -97,6 +97,39 @@ def rule(condition: dict[str, Any], **fields: Any) -> dict[str, Any]:
             ["condition.expression: 'temperature + 2' is a number and neither true nor false; compare it"],
         ),
         (
+            rule({"expression": "temperature > 3 and not humidity"}, deviceType="environmental"),
+            ["condition.expression: environmental: humidity is in %, and neither true nor false; compare it, as in"],
+        ),
+        (
+            rule({"expression": "not temperature"}),
+            ["condition.expression: the units fit no device type: "],
+        ),
+        (
+            rule({"expression": "temperature > 3 and 0 or temperature + 3"}),
+            [
+                "condition.expression: 'temperature + 3' is a number and neither true nor false",
+                "condition.expression: '0' is a number and neither true nor false",
+            ],
+        ),
+        (
+            rule({"expression": "temperature > 3 and 1 > 2"}),
+            ["condition.expression: 1 > 2 compares no metric: it is the same for every reading"],
+        ),
+        (rule({"expression": "temperature / 0 > 2"}), ["condition.expression: temperature / 0 cannot be computed"]),
+        (rule({"expression": "temperature > 1e999"}), ["condition.expression: a number in the expression is too"]),
+        (
+            rule({"expression": "temp > 3"}, deviceType="environmental"),
+            ["condition.expression: 'temp' is not a metric of environmental; did you mean 'temperature'?"],
+        ),
+        (
+            rule({**HOT, "metric": "temp"}),
+            ["condition.metric: no device type has a metric temp; did you mean 'tempera"],
+        ),
+        (
+            rule(HOT, schedule={"type": "custom", "stretches": [{"start": "09:00", "end": "09:00"}]}),
+            ["schedule.stretches.0: it ends when it starts; a whole day is from 00:00 to 24:00"],
+        ),
+        (
             rule({"expression": "temperature > humidity"}, deviceType="environmental"),
             ["condition.expression: environmental: temperature is in degC and humidity in %: make it a derived metric"],
         ),
@@ -220,10 +253,6 @@ TILTED = {"metric": "tilt_angle", "operator": ">", "threshold": 5}
         ),
         (rule(HOT, organizationId="amce"), "organization_id: no registered device is of 'amce'; did you mean 'acme'?"),
         (rule(HOT), None),
-        (
-            rule({"expression": "temperature > 3 and not humidity"}),
-            "condition.expression: hum",
-        ),
         (rule({**HOT, "threshold": 85}), None),
         (rule({**HOT, "threshold": 85, "ratePer": 60}, deviceType="environmental"), None),
         (rule({**HOT, "threshold": 85}, deviceType="environmental", status="inactive"), None),
