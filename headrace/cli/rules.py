@@ -237,7 +237,7 @@ def delete(
 @log_data_option
 @config_option
 def check(files: tuple[Path, ...], as_json: bool, data: Path | None, config: Path | None) -> None:
-    """Say every mistake in FILES, or without one in the rules there are. Exits with 1 if there is any."""
+    """Say every mistake in FILES, or without one in the rules there are. Exits with 2 if there is any."""
     if files:
         settings, wrong = load(Settings, config), Mistakes()
         types = wrong.take(lambda: load_device_types(settings.device_types))
@@ -253,7 +253,7 @@ def check(files: tuple[Path, ...], as_json: bool, data: Path | None, config: Pat
             click.echo(mistake)
         click.echo(f"{right} rule{'' if right == 1 else 's'} {'is' if right == 1 else 'are'} right")
     if mistakes:
-        sys.exit(1)
+        sys.exit(2)
 
 
 @rules.command()

@@ -12,6 +12,7 @@ from headrace.agents.alerting.backtest import MOST_KEPT, Episode, Tried
 from headrace.cli.listing import listing, printable, show_listing
 from headrace.cli.moments import iso_ms
 from headrace.cli.rules_session import document_of
+from headrace.schemas.rule import AlertRule
 
 #: Stored data that end so much before now are not "the last" of anything, ms.
 STALE_MS = 3_600_000
@@ -89,12 +90,18 @@ def len_of(count: int, noun: str) -> str:
 
 def _document(tried: Tried, limit: int) -> dict[str, Any]:
     return {
-        "rule": document_of(tried.rule),
+        "rule": _rule(tried.rule),
         "alerts": tried.alerts,
         "devices": len(tried.devices),
         "openBefore": tried.open_before,
         "episodes": [_episode(each) for each in tried.episodes[: limit or None]],
     }
+
+
+def _rule(rule: AlertRule) -> dict[str, Any]:
+    """Its document; times in it are written as the others are here."""
+    document = document_of(rule)
+    return {name: iso_ms(value) if name in ("createdAt", "updatedAt") else value for name, value in document.items()}
 
 
 def _episode(episode: Episode) -> dict[str, Any]:
@@ -113,7 +120,7 @@ def _episode(episode: Episode) -> dict[str, Any]:
         "by": episode.by,
         "flapping": alert.flaps.flapping,
         "cooldownSuppressed": alert.cooldownSuppressed,
-        "evidence": [each.model_dump(exclude_none=True) for each in alert.evidence],
+        "evidence": [{**each.model_dump(exclude_none=True), "time": iso_ms(each.time)} for each in alert.evidence],
     }
 
 

@@ -171,7 +171,7 @@ def test_rules_are_checked(headrace: Headrace, data: tuple[str, Path], tmp_path:
              "--config", config, *data)  # fmt: skip
     (types / "boiler.toml").write_text('name = "boiler"\n[fields.press]\nunit = "bar"\n')
 
-    done = json.loads(headrace("rules", "check", "--config", config, "--json", *data, code=1).stdout)
+    done = json.loads(headrace("rules", "check", "--config", config, "--json", *data, code=2).stdout)
 
     assert done["right"] == 2
     assert done["mistakes"] == [

@@ -173,6 +173,9 @@ def test_it_finds_what_the_rules_did(headrace: Headrace, world: tuple[Path, Told
     assert found["source"] == f"the {source[1]}"
     assert found["complete"]
     hot = found["rules"][0]
+    # All times are of one form: texts in the order of time.
+    times = [[sample["time"] for sample in each["evidence"]] + [each["triggeredAt"]] for each in hot["episodes"]]
+    assert all(len(each) > 1 and iso_ms(START) <= each[0] and each == sorted(each) for each in times)
     assert hot["alerts"] == len(hot["episodes"])
     assert hot["devices"] == len({each["deviceId"] for each in hot["episodes"]})
     assert all(each["peak"] >= each["actualValue"] > 38 for each in hot["episodes"])
