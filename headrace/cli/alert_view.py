@@ -8,11 +8,16 @@ from rich.text import Text
 from headrace.cli.listing import listing, printable, show_listing
 from headrace.cli.moments import iso_ms
 from headrace.schemas.alert import Alert, Related, Sample
+from headrace.schemas.text import shortened
 
 #: Characters of an id that lists show: they nearly always name one.
 SHORT = 8
 #: Devices of explained alerts that are named.
 MOST_NAMED = 10
+#: Characters of the ids of devices and rules that lists show.
+LONGEST = 40
+#: What is a time, ms since 1970 UTC, of what an alert says beside its fields.
+_TIMES = frozenset({"lastSeen", "offlineSince"})
 
 
 def alert_rows(alerts: Sequence[Alert]) -> Iterator[tuple[str, ...]]:
@@ -20,8 +25,9 @@ def alert_rows(alerts: Sequence[Alert]) -> Iterator[tuple[str, ...]]:
     for alert in alerts:
         told = "" if alert.suppressed is None else f"no: {alert.suppressed.text}"
         yield (
-            alert.alertId[:SHORT], iso_ms(alert.triggeredAt), alert.severity, alert.status, alert.deviceId,
-            alert.ruleId, value_of(alert), told,
+            alert.alertId[:SHORT], iso_ms(alert.triggeredAt), alert.severity, alert.status,
+            shortened(printable(alert.deviceId), LONGEST), shortened(printable(alert.ruleId), LONGEST),
+            value_of(alert), told,
         )  # fmt: skip
 
 
@@ -79,11 +85,11 @@ def _facts(alert: Alert, explained: Sequence[Alert]) -> Iterator[tuple[str, str]
         until = "" if alert.suppressed.until is None else f", until {iso_ms(alert.suppressed.until)}"
         yield "told", f"no: {alert.suppressed.text}{until}"
     if explained:
-        names = [each.deviceId for each in explained]
+        names = sorted({each.deviceId for each in explained})
         more = ", ..." if len(names) > MOST_NAMED else ""
-        yield "explains", f"{len(names):,} alerts: {', '.join(sorted(names)[:MOST_NAMED])}{more}"
+        yield "explains", f"{len(explained):,} alerts: {', '.join(names[:MOST_NAMED])}{more}"
     for name, value in alert.metadata.items():
-        yield name, str(value)
+        yield name, iso_ms(value) if name in _TIMES and isinstance(value, int) else str(value)
 
 
 def _life(alert: Alert) -> Iterator[tuple[str, str]]:

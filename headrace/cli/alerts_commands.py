@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +21,15 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.log_time import log_now_ms
 from headrace.schemas.alert_command import Acknowledge, AddComment, AlertCommand, Resolve, Snooze
+from headrace.schemas.text import what_is_wrong
 
 #: Seconds that a command waits for its answer.
 TIMEOUT = 30.0
+#: Options by the field of a command that they fill.
+_OPTIONS = {
+    "comment": "--comment", "resolution": "--resolution", "preventionNotes": "--prevention", "until": "--until",
+    "userId": "--user", "userName": "--user-name",
+}  # fmt: skip
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -97,6 +103,14 @@ def snooze(length: str | None, until: str | None, **options: Any) -> None:
     _send(make, **options)
 
 
+def _mistakes(error: ValidationError) -> Iterator[str]:
+    """What is wrong with a command, by the options that it was made of."""
+    for each in error.errors():
+        name = str(each["loc"][-1]) if each["loc"] else ""
+        of_text = (error.title, name) == (AddComment.__name__, "comment")
+        yield f"{'--text' if of_text else _OPTIONS.get(name, name)}: {what_is_wrong(each)}"
+
+
 def _send(
     make: Callable[[dict[str, Any], int], AlertCommand],
     *,
@@ -127,9 +141,7 @@ def _send(
                 try:
                     commands.append(make(who, now))
                 except ValidationError as error:
-                    raise ConfigError(
-                        *(f"{'.'.join(map(str, each['loc'][-1:]))}: {each['msg']}" for each in error.errors())
-                    ) from None
+                    raise ConfigError(*_mistakes(error)) from None
             if timeout and opened.folder is not None and opened.worker() is None:
                 click.echo("no worker runs on the data folder; the answer comes when one does", err=True)
             return commands, await send_commands(opened.log, commands, SystemClock(), timeout)

@@ -16,9 +16,7 @@ from headrace.cli.moments import iso_ms
 from headrace.engine.dead_letter_reader import DeadLetter, LetterId, text_of
 from headrace.engine.records import Record
 from headrace.engine.redrive import Note
-
-#: Characters of a device id that a table shows.
-LONGEST = 64
+from headrace.schemas.text import shortened
 
 #: Bytes in a line of a hex dump.
 DUMP_WIDTH = 16
@@ -62,11 +60,6 @@ def group_json(group: Group) -> dict[str, Any]:
         "newest": iso_ms(group.newest_ms),
         "example": group.example,
     }
-
-
-def shortened(text: str) -> str:
-    """The beginning of what is too long for a column."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
 def show_groups(groups: Sequence[Group]) -> None:

@@ -8,9 +8,11 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_origin
 
 import msgspec
 import structlog
+from pydantic import ValidationError
 
 from headrace.engine.errors import TableFull
 from headrace.engine.log import Fetched, TopicSpec
+from headrace.schemas.text import shortened, why_invalid
 
 Value = TypeVar("Value")
 
@@ -22,6 +24,8 @@ MOST = 1_000_000
 MOST_RECENT = 10_000
 #: Keys whose refused values are remembered, so that each is logged once.
 MOST_REFUSED = 10_000
+#: Characters that the log has of why.
+MOST_TOLD = 500
 
 log = structlog.get_logger(__name__)
 
@@ -266,4 +270,6 @@ class Replicated(Generic[Value]):
             return
         self._refused.add(key)
         place: dict[str, Any] = {"topic": self.topic, "partition": partition, "offset": offset}
-        log.warning("replica_value_refused", key=key.decode(errors="replace"), error=str(error), **place)
+        why = why_invalid(error) if isinstance(error, ValidationError) else str(error)
+        name = shortened(key.decode(errors="replace"))
+        log.warning("replica_value_refused", key=name, error=shortened(why, MOST_TOLD), **place)

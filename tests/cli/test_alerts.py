@@ -21,6 +21,7 @@ from headrace.engine.intake import Intake
 from headrace.engine.log import Append, TopicPartition, Transaction
 from headrace.engine.records import Records
 from headrace.schemas import topics
+from headrace.schemas.alert import Alert
 from tests.cli.conftest import Done, Headrace
 
 RULES = """
@@ -38,6 +39,11 @@ severity = "info"
 cooldown_period = 0
 condition = { metric = "humidity", operator = ">", threshold = 90 }
 """
+ALERT = Alert(
+    alertId="1dbf6549", revision=1, ruleId="hot", ruleName="Hot", deviceId="a", deviceType="environmental",
+    severity="critical", status="triggered", condition="temperature > 40", metric="temperature", triggeredAt=1,
+    groupKey="hot:a",
+)  # fmt: skip
 #: Seconds that anything may take.
 PATIENCE = 60.0
 
@@ -254,6 +260,22 @@ def test_lists_choose_page_and_count(world: World) -> None:
 def test_mistakes_say_what_to_do(folder: World, arguments: tuple[str, ...], told: str) -> None:
     """With exit code 2, and nothing is sent."""
     assert told in folder.run(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("comment", "--text", ""), "--text: must not be empty"),
+        (("ack", "--comment", "x" * 4001), "--comment: must have at most 4,000 characters"),
+        (("resolve", "--resolution", "a\x1b[2J"), "--resolution: must not hold control characters"),
+        (("ack", "--user-name", ""), "--user-name: must not be empty"),
+    ],
+)
+def test_mistakes_in_a_command_name_the_option(folder: World, arguments: tuple[str, ...], told: str) -> None:
+    """In plain words, and not the field that it fills."""
+    folder.write(topics.ALERT_STATES, ALERT.model_dump(exclude_none=True))
+
+    assert told in folder.run(*arguments, ALERT.alertId, code=2).stderr
 
 
 def test_nobody_answers_in_time(world: World) -> None:

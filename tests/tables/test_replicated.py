@@ -14,6 +14,7 @@ from headrace.engine.errors import TableFull
 from headrace.engine.log import Fetched
 from headrace.engine.records import Records
 from headrace.engine.testkit import Driven, fetched, run_batch
+from headrace.schemas.silence import Silence
 from headrace.tables.replicated import Replicated
 
 TOPIC = "registry.devices"
@@ -102,6 +103,18 @@ def test_what_cannot_be_decoded_is_left_out() -> None:
     assert made.get("a", 9) == Device("hall")
     assert made.entries == 1
     assert [line["key"] for line in logged if line["event"] == "replica_value_refused"] == ["a", "b", "a"]
+
+
+def test_a_refusal_is_logged_in_plain_words() -> None:
+    """Where and what in one sentence, and the beginning of a key that somebody made endless."""
+    made = Replicated(TOPIC, Silence.model_validate_json)
+
+    with capture_logs() as logged:
+        made.take(of((1, "k" * 3000, "{}")))
+        made.take(of((2, "s", '{"id": "a\\u0000"}')))
+
+    assert [line["key"] for line in logged] == [f"{'k' * 64}… (3,000 characters)", "s"]
+    assert [line["error"] for line in logged] == ["id: is missing", "id: must not hold control characters"]
 
 
 def test_history_ends_at_its_horizon() -> None:

@@ -12,6 +12,7 @@ from headrace.agents.alerting.work import Work
 from headrace.schemas.alert import MOST_COMMENTS, Alert, Change, Comment, Person, Refusal, Resolution
 from headrace.schemas.alert_command import ALERT_COMMAND, Acknowledge, AddComment, AlertCommand, Resolve, Snooze
 from headrace.schemas.alert_decisions import why_not_acknowledge, why_not_resolve
+from headrace.schemas.text import why_invalid
 
 #: Longest snooze, ms.
 MOST_SNOOZE_MS = 7 * 86_400_000
@@ -31,12 +32,6 @@ def carry_out(work: Work) -> None:
             work.batch.dead_letter(row, "no command: the record's key must be its deviceId")
             continue
         _carry_out(work, row, command, work.key_of(command.alertId))
-
-
-def why_invalid(error: ValidationError) -> str:
-    """The first mistake, for a person: where, and what."""
-    found = error.errors(include_url=False)[0]
-    return ": ".join([*filter(None, [".".join(map(str, found["loc"]))]), found["msg"]])
 
 
 def _carry_out(work: Work, row: int, command: AlertCommand, key: Key | None) -> None:
