@@ -24,8 +24,8 @@ HOT = ("--metric", "temperature", "--operator", ">", "--threshold", "40", "--dur
 RULES = """
 [[rule]]
 rule_id = "humid"
-name = "Humid \\u007f \\"and\\" hot"
-device_ids = ["a", "b"]
+name = "Humid \\"and\\" hot"
+device_ids = ["a", "b \\u007f"]
 condition = { expression = "temperature > 30 and humidity > 80", out_of = { n = 3, m = 5 } }
 flapping = false
 
