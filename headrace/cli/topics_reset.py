@@ -40,8 +40,8 @@ def where_of(text: str) -> Where:
 OUTPUTS = {
     names.RAW: (names.READINGS, names.CONFLICTS, names.RAW_PRIORITY),
     names.RAW_PRIORITY: (names.READINGS_PRIORITY,),
-    names.READINGS: (names.ROLLUPS, names.LATE, names.ANOMALIES, names.ALERTS),
-    names.READINGS_PRIORITY: (names.ALERTS,),
+    names.READINGS: (names.ROLLUPS, names.LATE, names.ANOMALIES, names.ALERTS, names.ALERT_STATES),
+    names.READINGS_PRIORITY: (names.ALERTS, names.ALERT_STATES),
 }
 
 
@@ -103,20 +103,31 @@ class TopicsReset:
         self._check_tables(set(found))
         return await plan_reset(opened.log, self._group, self._topic, self._where, self._tables)
 
-    async def _plan_of_agents(self, log: Log, topic: str, where: Where, partitions: int | None = None) -> Reset:
-        """Of all agents. What those that ship send to grows, too; if one of them reads that, it starts over as well."""
+    async def _plan_of_agents(
+        self, log: Log, topic: str, where: Where, partitions: int | None = None, planned: frozenset[str] = frozenset()
+    ) -> Reset:
+        """Of all agents. What those that ship send to grows, too; if one of them reads that, it starts over as well.
+
+        Args:
+            planned: topics that are in the plan already.
+        """
         agents = build_agents(self._settings, {}, ())
         everyone: list[Operator] = [*agents, *(each.operator for each in own_agents(self._settings))]
         tables = {table.name for agent in everyone for table in agent.tables if topic in topics_of(agent)}
         # The ledger adds the counts up over all partitions: they stay true wherever a key is.
         sums = tables & {agents.ingest.counters.name}
-        outputs = OUTPUTS.get(topic, ())
+        # An agent of several topics needs as many partitions of each.
+        together = [name for agent in everyone if topic in topics_of(agent) for name in topics_of(agent)]
+        outputs = dict.fromkeys([*OUTPUTS.get(topic, ()), *together])
         plan = await plan_reset(
-            log, self._group, topic, where, sorted(tables - sums), sums, outputs=outputs, partitions=partitions
+            log, self._group, topic, where, sorted(tables - sums), sums, outputs=list(outputs), partitions=partitions
         )
+        planned |= {topic}
         for growth in plan.grown:
-            if growth.topic in OUTPUTS and growth.topic != topic:
-                plan = plan.and_also(await self._plan_of_agents(log, growth.topic, "current", growth.after))
+            if growth.topic in OUTPUTS and growth.topic not in planned:
+                more = await self._plan_of_agents(log, growth.topic, "current", growth.after, planned)
+                planned |= {move.target.topic for move in more.moves}
+                plan = plan.and_also(more)
         return plan
 
     def _check_tables(self, topics: set[str]) -> None:
