@@ -31,6 +31,9 @@ STATUSES = ("active", "inactive", "deleted")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 lines_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 
+#: Notes about doubtful rules that people are shown.
+MOST_NOTES = 20
+
 
 @click.group()
 def rules() -> None:
@@ -350,8 +353,11 @@ async def _purge(config: Path | None, data: Path | None, rule_ids: tuple[str, ..
 
 
 def _show(done: Saved, as_json: bool) -> None:
-    for note in () if as_json else done.notes:
-        click.echo(f"note: {note}", err=True)
+    if not as_json:
+        for note in done.notes[:MOST_NOTES]:
+            click.echo(f"note: {note}", err=True)
+        if len(done.notes) > MOST_NOTES:
+            click.echo(f"{len(done.notes) - MOST_NOTES:,} more notes; --json has all of them", err=True)
     click.echo(done.json() if as_json else done.text())
 
 

@@ -250,3 +250,18 @@ async def _values(pipeline: Pipeline, topic: str) -> list[bytes]:
             async for fetched in read_range(reader, target, starts[target], end):
                 found += [value for value in fetched.records.values if value]
     return found
+
+
+def test_of_many_notes_the_first_are_shown(headrace: Headrace, data: tuple[str, Path], tmp_path: Path) -> None:
+    """What else is doubtful is counted: it would bury what was changed."""
+    fleet, many = tmp_path / "fleet.csv", tmp_path / "many.json"
+    fleet.write_text("id,name\nhall-1,Hall 1\n")
+    headrace("devices", "import", fleet, *data)
+    condition = {"metric": "temperature", "operator": ">", "threshold": 40}
+    rules = [{"ruleId": f"r{n}", "name": "x", "deviceIds": [f"d{n}"], "condition": condition} for n in range(30)]
+    many.write_bytes(orjson.dumps(rules))
+
+    told = headrace("rules", "import", many, *data).stderr
+
+    assert told.count("note: ") == 20
+    assert "10 more notes" in told
