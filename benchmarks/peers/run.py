@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -119,7 +120,7 @@ def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _stop(process: "subprocess.Popen[bytes]"):  # type: ignore[no-untyped-def]
+def _stop(process: "subprocess.Popen[bytes]") -> resource.struct_rusage:
     """End it cleanly; the resources that it used in its whole life."""
     if not _has_ended(process):
         process.send_signal(signal.SIGTERM)

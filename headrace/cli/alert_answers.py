@@ -9,7 +9,7 @@ import orjson
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError
-from headrace.engine.log import Append, Log, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log import Append, Log, Reader, TopicPartition, TopicSpec, Transaction
 from headrace.engine.log_range import reading
 from headrace.engine.log_time import log_now_ms
 from headrace.engine.partitioner import Partitioner
@@ -75,22 +75,27 @@ async def _answers(
     began, told = clock.monotonic(), False
     async with reading(log) as reader:
         while wanted - found.keys():
-            await reader.wait(positions, LOOK)
-            for target, position in list(positions.items()):
-                fetched = await reader.read(target, position, PIECE)
-                if fetched is None:
-                    continue
-                positions[target] = fetched.next_offset
-                for value in fetched.records.values:
-                    event = event_of(value)
-                    if event.get("commandid") in wanted:
-                        found[event["commandid"]] = event
+            for event in await next_events(reader, positions):
+                if event.get("commandid") in wanted:
+                    found[event["commandid"]] = event
             if not told and clock.monotonic() - began > SLOW:
                 click.echo("waiting for a worker to answer", err=True)
                 told = True
 
 
-def event_of(value: bytes | None) -> dict[str, Any]:
+async def next_events(reader: Reader, positions: dict[TopicPartition, int]) -> list[dict[str, Any]]:
+    """Some events of `alerts.v1` from these positions on, which move along; none if none came for `LOOK` seconds."""
+    await reader.wait(positions, LOOK)
+    found: list[dict[str, Any]] = []
+    for target, position in list(positions.items()):
+        fetched = await reader.read(target, position, PIECE)
+        if fetched is not None:
+            positions[target] = fetched.next_offset
+            found += map(_event_of, fetched.records.values)
+    return found
+
+
+def _event_of(value: bytes | None) -> dict[str, Any]:
     """A CloudEvent, or nothing where somebody has written something else."""
     try:
         event = orjson.loads(value or b"{}")

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,7 +131,7 @@ def _send(
     async def send() -> tuple[list[AlertCommand], dict[str, dict[str, Any]]]:
         async with opened_log(settings, data) as opened:
             known = await read_states(opened.log)
-            found = [wrong.take(lambda text=text: alert_named(text, known)) for text in dict.fromkeys(alert_ids)]  # type: ignore[misc]
+            found = [wrong.take(partial(alert_named, text, known)) for text in dict.fromkeys(alert_ids)]
             wrong.check()
             now, commands = await log_now_ms(opened.log, SystemClock()), []
             for alert in {each.alertId: each for each in found if each is not None}.values():

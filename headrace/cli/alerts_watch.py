@@ -7,7 +7,7 @@ from typing import Any, get_args
 import click
 import orjson
 
-from headrace.cli.alert_answers import LOOK, PIECE, change_of, event_of
+from headrace.cli.alert_answers import change_of, next_events
 from headrace.cli.alert_view import SHORT
 from headrace.cli.listing import printable
 from headrace.cli.moments import moment
@@ -61,20 +61,13 @@ async def _follow(log: Log, since: int | None, count: int | None, wanted: dict[s
     shown = 0
     async with reading(log) as reader:
         while True:
-            await reader.wait(positions, LOOK)
-            for target, position in list(positions.items()):
-                fetched = await reader.read(target, position, PIECE)
-                if fetched is None:
+            for event in await next_events(reader, positions):
+                if not _is_wanted(event, **wanted):
                     continue
-                positions[target] = fetched.next_offset
-                for value in fetched.records.values:
-                    event = event_of(value)
-                    if not _is_wanted(event, **wanted):
-                        continue
-                    click.echo(orjson.dumps(event).decode() if as_json else line_of(event))
-                    shown += 1
-                    if shown == count:
-                        return
+                click.echo(orjson.dumps(event).decode() if as_json else line_of(event))
+                shown += 1
+                if shown == count:
+                    return
 
 
 def _is_wanted(event: dict[str, Any], severity: str | None, device: str | None, rule: str | None, told: bool) -> bool:

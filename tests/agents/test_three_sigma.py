@@ -15,12 +15,11 @@ from headrace.engine.errors import ConfigError
 from headrace.engine.testkit import Changelog, Driven, drive, fetched, readings_log
 from headrace.schemas import topics
 from headrace.schemas.anomaly import Anomaly
+from tests.agents.alerting.histories import Row, along
 
 T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
 SECOND = 1000
 PARAMETERS: dict[str, Any] = {"pane": 10, "panes": 4, "warm_up": 3, "sigmas": 1.5, "recent": 25}
-
-Row = tuple[str, str, int, dict[str, float]]
 
 
 def oracle(rows: list[Row], pane: int, panes: int, warm_up: int, sigmas: float, recent: int) -> list[dict[str, Any]]:
@@ -66,16 +65,6 @@ steps = st.lists(
     ),
     max_size=100,
 )
-
-
-def along(steps: list[Row]) -> list[Row]:
-    """Event times from steps, each from the device's own last one."""
-    clocks: dict[str, int] = {}
-    rows: list[Row] = []
-    for device, device_type, step, measures in steps:
-        clocks[device] = clocks.get(device, T0) + step
-        rows.append((device, device_type, clocks[device], measures))
-    return rows
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from headrace.agents.alerting.alert_table import Key
+from headrace.agents.alerting.planned import PlannedTable
 from headrace.agents.alerting.timers import Timers
 from headrace.schemas.condition import AnomalyCondition
 from headrace.schemas.rule import AlertRule
-from headrace.tables.keyvalue import KeyValue
 from headrace.tables.rule_book import RuleSet
 
 #: Key of the time reached, as if it were that of a rule.
@@ -72,7 +72,7 @@ class Plan:
             yield from sorted((due, key) for key, due in found.items() if due < time)
 
 
-class AnomalyTable(KeyValue[Key, Active]):
+class AnomalyTable(PlannedTable[Key, Active, Plan]):
     """Changelog-backed; about 200 bytes per rule and device whose condition is met."""
 
     def __init__(self) -> None:
@@ -80,17 +80,7 @@ class AnomalyTable(KeyValue[Key, Active]):
             "alert.anomalies",
             msgspec.json.encode,
             msgspec.json.Decoder(Active).decode,
-            ("rule_id", "device_type", "device_id"),
+            "rule_id",
+            "device_type",
+            "device_id",
         )
-        #: By partition; gone with it.
-        self.plans: dict[int, Plan] = {}
-
-    def restored(self, partition: int) -> None:
-        """See `headrace.engine.operator.Stored`."""
-        super().restored(partition)
-        self.plans.pop(partition, None)
-
-    def forget(self, partition: int) -> None:
-        """See `headrace.engine.operator.State`."""
-        super().forget(partition)
-        self.plans.pop(partition, None)

@@ -1,13 +1,11 @@
 """Conditions on anomalies: a detector has found something, and not for so long that it is over."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 from math import inf
-
-from pydantic import ValidationError
 
 from headrace.agents.alerting.alert_table import Key
 from headrace.agents.alerting.anomaly_table import NOBODY, Active, AnomalyTable, Plan
+from headrace.agents.alerting.planned import go_through
 from headrace.agents.alerting.standing import Standing
 from headrace.agents.alerting.timers import look_again
 from headrace.agents.alerting.work import Finding, Work
@@ -42,7 +40,6 @@ class AnomalyWatcher:
 
     def watch(self, work: Work) -> None:
         """See `headrace.agents.alerting.work.Watcher`."""
-        # Taken until the batch is finished: should it fail, the plan is made anew from what is committed.
         plan = self._table.plans.pop(work.partition, None)
         _Turn(work, self._table, plan).run()
 
@@ -67,18 +64,7 @@ class _Turn:
             plan.now += work.batch.idle.elapsed_ms
             self._pass(0, plan.now)
         elif work.batch.topic == topics.ANOMALIES:
-            running = list(accumulate(work.batch.records.timestamps, max, initial=plan.now))[1:]
-            for row, record in enumerate(work.batch):
-                self._pass(row, running[row])
-                try:
-                    anomaly = Anomaly.model_validate_json(record.value or b"")
-                except ValidationError as error:
-                    found = error.errors(include_url=False)[0]
-                    reason = f"no anomaly: {'.'.join(map(str, found['loc']))}: {found['msg']}"
-                    work.batch.dead_letter(row, reason)
-                    continue
-                self._take(row, anomaly, record.timestamp)
-            plan.now = running[-1]
+            plan.now = go_through(work.batch, Anomaly, plan.now, self._pass, self._take)
             self._changed[NOBODY] = Active(0, round(plan.now))
         elif any(plan.by_device.values()):
             self._follow_clocks()

@@ -1,11 +1,9 @@
 """Conditions on connections: a device has been offline for some time."""
 
 from collections.abc import Sequence
-from itertools import accumulate
-
-from pydantic import ValidationError
 
 from headrace.agents.alerting.alert_table import Key
+from headrace.agents.alerting.planned import go_through
 from headrace.agents.alerting.presence_table import NOBODY, Connections, Plan, PresenceTable, connected, disconnected
 from headrace.agents.alerting.standing import Standing
 from headrace.agents.alerting.timers import look_again
@@ -43,7 +41,6 @@ class OfflineWatcher:
 
     def watch(self, work: Work) -> None:
         """See `headrace.agents.alerting.work.Watcher`."""
-        # Taken until the batch is finished: should it fail, the plan is made anew from what is committed.
         plan = self._table.plans.pop(work.partition, None)
         _Turn(work, self._table, plan).run()
 
@@ -68,18 +65,7 @@ class _Turn:
             plan.now += work.batch.idle.elapsed_ms
             self._pass(0, plan.now)
         else:
-            running = list(accumulate(work.batch.records.timestamps, max, initial=plan.now))[1:]
-            for row, record in enumerate(work.batch):
-                self._pass(row, running[row])
-                try:
-                    event = Presence.model_validate_json(record.value or b"")
-                except ValidationError as error:
-                    found = error.errors(include_url=False)[0]
-                    reason = f"no presence: {'.'.join(map(str, found['loc']))}: {found['msg']}"
-                    work.batch.dead_letter(row, reason)
-                    continue
-                self._take(row, event, record.timestamp)
-            plan.now = running[-1]
+            plan.now = go_through(work.batch, Presence, plan.now, self._pass, self._take)
             self._changed[NOBODY] = Connections(round(plan.now))
 
         def apply() -> None:

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from headrace.agents.alerting.planned import PlannedTable
 from headrace.agents.alerting.timers import Timers
 from headrace.schemas.condition import OfflineCondition
 from headrace.schemas.presence import Presence
 from headrace.schemas.rule import AlertRule
-from headrace.tables.keyvalue import KeyValue
 from headrace.tables.rule_book import RuleSet
 
 #: Clients per device whose connections are followed: the newest.
@@ -84,22 +84,8 @@ class Plan:
         }
 
 
-class PresenceTable(KeyValue[tuple[str], Connections]):
+class PresenceTable(PlannedTable[tuple[str], Connections, Plan]):
     """Changelog-backed; about 300 bytes per device that ever connected."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "alert.presence", msgspec.json.encode, msgspec.json.Decoder(Connections).decode, ("device_id",)
-        )
-        #: By partition; gone with it.
-        self.plans: dict[int, Plan] = {}
-
-    def restored(self, partition: int) -> None:
-        """See `headrace.engine.operator.Stored`."""
-        super().restored(partition)
-        self.plans.pop(partition, None)
-
-    def forget(self, partition: int) -> None:
-        """See `headrace.engine.operator.State`."""
-        super().forget(partition)
-        self.plans.pop(partition, None)
+        super().__init__("alert.presence", msgspec.json.encode, msgspec.json.Decoder(Connections).decode, "device_id")
