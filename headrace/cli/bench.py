@@ -3,19 +3,19 @@
 import importlib.util
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from headrace.cli.bench_compare import FORMAT, load_report, show_changes
+from headrace.cli.bench_compare import load_report, show_changes
 from headrace.cli.bench_figures import FOLDER, Figure, Form, chosen, load_figures
-from headrace.cli.bench_machine import ROOT, commit, machine, versions
+from headrace.cli.bench_machine import ROOT
 from headrace.cli.bench_page import page_of
 from headrace.cli.bench_profile import MESSAGES, profile, py_spy
 from headrace.cli.bench_progress import BenchProgress, Expectation
+from headrace.cli.bench_report import Report
 from headrace.cli.bench_runs import RUNS, How, Runner
 from headrace.cli.bench_view import show
 from headrace.engine.clock import Clock, SystemClock
@@ -52,6 +52,7 @@ class Share(click.ParamType):
               f"of named figures and with --full {RUNS['full']}.")  # fmt: skip
 @click.option("--json", "report_file", type=file_type, is_flag=False, flag_value="-", metavar="FILE",
               help="Write the report as JSON; `-`, or nothing: to standard output, instead of the tables.")  # fmt: skip
+@click.option("--add", is_flag=True, help="Keep what the file of --json holds of other figures.")
 @click.option("--plot", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
               help="Write pictures (SVG): throughput, latency, scaling.")  # fmt: skip
 @click.option("--compare", type=file_type, metavar="FILE", help="Compare with a report that --json wrote.")
@@ -71,6 +72,7 @@ def bench(
     form: Form,
     runs: int | None,
     report_file: Path | None,
+    add: bool,
     plot: Path | None,
     compare: Path | None,
     report: Path | None,
@@ -94,39 +96,33 @@ def bench(
     old = load_report(compare) if compare else None
     profiled |= form == "full" and not names
     _check_tools(plot is not None or page is not None, profiled)
-    found = load_report(report) if report else measure(selected, how, SystemClock())
-    if profiled and not report:
-        found["profile"] = profile(MESSAGES[how.form])
+    if report:
+        found = load_report(report)
+    else:
+        kept = Report(report_file, SystemClock(), handicap, list(figures), add=add)
+        measure(selected, how, SystemClock(), kept)
+        if profiled:
+            kept.take_profile(profile(MESSAGES[how.form]))
+        found = kept.content
     _write(found, old, report_file, plot, page)
     if not all(result["within_budget"] for result in found["figures"]):
         sys.exit(1)
 
 
-def measure(figures: list[Figure], how: How, clock: Clock) -> dict[str, Any]:
-    """Run all of them; the report.
+def measure(figures: list[Figure], how: How, clock: Clock, report: Report) -> None:
+    """Run all of them, into the report.
 
     Raises:
         HeadraceError: a run failed.
     """
     before = load_report(STORED)["figures"] if STORED.exists() else []
     expected = Expectation(figures, how, {result["name"]: result for result in before})
-    began, taken = clock.monotonic(), clock.now_ms()
-    where = {"machine": machine(), "versions": versions(), **commit()}
     with BenchProgress(expected, how, Console(stderr=True)) as progress:
         runner = Runner(how, clock, progress.before, progress.after)
-        results = []
         for figure in figures:
-            results.append(runner.result(figure))
-            progress.figure_done(results[-1])
-    return {
-        "format": FORMAT,
-        "taken": datetime.fromtimestamp(taken / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "seconds": round(clock.monotonic() - began, 1),
-        "form": how.form,
-        "handicap": how.handicap,
-        **where,
-        "figures": results,
-    }
+            result = runner.result(figure)
+            report.take(result, how.form)
+            progress.figure_done(result)
 
 
 def _check_tools(pictures: bool, profiled: bool) -> None:
@@ -140,13 +136,10 @@ def _check_tools(pictures: bool, profiled: bool) -> None:
 def _write(
     found: dict[str, Any], old: dict[str, Any] | None, report_file: Path | None, plot: Path | None, page: Path | None
 ) -> None:
-    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     to_stdout = report_file is not None and str(report_file) == "-"
     console = Console(stderr=to_stdout)
     if to_stdout:
         click.echo(json.dumps(found, ensure_ascii=False))
-    elif report_file is not None:
-        report_file.write_text(text)
     show(found["figures"], console)
     if old is not None:
         show_changes(old, found, console)

@@ -12,7 +12,7 @@ from headrace.cli.bench_runs import spread
 from headrace.cli.bench_view import number
 from headrace.engine.errors import ConfigError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Change(NamedTuple):
@@ -68,6 +68,12 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
                 yield _change(result, variant, earlier, summary)
 
 
+def taken(result: Mapping[str, Any]) -> str:
+    """On which day a figure was taken, and at which commit."""
+    commit = (result["commit"] or "unknown")[:12]
+    return f"{result['taken'][:10]}, {commit}{' with changes' if result['dirty'] else ''}"
+
+
 def _change(result: Mapping[str, Any], variant: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
     judged = variant != result["baseline"] and "ratios" in old and "ratios" in new
     what, key = ("ratio", "ratios") if judged else ("value", "values")
@@ -91,8 +97,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in ("cpu", "cores", "memory_bytes", "kernel", "governor")
         if old["machine"].get(key) != new["machine"].get(key)
     ]
-    if old["form"] != new["form"]:
-        found.append(f"form: {old['form']} before, {new['form']} now: sizes may differ")
+    before = {result["name"]: result for result in old["figures"]}
+    for result in new["figures"]:
+        form = before.get(result["name"], result)["form"]
+        if form != result["form"]:
+            found.append(f"{result['name']}: {form} form before, {result['form']} now: sizes may differ")
     for report, when in ((old, "before"), (new, "now")):
         if report["handicap"]:
             found.append(f"{when} with a handicap of {report['handicap']:.0%}")
@@ -101,7 +110,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def show_changes(old: Mapping[str, Any], new: Mapping[str, Any], console: Console) -> None:
     """A table of all changes, with the spread of both."""
-    name = f"{(old['commit'] or 'unknown')[:9]}{' and changes' if old['dirty'] else ''}, {old['taken']}"
+    name = " and ".join(dict.fromkeys(map(taken, old["figures"]))) or "nothing"
     table = Table(title=f"compared with {name}", title_justify="left")
     for title in ("figure", "variant", "unit", "before", "now", "of", "change", "noise", ""):
         table.add_column(title, justify="right" if title in ("before", "now", "change", "noise") else "left")

@@ -26,8 +26,12 @@ def machine() -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else None,
-        "load_before": round(os.getloadavg()[0], 2),
     }
+
+
+def load() -> float:
+    """Average number of threads that ran or waited for a core in the last minute."""
+    return round(os.getloadavg()[0], 2)
 
 
 def _cpu() -> str | None:

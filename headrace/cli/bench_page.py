@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from headrace.cli.bench_compare import taken
 from headrace.cli.bench_figures import FOLDER
 from headrace.cli.bench_view import bounds, number
 
@@ -31,17 +32,13 @@ def page_of(report: Mapping[str, Any], pictures: str = "performance") -> str:
 
 def _head(report: Mapping[str, Any]) -> Iterator[str]:
     machine, versions = report["machine"], report["versions"]
-    form = "--profile" if report["form"] == "short" else f"--{report['form']} --profile"
     yield "# Performance"
     yield ""
-    yield "Made from [performance.json](performance.json) by `headrace bench`; do not edit. To measure all anew:"
+    yield "Made from [performance.json](performance.json) by `headrace bench`; do not edit. All anew, in hours:"
     yield ""
     yield "```"
-    yield f"headrace bench {form} --json docs/performance.json --page docs/performance.md"
+    yield "headrace bench --full --json docs/performance.json --page docs/performance.md"
     yield "```"
-    yield ""
-    taken = f"Taken {report['taken']} at commit {_commit(report)}"
-    yield f"{taken}, {report['form']} form, in {report['seconds'] / 60:.0f} minutes."
     yield ""
     yield "| | |"
     yield "|---|---|"
@@ -50,11 +47,7 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"| memory | {machine['memory_bytes'] / (1 << 30):.0f} GiB |"
     yield f"| kernel | {machine['kernel']} |"
     yield f"| versions | {', '.join(f'{name} {version}' for name, version in versions.items())} |"
-    yield f"| load before | {machine['load_before']} |"
     yield ""
-    if machine["load_before"] > QUIET * machine["cores"]:
-        yield "**The machine had other work to do when this was taken: ratios say something, times do not.**"
-        yield ""
     yield (
         "How it is measured: each run is a process of its own, and variants take turns, so that a slow minute hits all"
         " of them; the first run of each warms up and does not count. Medians; the spread is highest less lowest as a"
@@ -63,10 +56,6 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
         " `headrace bench --compare FILE`."
     )
     yield ""
-
-
-def _commit(report: Mapping[str, Any]) -> str:
-    return f"`{(report['commit'] or 'unknown')[:12]}`" + (" with changes" if report["dirty"] else "")
 
 
 def _pictures(report: Mapping[str, Any], folder: str) -> Iterator[str]:
@@ -89,6 +78,7 @@ def pictures_of(report: Mapping[str, Any]) -> list[str]:
 def _figures(report: Mapping[str, Any]) -> Iterator[str]:
     yield "## Figures"
     yield ""
+    busy = QUIET * report["machine"]["cores"]
     for result in report["figures"]:
         yield f"### {result['name']}"
         yield ""
@@ -108,7 +98,14 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
         again = (
             " Some ratio was out of its bounds at first: more runs followed, all count." if result["retried"] else ""
         )
-        yield f"`headrace bench {result['name']}`; one run: `{_one(result)}`.{again}{outside}"
+        form = "" if result["form"] == "full" else f" ({result['form']} form)"
+        yield f"{taken(result)}{form}: `headrace bench {result['name']}`; one run: `{_one(result)}`.{again}{outside}"
+        if result["load_before"] > busy:
+            yield ""
+            yield (
+                f"**The machine had other work to do then (load {result['load_before']}): ratios say something, times"
+                " do not.**"
+            )
         yield ""
 
 

@@ -57,8 +57,8 @@ def _picture(report: Mapping[str, Any], figures: Sequence[Mapping[str, Any]], dr
         place.set_visible(False)
     machine = report["machine"]
     where = f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}"
-    commit = (report["commit"] or "unknown")[:9] + (" and changes" if report["dirty"] else "")
-    canvas.supxlabel(f"{where}; headrace {commit}, {report['taken'][:10]}", fontsize=7, color="#606060")
+    days = sorted({figure["taken"][:10] for figure in figures})
+    canvas.supxlabel(f"{where}; {' to '.join([days[0], *days[1:][-1:]])}", fontsize=7, color="#606060")
     return canvas
 
 

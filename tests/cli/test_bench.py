@@ -84,9 +84,9 @@ def measured(**values: list[float]) -> dict[str, Measured]:
 
 def report(fast: list[float], slow: list[float], **more: Any) -> dict[str, Any]:
     """A report of one figure."""
-    found = judge(figure(**more), measured(slow=slow, fast=fast))
+    found = {**judge(figure(**more), measured(slow=slow, fast=fast)), "form": "short"}
     machine = {"cpu": "one", "cores": 2, "memory_bytes": 1, "kernel": "k", "governor": None}
-    return {"machine": machine, "form": "short", "handicap": 0.0, "figures": [found]}
+    return {"machine": machine, "handicap": 0.0, "figures": [found]}
 
 
 def test_the_budget_file_is_right() -> None:
@@ -118,14 +118,54 @@ def test_a_report_says_where_and_of_what_it_was_taken(folder: Path, headrace: He
     found = json.loads((folder / "report.json").read_text())
     assert found["machine"]["cores"] >= 1
     assert found["versions"]["python"] == sys.version.split()[0]
-    assert {"commit", "dirty", "taken", "seconds"} <= found.keys()
     (speed,) = found["figures"]
+    assert {"commit", "dirty", "taken", "seconds", "form", "load_before"} <= speed.keys()
     assert (speed["payload"], speed["guarantee"], speed["within_budget"]) == ("nothing", "none", True)
     assert speed["variants"]["fast"]["values"] == [1001.0, 1002.0]
     assert speed["variants"]["fast"]["ratio"] == pytest.approx((1001 / 101 + 1002 / 102) / 2)
     assert speed["variants"]["fast"]["command"] == "python benchmarks/script.py 1000 fast"
     assert "| speed | fast | 3 | 5.0 MB |" in (folder / "page.md").read_text()
     assert (folder / "page" / "throughput.svg").read_text().startswith("<?xml")
+
+
+def test_a_report_may_be_added_to(folder: Path, headrace: Headrace) -> None:
+    """Figures are measured one by one, in any order; each says when, and one that is measured again is there once."""
+    path = folder / "report.json"
+    headrace("bench", "growing", "--json", path)
+    first = json.loads(path.read_text())
+    headrace("bench", "speed", "--runs", 1, "--json", path, "--add")
+    headrace("bench", "speed", "--runs", 2, "--json", path, "--add")
+
+    found = json.loads(path.read_text())
+
+    assert [each["name"] for each in found["figures"]] == ["speed", "growing"]
+    assert found["figures"][1] == first["figures"][0]
+    assert found["figures"][0]["variants"]["fast"]["values"] != []
+    assert len(found["figures"][0]["variants"]["fast"]["values"]) == 2
+
+
+def test_a_report_of_another_machine_is_not_added_to(folder: Path, headrace: Headrace) -> None:
+    """It would say of all figures that they were taken here."""
+    path = folder / "report.json"
+    headrace("bench", "speed", "--runs", 1, "--json", path)
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({**before, "machine": {**before["machine"], "cores": 1000}}))
+
+    done = headrace("bench", "growing", "--json", path, "--add", code=2)
+
+    assert "cannot be added to: machine" in done.stderr
+    assert "--add needs the file" in headrace("bench", "growing", "--add", code=2).stderr
+
+
+def test_what_was_measured_is_kept_when_a_later_figure_fails(folder: Path, headrace: Headrace) -> None:
+    """The file holds every figure that is done, as hours may have gone into it."""
+    path = folder / "report.json"
+    budget = (folder / "budget.toml").read_text()
+    (folder / "budget.toml").write_text(budget.replace('arguments = ["{}", "{}"]', 'arguments = ["{}", "broken"]'))
+
+    headrace("bench", "speed", "growing", "--runs", 1, "--json", path, code=1)
+
+    assert [each["name"] for each in json.loads(path.read_text())["figures"]] == ["speed"]
 
 
 def test_a_ratio_out_of_its_bounds_is_measured_again_and_then_an_error(folder: Path, headrace: Headrace) -> None:
@@ -226,9 +266,13 @@ def test_a_change_counts_when_it_is_more_than_the_spread(now: list[float], bette
 def test_reports_of_two_machines_are_told_apart() -> None:
     """The table says why figures differ that no change of ours explains."""
     old, new = report([1.0], [1.0]), report([1.0], [1.0])
-    new["machine"]["cpu"], new["handicap"] = "two", 0.2
+    new["machine"]["cpu"], new["handicap"], new["figures"][0]["form"] = "two", 0.2, "full"
 
-    assert differences(old, new) == ["cpu: one before, two now", "now with a handicap of 20%"]
+    assert differences(old, new) == [
+        "cpu: one before, two now",
+        "speed: short form before, full now: sizes may differ",
+        "now with a handicap of 20%",
+    ]
 
 
 def test_what_is_no_report_is_refused(tmp_path: Path, headrace: Headrace) -> None:
@@ -237,7 +281,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, headrace: Headrace) -> Non
 
     done = headrace("bench", "--compare", tmp_path / "old.json", code=2)
 
-    assert "is no report of format 1; make one with" in done.stderr
+    assert "is no report of format 2; make one with" in done.stderr
 
 
 def test_time_left_follows_what_was_measured() -> None:
