@@ -113,7 +113,7 @@ def _row(result: Mapping[str, Any], variant: str, summary: Mapping[str, Any]) ->
     if summary["median"] is None:
         return f"| {variant} | | | | | cannot: {summary['cannot']} |"
     base = " (baseline)" if variant == result["baseline"] else ""
-    ratio = f"{summary['ratio']:.2f}×" if "ratio" in summary else ""
+    ratio = f"{summary['ratio']:.3g}×" if "ratio" in summary else ""
     return (
         f"| {_name(result, variant)}{base} | {number(summary['median'])}"
         f" | {summary['spread']:.0%} of {len(summary['values'])} | {ratio} | {bounds(summary)}"

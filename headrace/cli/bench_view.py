@@ -10,7 +10,7 @@ from rich.table import Table
 def verdict(result: Mapping[str, Any]) -> str:
     """What is within the budget of a figure, and what is not, in a line."""
     parts = [
-        f"{name} {summary['ratio']:.2f}× ({bounds(summary)})"
+        f"{name} {summary['ratio']:.3g}× ({bounds(summary)})"
         for name, summary in result["variants"].items()
         if bounds(summary)
     ]
@@ -39,7 +39,7 @@ def show(results: Sequence[Mapping[str, Any]], console: Console) -> None:
             if summary["median"] is None:
                 table.add_row(variant, "", "", "", str(summary["cannot"]))
                 continue
-            ratio = f"{summary['ratio']:.2f}×" if "ratio" in summary else ""
+            ratio = f"{summary['ratio']:.3g}×" if "ratio" in summary else ""
             if not summary.get("within_budget", True):
                 ratio = f"[red]{ratio}[/]"
             table.add_row(variant, number(summary["median"]), f"{summary['spread']:.0%}", ratio, bounds(summary))

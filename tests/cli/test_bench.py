@@ -140,7 +140,6 @@ def test_a_report_may_be_added_to(folder: Path, headrace: Headrace) -> None:
 
     assert [each["name"] for each in found["figures"]] == ["speed", "growing"]
     assert found["figures"][1] == first["figures"][0]
-    assert found["figures"][0]["variants"]["fast"]["values"] != []
     assert len(found["figures"][0]["variants"]["fast"]["values"]) == 2
 
 
@@ -161,7 +160,7 @@ def test_what_was_measured_is_kept_when_a_later_figure_fails(folder: Path, headr
     """The file holds every figure that is done, as hours may have gone into it."""
     path = folder / "report.json"
     budget = (folder / "budget.toml").read_text()
-    (folder / "budget.toml").write_text(budget.replace('arguments = ["{}", "{}"]', 'arguments = ["{}", "broken"]'))
+    (folder / "budget.toml").write_text(budget.replace('arguments = ["{}", "{}"]', 'arguments = ["broken {}"]'))
 
     headrace("bench", "speed", "growing", "--runs", 1, "--json", path, code=1)
 
@@ -186,8 +185,8 @@ def test_a_handicap_turns_the_budget_red(folder: Path, headrace: Headrace) -> No
     (folder / "script.py").write_text(
         "import json, time\n"
         "began = time.process_time()\n"
-        "for _ in range(500_000): pass\n"
-        "sum(n * n for n in range(500_000))\n"
+        "for _ in range(2_000_000): pass\n"
+        "sum(n * n for n in range(2_000_000))\n"
         'print(json.dumps({"value": 1 / (time.process_time() - began)}))\n'
     )
     (folder / "budget.toml").write_text(BUDGET.format(least=0.65))
