@@ -71,6 +71,8 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
         wrong.add("nothing to take messages from: name a broker as mqtt.host, or a port to listen on as listener.port")
     if MqttSource.name in names:
         wrong.take(lambda: settings.mqtt.address)
+        if settings.mqtt.schedule is not None and processes > 1:
+            wrong.add("--processes: one process drains the session of mqtt.schedule; leave one of the two out")
     if MqttListener.name in names:
         wrong.take(settings.listener.access)
         wrong.take(settings.listener.tls)
@@ -119,7 +121,10 @@ async def opened_sources(
         if MqttSource.name in names:
             mqtt, filters = _of_process(settings.mqtt, share), [each.topic_filter for each in settings.profiles]
             wanted = ", ".join(filters)
-            click.echo(f"bridge {mqtt.client_id}: {wanted} from {mqtt.address} into {target}; Ctrl-C stops", err=True)
+            when = "" if mqtt.schedule is None else f", {mqtt.schedule},"
+            click.echo(
+                f"bridge {mqtt.client_id}: {wanted} from {mqtt.address}{when} into {target}; Ctrl-C stops", err=True
+            )
             sources.append(MqttSource(mqtt, filters, routed, clock, metrics=metrics, health=health))
         yield sources
 

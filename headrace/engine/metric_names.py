@@ -42,6 +42,8 @@ CounterName = Literal[
     "headrace_source_probes_lost_total",
     "headrace_source_reconnects_total",
     "headrace_source_repeated_total",
+    "headrace_source_run_failures_total",
+    "headrace_source_runs_total",
     "headrace_unknown_fields_total",
     "headrace_unknown_topics_total",
     "headrace_unknown_types_total",
@@ -63,6 +65,8 @@ GaugeName = Literal[
     "headrace_replica_lag_records",
     "headrace_sink_state",
     "headrace_source_connected",
+    "headrace_source_run_messages",
+    "headrace_source_run_timestamp_seconds",
     "headrace_source_waiting_bytes",
     "headrace_standby_entries",
     "headrace_standby_lag_records",
@@ -173,6 +177,16 @@ METRICS: Mapping[MetricName, Metric] = {
         "gauge", "Payload bytes that waited for the log at the last append.", ("source",)
     ),
     "headrace_source_connected": Metric("gauge", "1 while the source is connected, else 0.", ("source",)),
+    "headrace_source_runs_total": Metric(
+        "counter", "Runs of a source with a schedule that drained its session.", ("source",)
+    ),
+    "headrace_source_run_failures_total": Metric(
+        "counter", "Runs of a source with a schedule that failed, every try counted.", ("source",)
+    ),
+    "headrace_source_run_messages": Metric("gauge", "Messages that its last run took.", ("source",)),
+    "headrace_source_run_timestamp_seconds": Metric(
+        "gauge", "When its last run that drained the session ended, seconds since 1970.", ("source",)
+    ),
     "headrace_source_reconnects_total": Metric("counter", "Connections that the source lost.", ("source",)),
     "headrace_source_probes_lost_total": Metric(
         "counter", "Connections of these that it gave up: a message to itself did not come back.", ("source",)

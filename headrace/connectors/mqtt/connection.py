@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -18,6 +19,7 @@ from headrace.connectors.mqtt.codec.packets import (
     Filter,
     Kind,
     Packet,
+    Ping,
     Properties,
     Publish,
     Suback,
@@ -89,6 +91,8 @@ class MqttConnection(asyncio.Protocol):
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._answer: asyncio.Future[Packet] = self._loop.create_future()
         self._published: dict[int, asyncio.Future[int]] = {}
+        #: Who waits for the answer to each ping under way, oldest first; nobody for those of the keep-alive.
+        self._pinged: deque[asyncio.Future[None] | None] = deque()
         self._packet_ids = cycle(range(1, LARGEST_ID + 1))
         self._frames = Frames()
         self._reason: Exception | None = None
@@ -182,6 +186,18 @@ class MqttConnection(asyncio.Protocol):
         finally:
             self._published.pop(packet_id, None)
 
+    async def ping(self) -> None:
+        """Wait until the broker has answered a ping, sent now. For ever if it does not: limit it.
+
+        Raises:
+            Disconnected: the connection broke before the answer.
+        """
+        if self.closed:
+            raise Disconnected("the connection to the MQTT broker is gone")
+        answer: asyncio.Future[None] = self._loop.create_future()
+        self._send_ping(answer)
+        await answer
+
     @property
     def closed(self) -> bool:
         """Whether nothing can be sent any more."""
@@ -273,7 +289,7 @@ class MqttConnection(asyncio.Protocol):
         if self._pinger is not None:
             self._pinger.cancel()
         self._reason = self._reason or exc
-        waiting: list[asyncio.Future[Any]] = [self._answer, *self._published.values()]
+        waiting: list[asyncio.Future[Any]] = [self._answer, *self._published.values(), *filter(None, self._pinged)]
         for each in waiting:
             if not each.done():
                 each.set_exception(Disconnected(f"the MQTT broker closed the connection: {self._reason}"))
@@ -307,6 +323,10 @@ class MqttConnection(asyncio.Protocol):
                 released.append(packet.packet_id)
             case Ack(kind=Kind.PUBACK) if packet.packet_id in self._published:
                 self._published.pop(packet.packet_id).set_result(packet.reason)
+            case Ping(kind=Kind.PINGRESP) if self._pinged:
+                asked = self._pinged.popleft()
+                if asked is not None and not asked.done():
+                    asked.set_result(None)
             case Disconnect():
                 told = explained(packet.reason, packet.properties)
                 if packet.reason == Reason.SESSION_TAKEN_OVER:
@@ -320,5 +340,9 @@ class MqttConnection(asyncio.Protocol):
             self.abort(TimeoutError(f"no answer to a ping for {self._keepalive / 2:g} s"))
             return
         self._heard = False
-        self._transport.write(PINGREQ)
+        self._send_ping(None)
         self._pinger = self._loop.call_later(self._keepalive / 2, self._keep_alive)
+
+    def _send_ping(self, answer: asyncio.Future[None] | None) -> None:
+        self._pinged.append(answer)
+        self._transport.write(PINGREQ)

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from headrace.connectors.mqtt.connection import BrokerAddress
+from headrace.connectors.mqtt.schedule import interval_ms
 from headrace.engine.config import resolve_secret
 from headrace.engine.errors import ConfigError
 from headrace.engine.tls import client_context
@@ -46,6 +47,14 @@ class MqttSettings(BaseModel):
         description="group of a shared subscription: each message goes to one of its clients; `client_id` if left out "
         "and there are several processes",
     )
+    schedule: str | None = Field(
+        None,
+        description="`rate(5 minutes)`: connect as often and take what the broker has kept; connected all the time if "
+        "left out",
+    )
+    schedule_timeout: float = Field(
+        60.0, ge=1, le=86_400, description="seconds that a run of the schedule may take, before it counts as failed"
+    )
     keepalive: int = Field(30, ge=2, le=65_535, description="seconds of silence after which the other side is gone")
     probe: str = Field(
         "headrace/probe",
@@ -68,8 +77,18 @@ class MqttSettings(BaseModel):
     def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:
         return None if value is None else SecretStr(resolve_secret(value.get_secret_value()))
 
+    @field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, value: str | None) -> str | None:
+        if value is not None:
+            interval_ms(value)
+        return value
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        wrong = self._wrong_schedule()
+        if wrong:
+            raise ValueError("; ".join(wrong))
         if self.password is not None and self.username is None:
             raise ValueError("password needs a username")
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -81,6 +100,26 @@ class MqttSettings(BaseModel):
             if path is not None and not path.is_file():
                 raise ValueError(f"tls_{name}: there is no file {path}")
         return self
+
+    def _wrong_schedule(self) -> list[str]:
+        """What does not go together with a schedule: the broker must keep everything while we are away."""
+        if self.schedule is None:
+            return []
+        wrong, seconds = [], interval_ms(self.schedule) // 1000
+        if self.qos == 0:
+            wrong.append("schedule needs qos 1 or 2: at QoS 0 a broker keeps nothing for who is not connected")
+        if self.session_expiry < 2 * seconds:
+            wrong.append(
+                f"schedule is every {seconds} s, session_expiry {self.session_expiry} s: make it {2 * seconds} or more; "
+                "else the broker forgets the session, and what it kept, when one run fails"
+            )
+        if self.schedule_timeout > seconds:
+            wrong.append(f"schedule_timeout is above the schedule's {seconds} s: a run would pass the next tick")
+        if self.share is not None:
+            wrong.append(
+                "schedule and share: a broker keeps nothing for a group of which nobody is connected; drop one"
+            )
+        return wrong
 
     @property
     def address(self) -> BrokerAddress:

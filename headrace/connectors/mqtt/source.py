@@ -11,10 +11,12 @@ from headrace.connectors.mqtt.codec.packets import V3, V5, Filter, Publish
 from headrace.connectors.mqtt.connection import Login, MqttConnection
 from headrace.connectors.mqtt.held import Held
 from headrace.connectors.mqtt.probe import Probe, ProbeLost
+from headrace.connectors.mqtt.pull import Pull
 from headrace.connectors.mqtt.refusals import VersionRefused
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.subscribing import subscribe
 from headrace.connectors.mqtt.topic_intake import TopicIntake, append_until_taken
+from headrace.connectors.mqtt.unsettled import Unsettled
 from headrace.connectors.mqtt.waiting import Batch, WaitingMessages
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
@@ -41,6 +43,8 @@ class MqttStatistics:
         repeated: redeliveries of messages already appended; acknowledged and dropped.
         reconnects: connections lost.
         probes_lost: of these, connections given up because a message to ourselves did not come back.
+        runs: with a schedule, how often it drained the session.
+        failed_runs: tries of these that did not.
     """
 
     received: int
@@ -48,6 +52,8 @@ class MqttStatistics:
     repeated: int
     reconnects: int
     probes_lost: int
+    runs: int = 0
+    failed_runs: int = 0
 
 
 class MqttSource:
@@ -56,6 +62,8 @@ class MqttSource:
     A message is acknowledged only when it is in the log, so one that was not is sent again: at least once. What waits
     here is bounded; behind that TCP, and with MQTT 5 the receive maximum, holds the broker back. A lost connection is
     made again, for ever, and so is one on which messages to ourselves do not come back.
+
+    With a schedule it is connected only for as long as the broker has something for it, at every tick: see `Pull`.
 
     Args:
         settings: broker, session, batches.
@@ -95,11 +103,29 @@ class MqttSource:
         self._held = Held()
         self._subscribed = asyncio.Event()
         self._probe = Probe(f"{settings.probe}/{settings.client_id}", settings.keepalive, clock)
+        self._unsettled = Unsettled()
+        self._pull: Pull | None = None
+        if settings.schedule is not None:
+            self._pull = Pull(
+                settings,
+                self._open,
+                lambda: self._received,
+                self._round_trip,
+                self._unsettled,
+                clock,
+                self._random,
+                metrics=self._metrics,
+                health=self._health,
+                name=self.name,
+            )
         self._received = self._appended = self._repeated = self._reconnects = self._probes_lost = 0
 
     def statistics(self) -> MqttStatistics:
         """A snapshot of the counters."""
-        return MqttStatistics(self._received, self._appended, self._repeated, self._reconnects, self._probes_lost)
+        runs, failed = (0, 0) if self._pull is None else (self._pull.runs, self._pull.failures)
+        return MqttStatistics(
+            self._received, self._appended, self._repeated, self._reconnects, self._probes_lost, runs, failed
+        )
 
     def progress(self) -> Progress:
         """How far it has come, for health: what waits for the log is still to do."""
@@ -121,7 +147,7 @@ class MqttSource:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                connecting = group.create_task(self._stay_connected())
+                connecting = group.create_task(self._stay_connected() if self._pull is None else self._pull.run())
                 appending = group.create_task(self._append_batches())
                 await stop.wait()
                 if self._connection is not None:
@@ -146,14 +172,9 @@ class MqttSource:
             since = self._clock.monotonic()
             try:
                 await self._connect()
-            except VersionRefused:
-                if self._settings.version is not None or self._version == V3:
-                    raise
-                self._version = V3
-                log.info("mqtt_version", version="3.1.1", reason="the broker does not speak MQTT 5")
-                continue
             except (Disconnected, ConfigError) as error:
-                if isinstance(error, ConfigError) and not self._subscribed.is_set():
+                refused = isinstance(error, ConfigError) and not self._subscribed.is_set()
+                if refused or isinstance(error, VersionRefused):
                     raise
                 self._note_lost(error)
             if self._clock.monotonic() - since > LONGEST_BACKOFF:
@@ -163,23 +184,48 @@ class MqttSource:
 
     async def _connect(self) -> None:
         """Connect and stay so until the connection breaks."""
-        self._connection = None
-        login = self._login()
-        connection = await MqttConnection.open(self._address, login, self._receive, self._held.release)
-        self._connection = connection
-        if not connection.welcome.session_present:
-            self._held.clear()
-        probes = await subscribe(connection, self._filters, self._probe.topic.decode() if self._probes else "")
-        if self._probes and not probes:
-            self._probe.give_up("the broker does not let us subscribe there")
-        self._subscribed.set()
-        self._metrics.set("headrace_source_connected", 1, source=self.name)
-        self._health.ready(self.name)
+        connection = await self._open()
         watching = asyncio.create_task(self._watch(connection))
         try:
             await connection.wait_closed()
         finally:
             await cancel_and_wait(watching)
+
+    async def _open(self) -> MqttConnection:
+        """Connect, in the newest version that the broker speaks, and subscribe."""
+        while True:
+            try:
+                return await self._open_session()
+            except VersionRefused:
+                if self._settings.version is not None or self._version == V3:
+                    raise
+                self._version = V3
+                log.info("mqtt_version", version="3.1.1", reason="the broker does not speak MQTT 5")
+
+    async def _open_session(self) -> MqttConnection:
+        self._connection = None
+        connection = await MqttConnection.open(self._address, self._login(), self._receive, self._release)
+        self._connection = connection
+        if not connection.welcome.session_present:
+            self._held.clear()
+            if self._subscribed.is_set() and self._settings.qos and self._settings.session_expiry:
+                log.warning(
+                    "mqtt_session_gone",
+                    client_id=self._settings.client_id,
+                    reason="the broker has forgotten our session: what was published since we left did not wait for us",
+                    remedy="let it keep sessions over its restarts, and for longer than we are away",
+                )
+        try:
+            probes = await subscribe(connection, self._filters, self._probe.topic.decode() if self._probes else "")
+        except ConfigError as error:
+            connection.abort(error)
+            raise
+        if self._probes and not probes:
+            self._probe.give_up("the broker does not let us subscribe there")
+        self._subscribed.set()
+        self._metrics.set("headrace_source_connected", 1, source=self.name)
+        self._health.ready(self.name)
+        return connection
 
     @property
     def _probes(self) -> bool:
@@ -194,16 +240,30 @@ class MqttSource:
         """Prove again and again that messages come through, and give up a connection on which they do not."""
         try:
             while self._probes:
-                await self._probe.prove(connection)
-                self._health.repaired(self.name)
+                await self._prove(connection)
                 await self._probe.wait_quiet(connection)
+        except ProbeLost as error:
+            connection.abort(error)
+        except Disconnected:
+            pass  # whoever waits for the connection says so
+
+    async def _prove(self, connection: MqttConnection) -> None:
+        try:
+            await self._probe.prove(connection)
         except ProbeLost as error:
             self._probes_lost += 1
             self._metrics.count("headrace_source_probes_lost_total", source=self.name)
             self._health.broken(self.name, str(error), "look at the broker: its log, its access control, its queues")
-            connection.abort(error)
-        except Disconnected:
-            pass  # whoever waits for the connection says so
+            raise
+        self._health.repaired(self.name)
+
+    async def _round_trip(self, connection: MqttConnection) -> bool:
+        """Let the broker answer, behind all acknowledgements sent so far; False if it did not because it may not."""
+        if not self._probes:
+            await connection.ping()
+            return True
+        await self._prove(connection)
+        return self._probes
 
     def _note_lost(self, error: Disconnected | ConfigError) -> None:
         if self._connection is not None:
@@ -218,7 +278,13 @@ class MqttSource:
         if self._probes:
             messages = self._probe.take(messages)
         self._received += len(messages)
+        if self._pull is not None:
+            self._unsettled.come(messages)
         self._waiting.put(connection, messages)
+
+    def _release(self, packet_ids: Sequence[int]) -> None:
+        self._held.release(packet_ids)
+        self._unsettled.release(packet_ids)
 
     async def _append_batches(self) -> None:
         while (batch := await self._waiting.take()) is not None:
@@ -238,6 +304,8 @@ class MqttSource:
         else:
             self._held.hold([message for message in fresh if message.qos == 2])
         connection.acknowledge(messages)
+        if self._pull is not None:
+            self._unsettled.acknowledge(messages)
         self._count(len(fresh), len(messages) - len(fresh))
 
     def _is_repeated(self, connection: MqttConnection, message: Publish) -> bool:
