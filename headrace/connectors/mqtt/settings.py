@@ -110,7 +110,7 @@ class MqttSettings(BaseModel):
             wrong.append("schedule needs qos 1 or 2: at QoS 0 a broker keeps nothing for who is not connected")
         if self.session_expiry < 2 * seconds:
             wrong.append(
-                f"schedule is every {seconds} s, session_expiry {self.session_expiry} s: make it {2 * seconds} or more; "
+                f"schedule {seconds} s, session_expiry {self.session_expiry} s: make it {2 * seconds} or more; "
                 "else the broker forgets the session, and what it kept, when one run fails"
             )
         if self.schedule_timeout > seconds:
