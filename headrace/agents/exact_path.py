@@ -11,9 +11,11 @@ from headrace.agents.extras import Extras, extras
 from headrace.agents.identify import check_identity
 from headrace.agents.named_metric import spread
 from headrace.agents.normalised import Normalised
+from headrace.agents.stated_units import convert
 from headrace.agents.validate import validate
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.readings import Floats, Ints
+from headrace.schemas.units import STATED_UNITS
 
 
 class Limits(NamedTuple):
@@ -45,6 +47,9 @@ def read_exactly(
     if device_type.metric is not None:
         documents = spread(device_type, documents, reasons)
     names: set[str] = set().union(*documents)
+    if STATED_UNITS in names:
+        documents = convert(device_type, documents, reasons)
+        names = set().union(*documents)
     check_identity(documents, device_ids, device_type.identity, names, reasons)
     times = event_times(documents, device_type.time, names, append_times, limits.ahead_ms, reasons)
     measures = validate(device_type, documents, names, reasons)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from headrace.agents.decode import Document, Reasons
 from headrace.engine.records import Records
-from headrace.schemas.topics import MAX_DEVICE_ID, NO_DEVICE, NO_PROFILE, PROFILE, SOURCE
+from headrace.schemas.topics import MAX_DEVICE_ID, NO_DEVICE, NO_PROFILE, PROFILE, REFUSED, SOURCE
 
 #: Device ids remembered; at the limit the memory starts over. About 150 bytes each.
 MAX_REMEMBERED = 200_000
@@ -68,6 +68,20 @@ def refuse_unknown_topics(records: Records, reasons: Reasons) -> None:
     for place, (profile, topic) in enumerate(pairs):
         if profile == NO_PROFILE.encode():
             reasons.setdefault(place, f"no topic profile takes the topic {_said(topic or b'')}")
+
+
+def refuse_not_unpacked(records: Records, reasons: Reasons) -> None:
+    """Refuse messages that the format of their profile could not unpack, for the reason that it gave.
+
+    Args:
+        records: raw messages.
+        reasons: gets an entry for each message that is refused.
+    """
+    if REFUSED in records.headers:
+        for place, (reason, profile) in enumerate(zip(records.header(REFUSED), records.header(PROFILE), strict=True)):
+            if reason is not None:
+                name = (profile or b"").decode(errors="replace")
+                reasons.setdefault(place, f"profile {name}: {reason.decode(errors='replace')}")
 
 
 def _said(topic: bytes) -> str:

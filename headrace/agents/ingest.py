@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from headrace.agents.decode import Reasons, decode
 from headrace.agents.enrich import Enrich, EnrichField, Entry
 from headrace.agents.exact_path import Limits
-from headrace.agents.identify import DeviceIds, refuse_unknown_topics
+from headrace.agents.identify import DeviceIds, refuse_not_unpacked, refuse_unknown_topics
 from headrace.agents.ingest_outputs import Group, appended_types, conflicts_of, in_order, readings_of, send_rows
 from headrace.agents.read_payloads import PayloadReader
 from headrace.agents.strangers import Strangers, label
@@ -119,6 +119,7 @@ class Ingest:
         """
         _refuse_cut(batch.records, reasons)
         refuse_unknown_topics(batch.records, reasons)
+        refuse_not_unpacked(batch.records, reasons)
         nameless: Reasons = {}
         device_ids = self._device_ids.read(batch.records.keys, nameless)
         for place, reason in nameless.items():

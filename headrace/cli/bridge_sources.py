@@ -111,7 +111,7 @@ async def opened_sources(
             await note_clock(log, clock)
             intake = Intake(log, clock, metrics)
             target = settings.log.url if data is None else str(data)
-        routed = RoutedIntake(intake, settings.profiles, metrics)
+        routed = RoutedIntake(intake, settings.profiles, metrics, clock)
         names, sources = source_names(settings), list[Source]()
         if settings.listener.wanted:
             assert log is not None

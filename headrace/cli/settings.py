@@ -217,6 +217,12 @@ class Settings(LayeredSettings):
     def _leads_somewhere(self) -> Self:
         if self.bridge.into == "kinesis" and self.kinesis.stream is None:
             raise ValueError("bridge.into is kinesis: kinesis.stream must name the stream")
+        formatted = [each.name for each in self.profiles if each.unpacker() is not None]
+        if self.bridge.into == "kinesis" and formatted:
+            raise ValueError(
+                f"bridge.into is kinesis, whose records have no headers: profile {', '.join(formatted)} has a format "
+                "or a sequence, which needs the log"
+            )
         late = self.timescale.too_late(rollup__grace=self.rollup.grace, ingest__dedup_horizon=self.ingest.dedup_horizon)
         refreshed = {"timescale__refresh_window": self.timescale.refresh_window} if self.timescale.aggregates else {}
         late += self.retention.too_short(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import ceil
 from random import Random
@@ -14,8 +14,9 @@ from headrace.connectors.kinesis_record import Entry, entry
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.engine.clock import Clock
 from headrace.engine.errors import RetryLater, first
-from headrace.engine.intake import Mark
+from headrace.engine.intake import DeviceEvent, Mark
 from headrace.engine.metrics import Metrics
+from headrace.engine.records import Header
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +92,8 @@ class KinesisIntake:
         alarms: Sequence[int] = (),
         timestamps: Sequence[int] | None = None,
         mark: Mark | None = None,
+        headers: Mapping[str, Header] | None = None,
+        events: Sequence[DeviceEvent] = (),
     ) -> None:
         """Put messages into the stream; when this returns all of them are there.
 
@@ -103,12 +106,15 @@ class KinesisIntake:
             sources: where each came from, or one for all; kept of payloads that are too large.
             timestamps: not used; Kinesis gives the time of arrival.
             mark: must be None: a stream keeps no position of a source.
+            headers, events: must be empty, likewise: profiles with a format lead into the log only.
         Raises:
             ConfigError: no such stream, no access; do not acknowledge.
             LogError: Kinesis does not understand what we send; do not acknowledge.
         """
         if mark is not None:
             raise ValueError("Kinesis keeps no positions of sources: read files into the log")
+        if headers or events:
+            raise ValueError("Kinesis keeps no headers, and no messages that are no readings: lead them into the log")
         origins = [sources] * len(payloads) if isinstance(sources, bytes) else sources
         queues: Queues = {}
         oversized = 0

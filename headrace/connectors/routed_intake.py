@@ -6,10 +6,13 @@ import structlog
 
 from headrace.connectors.payload_fields import PayloadFields
 from headrace.connectors.topic_profile import TopicProfile
-from headrace.connectors.topic_routes import MAX_TOPIC_BYTES, UNKNOWN, TopicRoutes
+from headrace.connectors.topic_routes import MAX_TOPIC_BYTES, UNKNOWN, Route, TopicRoutes
+from headrace.connectors.unpacking import Unpacked, unpack
+from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.intake import MessageIntake
 from headrace.engine.metrics import Metrics
-from headrace.schemas.topics import NO_DEVICE, NO_PROFILE
+from headrace.engine.records import Header
+from headrace.schemas.topics import NO_DEVICE, NO_PROFILE, REFUSED, SEQUENCE
 
 log = structlog.get_logger(__name__)
 
@@ -24,16 +27,27 @@ class RoutedIntake:
     the topic in its reason, and the ledger accounts for it. About 0.2 µs per message, more where the profile must look
     into payloads.
 
+    Where a profile names a format, one message may become several records, of several devices: all are in the log, or
+    none is. One that says something else than readings goes to `topics.EVENTS`, which the ledger does not count.
+
     Args:
         intake: appends.
         profiles: which topics are known, and what they say.
         metrics: told of messages on unknown topics; ones of its own if left out.
+        clock: says when a message is received, for formats with relative times; the system's if left out.
     """
 
-    def __init__(self, intake: MessageIntake, profiles: Sequence[TopicProfile], metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        intake: MessageIntake,
+        profiles: Sequence[TopicProfile],
+        metrics: Metrics | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._intake = intake
         self._routes = TopicRoutes(profiles)
         self._metrics = metrics or Metrics()
+        self._clock = clock or SystemClock()
         #: Messages appended so far whose topic no profile takes.
         self.unknown = 0
 
@@ -42,14 +56,18 @@ class RoutedIntake:
         return self._routes.find([topic])[0] is not UNKNOWN
 
     async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
-        """Append a message per topic; when this returns they are in the log for good.
+        """Append a message per topic; when this returns they are in the log for good, whole.
 
         Raises:
             LogError: nothing was appended; do not acknowledge.
         """
         if not topics:
             return
-        found, types, profiles, fields = zip(*self._routes.find(topics), strict=True)
+        routes = self._routes.find(topics)
+        found, types, profiles, fields, formats = zip(*routes, strict=True)
+        if any(formats):
+            await self._append_unpacked(routes, topics, unpack(routes, topics, payloads, self._clock.now_ms()))
+            return
         device_ids, alarms = _looked_up(found, fields, payloads) if any(fields) else (found, [])
         unknown = profiles.count(NO_PROFILE)
         await self._intake.append(
@@ -62,6 +80,30 @@ class RoutedIntake:
         )
         if unknown:
             self._count(unknown, topics[profiles.index(NO_PROFILE)])
+
+    async def _append_unpacked(self, routes: Sequence[Route], topics: Sequence[bytes], made: Unpacked) -> None:
+        headers: dict[str, Header] = {}
+        for name, values in ((REFUSED, made.reasons), (SEQUENCE, made.sequences)):
+            if any(values):
+                headers[name] = values
+        await self._intake.append(
+            made.device_ids,
+            made.payloads,
+            device_type=[routes[row].device_type for row in made.rows],
+            profile=[routes[row].profile for row in made.rows],
+            sources=[_kept(topics[row]) for row in made.rows],
+            alarms=made.alarms,
+            headers=headers,
+            events=made.events,
+        )
+        unknown = [row for row in made.rows if routes[row] is UNKNOWN]
+        if unknown:
+            self._count(len(unknown), topics[unknown[0]])
+        for row, reason in zip(made.rows, made.reasons, strict=True):
+            if reason is not None:
+                self._metrics.count("headrace_unpack_refused_total", profile=routes[row].profile)
+        for event in made.events:
+            self._metrics.count("headrace_device_events_total", profile=event.profile)
 
     def _count(self, unknown: int, example: bytes) -> None:
         if not self.unknown:

@@ -1,13 +1,24 @@
 """Topic profiles: which MQTT topics are taken, whose messages those carry, how they are read, and what is an alarm."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from headrace.connectors.formats import (
+    NAMES_DEVICES,
+    WRITES_TIME,
+    EnvelopeFields,
+    FormatName,
+    SenmlNames,
+    SequenceField,
+    Unpack,
+    unpacker,
+)
 from headrace.engine.errors import ConfigError
+from headrace.schemas.device_type import DeviceType
 from headrace.schemas.text import near
 
 DEVICE, TYPE = "{device}", "{type}"
@@ -68,6 +79,11 @@ class TopicProfile(BaseModel):
         device_types: instead of it with `{type}`: all that may stand there.
         device_field: without `{device}`, the payload's field with the device id; of several the first that has a text.
         alarm: which messages overtake the others: all (true), or by a field of the payload.
+        format: what payloads are; `json`, one object of one device, goes into the log as it was sent.
+        time_field: with a format that has times: the field that they become, ms since 1970 UTC.
+        senml: with `senml-json` and `senml-cbor`: how names are divided into device and metric.
+        envelope: with `envelope`: where it has what.
+        sequence: where the payload, or what is unpacked of it, has a sequence number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +94,11 @@ class TopicProfile(BaseModel):
     device_types: _Names = ()
     device_field: _Names = ()
     alarm: Alarm | None = None
+    format: FormatName = "json"
+    time_field: str = Field("timestamp", min_length=1)
+    senml: SenmlNames = SenmlNames()
+    envelope: EnvelopeFields = EnvelopeFields()
+    sequence: SequenceField | None = None
 
     @field_validator("topic")
     @classmethod
@@ -115,17 +136,40 @@ class TopicProfile(BaseModel):
     def _check_places(self) -> Self:
         levels = self.topic.split("/")
         wrong = []
-        if DEVICE not in levels and not self.device_field:
+        if self.format in NAMES_DEVICES and self.device_field:
+            wrong.append(f"payloads of format {self.format} name their devices: leave device_field out")
+        elif DEVICE not in levels and not self.device_field and self.format not in NAMES_DEVICES:
             wrong.append(f"put {DEVICE} into topic, or name the payload's field with the device id as device_field")
+        if DEVICE in levels and self.format in ("envelope", "thingsboard-gateway"):
+            wrong.append(f"format {self.format} is of several devices: put + where {DEVICE} stands in topic")
         if DEVICE in levels and self.device_field:
             wrong.append(f"the device id is {DEVICE} in topic, or in device_field, not both")
         if TYPE not in levels and not (self.device_type and not self.device_types):
             wrong.append(f"name the device_type that payloads are read with; device_types belongs to {TYPE} in topic")
         if TYPE in levels and not (self.device_types and not self.device_type):
             wrong.append(f"with {TYPE} in topic list the device_types that may stand there, instead of device_type")
+        fit = {"senml": self.format.startswith("senml"), "envelope": self.format == "envelope"}
+        fit["time_field"] = self.format in WRITES_TIME
+        wrong += [
+            f"{option} is nothing for format {self.format}"
+            for option, fits in fit.items()
+            if option in self.model_fields_set and not fits
+        ]
+        if self.format == "chirpstack" and self.sequence is not None:
+            wrong.append("format chirpstack has the frame counter as its sequence number: leave sequence out")
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
+
+    def unpacker(self) -> Unpack | None:
+        """Makes records of a payload; None where it goes into the log as it is."""
+        return unpacker(
+            self.format,
+            time_field=self.time_field,
+            senml=self.senml,
+            envelope=self.envelope,
+            sequence=self.sequence,
+        )
 
     @property
     def topic_filter(self) -> str:
@@ -186,20 +230,35 @@ def _check_together(profiles: tuple[TopicProfile, ...]) -> tuple[TopicProfile, .
 TopicProfiles = Annotated[tuple[TopicProfile, ...], AfterValidator(_check_together)]
 
 
-def check_device_types(profiles: Sequence[TopicProfile], known: Collection[str]) -> None:
-    """Check that the device types that profiles name are among these.
+def check_device_types(profiles: Sequence[TopicProfile], known: Mapping[str, DeviceType]) -> None:
+    """Check that the device types that profiles name are among these, and read the times that a format writes.
 
     Raises:
-        ConfigError: all that are not.
+        ConfigError: all that are not, or do not.
     """
-    wrong = [
-        f"profile {profile.name}: device type {name!r} is unknown{near(name, known)}"
-        for profile in profiles
-        for name in profile.device_types or [profile.device_type]
-        if name not in known
-    ]
+    wrong = []
+    for profile in profiles:
+        for name in profile.device_types or [profile.device_type]:
+            if name not in known:
+                wrong.append(f"profile {profile.name}: device type {name!r} is unknown{near(name, known)}")
+            elif profile.format in WRITES_TIME:
+                wrong += _time_mistakes(profile, known[name])
     if wrong:
         raise ConfigError(*wrong)
+
+
+def _time_mistakes(profile: TopicProfile, device_type: DeviceType) -> list[str]:
+    spec, name = device_type.time, device_type.name
+    begin = f"profile {profile.name}: format {profile.format} writes times"
+    wrong = []
+    if profile.time_field not in spec.fields:
+        wrong.append(
+            f"{begin} to {profile.time_field!r}, but device type {name!r} reads {' or '.join(spec.fields)}: "
+            "set time_field"
+        )
+    if "epoch_ms" not in spec.formats:
+        wrong.append(f"{begin} in ms, but device type {name!r} reads no epoch_ms")
+    return wrong
 
 
 #: Used where nobody says otherwise.

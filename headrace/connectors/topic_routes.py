@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from headrace.connectors.formats import Unpack
 from headrace.connectors.payload_fields import PayloadFields
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.schemas.topics import NO_DEVICE, NO_PROFILE
@@ -22,12 +23,14 @@ class Route(NamedTuple):
         device_id: empty where the payload says it.
         device_type, profile: their names.
         fields: looks into the payload; None where the topic says all.
+        unpack: makes records of the payload; None where it is one.
     """
 
     device_id: bytes
     device_type: str
     profile: str
     fields: PayloadFields | None
+    unpack: Unpack | None = None
 
 
 #: Of a topic that no profile takes, that names no device, or is not UTF-8.
@@ -44,7 +47,11 @@ class TopicRoutes:
 
     def __init__(self, profiles: Sequence[TopicProfile]) -> None:
         self._profiles = [
-            (each, PayloadFields(each.device_field, each.alarm) if each.device_field or each.alarm else None)
+            (
+                each,
+                PayloadFields(each.device_field, each.alarm) if each.device_field or each.alarm else None,
+                each.unpacker(),
+            )
             for each in profiles
         ]
         self._known: dict[bytes, Route] = {}
@@ -64,10 +71,10 @@ class TopicRoutes:
             text = topic.decode()
         except UnicodeDecodeError:
             return UNKNOWN
-        for profile, fields in self._profiles:
+        for profile, fields, unpack in self._profiles:
             found = profile.find(text)
             if found is not None:
-                route = Route((found.device_id or "").encode(), found.device_type, profile.name, fields)
+                route = Route((found.device_id or "").encode(), found.device_type, profile.name, fields, unpack)
                 if len(topic) <= MAX_CACHED_BYTES:
                     if len(self._known) >= MAX_CACHED_TOPICS:
                         self._known.clear()

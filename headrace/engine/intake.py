@@ -1,9 +1,9 @@
 """Where messages enter: every source appends through here, and may acknowledge when the append returns."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from headrace.engine.clock import Clock
 from headrace.engine.log import Append, Changes, Log, Tally, TopicPartition, TopicSpec, Transaction
@@ -28,6 +28,16 @@ class Mark:
     position: bytes
 
 
+class DeviceEvent(NamedTuple):
+    """A message of a device that is no reading; `event` is what it is about, `source` where it came from."""
+
+    device_id: bytes
+    payload: bytes
+    event: str
+    profile: str
+    source: bytes
+
+
 class MessageIntake(Protocol):
     """The part of `Intake` that a source of messages needs."""
 
@@ -40,6 +50,8 @@ class MessageIntake(Protocol):
         profile: str | Sequence[str],
         sources: Sequence[bytes] | bytes = b"",
         alarms: Sequence[int] = (),
+        headers: Mapping[str, Header] | None = None,
+        events: Sequence[DeviceEvent] = (),
     ) -> None:
         """Append messages in order; when this returns they are there for good."""
         ...
@@ -77,6 +89,8 @@ class Intake:
         alarms: Sequence[int] = (),
         timestamps: Sequence[int] | None = None,
         mark: Mark | None = None,
+        headers: Mapping[str, Header] | None = None,
+        events: Sequence[DeviceEvent] = (),
     ) -> None:
         """Append messages in order; when this returns they are in the log for good.
 
@@ -90,21 +104,24 @@ class Intake:
                 in the same partition, where the ledger does not count them.
             timestamps: append time per message, ms; the clock's time if left out.
             mark: how far the source has read, committed together with the messages.
+            headers: more headers of the messages, a value per message.
+            events: messages that are no readings, for `devices.events`; the ledger does not count them.
         Raises:
             LogError: nothing was appended; do not acknowledge.
         """
         total = len(payloads)
         payloads, sizes = self._cut(payloads)
         times = [self._clock.now_ms()] * total if timestamps is None else list(timestamps)
-        headers: dict[str, Header] = {
+        columns: dict[str, Header] = {
             topics.MESSAGE_ID: [*self._message_ids.take(total)],
             topics.PROFILE: _header(profile),
             topics.DEVICE_TYPE: _header(device_type),
             topics.SOURCE: sources if isinstance(sources, bytes) else list(sources),
+            **(headers or {}),
         }
         if sizes:
-            headers[topics.PAYLOAD_BYTES] = [sizes.get(place) for place in range(total)]
-        records = Records(list(device_ids), list(payloads), times, headers)
+            columns[topics.PAYLOAD_BYTES] = [sizes.get(place) for place in range(total)]
+        records = Records(list(device_ids), list(payloads), times, columns)
         appends = []
         for partition, rows in self._partitioner.split(device_ids).items():
             part = records.take(rows)
@@ -112,6 +129,8 @@ class Intake:
         for partition, rows in self._split_alarms([device_ids[place] for place in alarms]):
             copies = records.take([alarms[row] for row in rows])
             appends.append(Append(TopicPartition(topics.RAW_PRIORITY, partition), copies))
+        if events:
+            appends += self._event_appends(events)
         changes = []
         if mark is not None:
             changes.append(Changes(TopicPartition(SOURCE_POSITIONS, 0), {mark.source.encode(): mark.position}))
@@ -125,6 +144,25 @@ class Intake:
         if not device_ids:
             return ()
         return Partitioner(self._log.partitions(topics.RAW_PRIORITY)).split(device_ids).items()
+
+    def _event_appends(self, events: Sequence[DeviceEvent]) -> list[Append]:
+        payloads, sizes = self._cut([event.payload for event in events])
+        records = Records(
+            [event.device_id for event in events],
+            list(payloads),
+            [self._clock.now_ms()] * len(events),
+            {
+                topics.MESSAGE_ID: [*self._message_ids.take(len(events))],
+                topics.EVENT: [event.event.encode() for event in events],
+                topics.PROFILE: [event.profile.encode() for event in events],
+                topics.SOURCE: [event.source for event in events],
+                topics.PAYLOAD_BYTES: [sizes.get(place) for place in range(len(events))],
+            },
+        )
+        split = Partitioner(self._log.partitions(topics.EVENTS)).split(records.keys)
+        return [
+            Append(TopicPartition(topics.EVENTS, partition), records.take(rows)) for partition, rows in split.items()
+        ]
 
     def _cut(self, payloads: Sequence[bytes]) -> tuple[Sequence[bytes], dict[int, bytes]]:
         """The payloads as the log takes them, and by place the size of each that was cut."""
@@ -148,6 +186,7 @@ class Intake:
         return [
             TopicSpec(topics.RAW, partitions),
             TopicSpec(topics.RAW_PRIORITY, partitions),
+            TopicSpec(topics.EVENTS, partitions),
             TopicSpec(SOURCE_POSITIONS, 1, compacted=True),
         ]
 
@@ -156,6 +195,8 @@ def _header(names: str | Sequence[str]) -> Header:
     """One value for all messages where they share it, else one per message."""
     if isinstance(names, str):
         return names.encode()
+    if not names:
+        return []
     encoded = {name: name.encode() for name in set(names)}
     return encoded[names[0]] if len(encoded) == 1 else [encoded[name] for name in names]
 

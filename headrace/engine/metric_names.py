@@ -18,6 +18,7 @@ CounterName = Literal[
     "headrace_commit_failures_total",
     "headrace_commits_total",
     "headrace_dead_letters_total",
+    "headrace_device_events_total",
     "headrace_fetch_rebuilds_total",
     "headrace_intake_records_total",
     "headrace_kinesis_failures_total",
@@ -34,6 +35,7 @@ CounterName = Literal[
     "headrace_replica_refused_total",
     "headrace_restore_records_total",
     "headrace_retries_total",
+    "headrace_sequence_numbers_total",
     "headrace_series_refused_total",
     "headrace_sink_lost_offsets_total",
     "headrace_sink_records_total",
@@ -47,6 +49,7 @@ CounterName = Literal[
     "headrace_unknown_fields_total",
     "headrace_unknown_topics_total",
     "headrace_unknown_types_total",
+    "headrace_unpack_refused_total",
 ]
 GaugeName = Literal[
     "headrace_archive_finished_timestamp_seconds",
@@ -93,7 +96,9 @@ Label = Literal[
     "loop",
     "metric",
     "mqtt_reason",
+    "outcome",
     "partition",
+    "profile",
     "reason",
     "sink",
     "source",
@@ -136,7 +141,13 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),
     "metric": ("name of a metric", (*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName))),
     "mqtt_reason": ("reason of MQTT 5 for a refusal, as in `not_authorized`", ()),
+    "outcome": (
+        "of a sequence number: `received`; `lost`: left out; `late`: came after greater ones; `repeat`: there before; "
+        "`reset`: the device began anew",
+        ("received", "lost", "late", "repeat", "reset"),
+    ),
     "partition": ("number of a partition", ()),
+    "profile": ("name of a topic profile", ()),
     "reason": (
         "`bad_record`: it can never be processed; `agent_error`: its agent raised on it; `refused`: by the other side; "
         "`failed`: anything else; `unregistered`, `retired`: by the device registry",
@@ -155,6 +166,12 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_intake_records_total": Metric("counter", "Messages appended to `telemetry.raw` by sources here."),
     "headrace_unknown_topics_total": Metric(
         "counter", "Of these, messages on topics that no topic profile takes; ingest dead-letters them."
+    ),
+    "headrace_unpack_refused_total": Metric(
+        "counter", "Messages that the format of their profile could not unpack; ingest dead-letters them.", ("profile",)
+    ),
+    "headrace_device_events_total": Metric(
+        "counter", "Messages that are no readings, appended to `devices.events`.", ("profile",)
     ),
     "headrace_intake_append_seconds": Metric("histogram", "Seconds until an append was durable."),
     "headrace_kinesis_records_total": Metric(
@@ -213,6 +230,9 @@ METRICS: Mapping[MetricName, Metric] = {
         "counter", "Messages with a field that their device type does not know.", ("device_type", "field")
     ),
     "headrace_unknown_types_total": Metric("counter", "Messages of a device type that is not known.", ("device_type",)),
+    "headrace_sequence_numbers_total": Metric(
+        "counter", "Sequence numbers of devices, by what became of them.", ("outcome",)
+    ),
     "headrace_watermark_delay_seconds": Metric(
         "gauge",
         "Seconds from the agent's watermark (event time) to the append time of the newest record it is done with.",

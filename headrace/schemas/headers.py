@@ -40,11 +40,24 @@ RAW: Mapping[str, Header] = {
         "how many bytes the payload had, where only its beginning is kept: it was larger than the log takes.",
         pattern=_NUMBER,
     ),
+    topics.REFUSED: Header("why the format of its profile could not unpack it; it is whole then, as it came."),
+    topics.SEQUENCE: Header(
+        "its sequence number, how many numbers there are, and its event time in ms since 1970 UTC where that is known.",
+        pattern="^[0-9]+ [0-9]+( -?[0-9]+)?$",
+    ),
     topics.REDRIVEN_FROM: Header("of a dead letter that was sent back: its id."),
     topics.REDRIVEN_AT: Header(
         "of a dead letter that was sent back: as of when the registry is asked about it, ms since 1970 UTC.",
         pattern=_NUMBER,
     ),
+}
+#: Of a message that is no reading.
+DEVICE_EVENT: Mapping[str, Header] = {
+    topics.MESSAGE_ID: MESSAGE_ID,
+    topics.EVENT: Header("what it is about: `join`, `txack`, `attributes`.", True),
+    topics.PROFILE: RAW[topics.PROFILE]._replace(description="name of the topic profile that took it."),
+    topics.SOURCE: RAW[topics.SOURCE],
+    topics.PAYLOAD_BYTES: RAW[topics.PAYLOAD_BYTES],
 }
 READING: Mapping[str, Header] = {
     topics.DEVICE_TYPE: Header("device type that the message was appended with, where the registry says another."),

@@ -14,6 +14,7 @@ from headrace.schemas.presence import Presence
 from headrace.schemas.readings import ReadingDocument
 from headrace.schemas.rollup import LateReading, Rollup
 from headrace.schemas.rule import AlertRule
+from headrace.schemas.sequence import DeviceSequences
 from headrace.schemas.silence import Silence
 
 JSON = "application/json"
@@ -146,6 +147,17 @@ PUBLIC_TOPICS = (
         topics.PRESENCE, "Presence", "Connects and disconnects of devices on headrace's own MQTT listener.",
         _DEVICE, Presence,
         f"At most once: written within about 50 ms, and what was not when the listener is killed is lost. {ORDER}",
+    ),
+    PublicTopic(
+        topics.EVENTS, "DeviceEvent", "Messages of devices that are no readings, as they were sent: joins, attributes.",
+        f"{_DEVICE}; `?` where the message names none", None,
+        f"A message is acknowledged to its sender once it is here; one that is sent again is here twice. {ORDER}",
+        headers=headers.DEVICE_EVENT, media=OPAQUE,
+    ),
+    PublicTopic(
+        topics.SEQUENCES, "DeviceSequences", "Sequence numbers of devices: received, lost, late, repeated, begun anew.",
+        _DEVICE, DeviceSequences, f"{ONCE} {NEWEST} Written with each commit, for the devices whose counts changed.",
+        compacted=True,
     ),
     PublicTopic(
         topics.COMMANDS, "DeviceCommand", "Commands to devices, as sent.",

@@ -29,6 +29,11 @@ DEVICES = "registry.devices"
 #: Connects and disconnects of devices on headrace's own MQTT listener: key device id, value a
 #: `headrace.schemas.presence.Presence` as JSON.
 PRESENCE = "devices.presence"
+#: Messages of devices that are no readings, such as joins: key device id, value as sent, header `event`.
+EVENTS = "devices.events"
+#: Sequence numbers of devices and what was lost between them, compacted: key device id, value a
+#: `headrace.schemas.sequence.DeviceSequences` as JSON.
+SEQUENCES = "devices.sequences"
 #: Commands to devices, as sent: key device id, header `source-topic` the MQTT topic; optional headers below.
 COMMANDS = "devices.commands"
 #: Of a command: its QoS as a digit, 1 if absent; the MQTT 5 properties that go with it, as on the wire; who sent it.
@@ -50,6 +55,13 @@ PROFILE = "profile"
 DEVICE_TYPE = "device-type"
 #: How many bytes the payload had, where it was larger than the log takes and only its beginning is kept.
 PAYLOAD_BYTES = "payload-bytes"
+#: Why a message could not be unpacked by the format of its profile; ingest refuses it.
+REFUSED = "unpack-refused"
+#: Sequence number of a message: the number, how many there are, and the event time in ms if the source knows it, each
+#: separated by a space.
+SEQUENCE = "sequence"
+#: What a message in `devices.events` is about.
+EVENT = "event"
 #: Device id of a message that names none; ingest refuses it.
 NO_DEVICE = "?"
 #: Longest device id, characters.

@@ -26,6 +26,9 @@ class Linear(NamedTuple):
 
 IDENTITY = Linear(1.0, 0.0)
 
+#: Field of a payload in which it may state units of its values, by name: `"$units": {"temperature": "degF"}`.
+STATED_UNITS = "$units"
+
 #: Beside pint's own. An angle is no plain number, or an rpm would be 0.105 Hz. Logarithms convert only to themselves.
 _DEFINITIONS = [
     "radian = [angle] = rad",
