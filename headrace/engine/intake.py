@@ -159,7 +159,7 @@ class Intake:
                 topics.PAYLOAD_BYTES: [sizes.get(place) for place in range(len(events))],
             },
         )
-        split = Partitioner(self._log.partitions(topics.EVENTS)).split(records.keys)
+        split = Partitioner(self._log.partitions(topics.EVENTS)).split([event.device_id for event in events])
         return [
             Append(TopicPartition(topics.EVENTS, partition), records.take(rows)) for partition, rows in split.items()
         ]

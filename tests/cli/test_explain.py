@@ -92,3 +92,46 @@ def test_every_mistake_of_the_configuration(headrace: Headrace, tilt: Path) -> N
 
     assert [each in broken for each in ("profiles.0.topic", "profiles.1.name", "profiles.1.alarm.field")] == [True] * 3
     assert "profile slopes: device type 'tlt' is unknown; did you mean 'tilt'?" in untyped
+
+
+FORMATS = """
+[[profiles]]
+name = "gateways"
+topic = "v1/gateway/#"
+device_type = "environmental"
+format = "thingsboard-gateway"
+"""
+
+
+def test_a_message_of_several_records(headrace: Headrace, tmp_path: Path) -> None:
+    """Each is told with its device and what becomes of it, contradictions between them too."""
+    file = tmp_path / "formats.toml"
+    file.write_text(FORMATS)
+    entries = [{"ts": 1750000000000, "values": {"temp": value}} for value in (45, 46)]
+    payload = orjson.dumps({"a": entries, "b": [{"ts": 1750000000000, "values": {"temp": "hot"}}]}).decode()
+
+    told = orjson.loads(headrace("explain", "v1/gateway/telemetry", payload, "--json", "--config", file).stdout)
+    shown = headrace("explain", "v1/gateway/telemetry", payload, "--config", file).stdout.decode()
+
+    assert (told["format"], told["records"], told["device"], told["event"]) == ("thingsboard-gateway", 3, "a", None)
+    assert told["device_why"] == "in the payload"
+    assert [(part["device"], part["goes_to"][1]) for part in told["parts"]] == [
+        ("a", "telemetry.readings"),
+        ("a", "telemetry.conflicts"),
+        ("b", "telemetry.dlq"),
+    ]
+    assert told["parts"][0]["reading"]["measures"] == {"temperature": 45}
+    assert told["parts"][2]["dead_letter"] == "temperature is the text 'hot', not a number"
+    assert "record 3" in shown
+    assert "3 records" in shown
+
+
+def test_a_message_that_is_no_reading(headrace: Headrace, tmp_path: Path) -> None:
+    """It says what it is about, and where it goes."""
+    file = tmp_path / "formats.toml"
+    file.write_text(FORMATS)
+
+    told = orjson.loads(headrace("explain", "v1/gateway/connect", '{"device": "a"}', "--json", "--config", file).stdout)
+
+    assert (told["event"], told["device"], told["goes_to"]) == ("connect", "a", ["devices.events"])
+    assert (told["reading"], told["dead_letter"], told["records"]) == (None, None, 0)

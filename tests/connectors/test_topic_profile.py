@@ -8,6 +8,10 @@ from pydantic import TypeAdapter, ValidationError
 from headrace.connectors.topic_profile import SHIPPED, Found, TopicProfile, TopicProfiles, check_device_types
 from headrace.engine.config import mistakes
 from headrace.engine.errors import ConfigError
+from headrace.schemas.device_type import DeviceType
+from headrace.tables.device_types import load_device_types
+
+TYPES = load_device_types()
 
 
 def profile(topic: str, **more: Any) -> TopicProfile:
@@ -79,6 +83,23 @@ def test_the_topic_names_the_device_type() -> None:
         ({"topic": "{device}", "alarm": "status"}, ["write true, or { field ="]),
         ({"topic": "{device}", "alarm": {"field": "s", "values": [[1]]}}, ["must be texts, numbers, true or false"]),
         ({"topic": "{device}", "qos": 1}, ["qos: Extra inputs are not permitted"]),
+        ({"topic": "x", "format": "senml"}, ["format: Input should be 'json', 'thingsboard'"]),
+        ({"topic": "x", "format": "thingsboard"}, ["put {device} into topic, or name the payload's field"]),
+        ({"topic": "x", "format": "envelope"}, ["put {device} into topic, or name the payload's field"]),
+        (
+            {"topic": "x/{device}", "format": "envelope"},
+            ["format envelope is of several devices: put +"],
+        ),
+        ({"topic": "x", "format": "chirpstack", "device_field": "id"}, ["name their devices: leave device_field out"]),
+        ({"topic": "{device}", "time_field": "ts"}, ["time_field is nothing for format json"]),
+        ({"topic": "{device}", "senml": {"metric": "x"}}, ["senml is nothing for format json"]),
+        ({"topic": "x", "format": "senml-json", "envelope": {"items": "x"}}, ["envelope is nothing for format senml"]),
+        (
+            {"topic": "x", "format": "senml-json", "senml": {"separators": "|"}},
+            ["senml.separators: String should"],
+        ),
+        ({"topic": "{device}", "sequence": {"field": "seq", "modulo": 100}}, ["sequence.modulo: Input should be 256"]),
+        ({"topic": "x", "format": "chirpstack", "sequence": {"field": "n"}}, ["the frame counter as its sequence"]),
     ],
 )
 def test_mistakes_are_named(table: dict[str, Any], said: list[str]) -> None:
@@ -134,7 +155,7 @@ def test_device_types_must_be_known() -> None:
     typed = profile("plant/{type}/{device}", device_type="", device_types=["tilt", "metre"])
 
     with pytest.raises(ConfigError) as caught:
-        check_device_types([*SHIPPED, typed], ["environmental", "meter"])
+        check_device_types([*SHIPPED, typed], {name: TYPES[name] for name in ("environmental", "meter")})
 
     assert caught.value.mistakes == (
         "profile collector: device type 'collector' is unknown",
@@ -147,3 +168,26 @@ def test_the_likeliest_topic() -> None:
     """What a topic was probably meant to be has its own device id."""
     assert SHIPPED[0].resembling("dt/device/roof-7/telemetry") == "dt/devices/roof-7/telemetry"
     assert SHIPPED[0].resembling("dt/devices//telemetry") == "dt/devices/{device}/telemetry"
+
+
+@pytest.mark.parametrize(
+    ("time", "more", "said"),
+    [
+        ({}, {}, []),
+        ({"fields": ["at"]}, {"time_field": "at"}, []),
+        ({"fields": ["at"]}, {}, ["writes times to 'timestamp', but device type 'plant' reads at: set time_field"]),
+        ({"formats": ["epoch_s"]}, {}, ["writes times in ms, but device type 'plant' reads no epoch_ms"]),
+    ],
+)
+def test_times_of_a_format_must_be_read(time: dict[str, Any], more: dict[str, Any], said: list[str]) -> None:
+    """A device type that would not find them, or read them as seconds, is a mistake."""
+    device_type = DeviceType.model_validate({"name": "plant", "time": time, "fields": {"value": {}}})
+    senml = profile("senml", device_type="plant", format="senml-json", **more)
+
+    try:
+        check_device_types([senml], {"plant": device_type})
+        wrong: tuple[str, ...] = ()
+    except ConfigError as error:
+        wrong = tuple(error.mistakes)
+
+    assert list(wrong) == [f"profile standard: format senml-json {each}" for each in said]

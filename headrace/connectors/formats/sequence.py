@@ -62,7 +62,7 @@ class Numbered:
 
     def _read(self, payload: bytes) -> bytes | None:
         try:
-            number = self._decode(payload).number
+            number: object = getattr(self._decode(payload), "number")  # noqa: B009 - of a type made at run time
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
         return sequence_header(number, self._modulo) if type(number) is int else None

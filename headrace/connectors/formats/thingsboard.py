@@ -9,6 +9,12 @@ from headrace.connectors.formats.parts import Aside, Message, NotUnpacked, Part,
 
 #: Levels of topics that carry something else than telemetry.
 _OTHERS = frozenset({"attributes", "claim", "connect", "disconnect", "rpc"})
+#: In topics, whoever publishes.
+_WHOEVER = "me"
+_NOBODY = (
+    'the topic says "me", and nobody knows here who that is: set own_level = "me" in [listener], let the broker put '
+    "the device's name there, or name a device_field"
+)
 
 
 class ThingsBoard:
@@ -28,6 +34,8 @@ class ThingsBoard:
         other = _other(message)
         if other is not None:
             return other
+        if message.device_id == _WHOEVER:
+            raise NotUnpacked(_NOBODY)
         document = loads(message.payload)
         rows = Rows(message.payload, self._time_field)
         _add(rows, message.device_id, document if isinstance(document, list) else [document])
@@ -81,7 +89,8 @@ def _other(message: Message) -> Aside | None:
     """What the message is if it is not telemetry."""
     for level in message.topic[1:]:
         if level in _OTHERS and message.topic[-1] != "telemetry":
-            return Aside(level, message.device_id or _named(message.payload))
+            known = "" if message.device_id == _WHOEVER else message.device_id
+            return Aside(level, known or _named(message.payload))
     return None
 
 

@@ -80,6 +80,17 @@ class Identity(NamedTuple):
         """Whether it may publish to this topic."""
         return not topic.startswith("$") and any(matches(pattern, topic) for pattern in self.publish)
 
+    def own_topic(self, topic: bytes, own_level: str | None) -> bytes:
+        """The topic with the client's name where level `own_level` stands; None for no such level.
+
+        >>> Identity("roof-7", (), ()).own_topic(b"v1/devices/me/telemetry", "me")
+        b'v1/devices/roof-7/telemetry'
+        """
+        if own_level is None:
+            return topic
+        own, name = own_level.encode(), self.name.encode()
+        return b"/".join(name if level == own else level for level in topic.split(b"/"))
+
     def may_subscribe(self, name: str) -> bool:
         """Whether every topic that filter `name` takes is one it may read."""
         return any(covers(pattern, name) for pattern in self.subscribe)

@@ -276,6 +276,9 @@ class MqttListener:
             identity = await self._access.identify(connect, client_id, connection.certificate)
             if connection.closing:
                 return
+            if connect.will is not None:
+                topic = identity.own_topic(connect.will.topic, self.config.own_level)
+                connect = connect._replace(will=connect.will._replace(topic=topic))
             self.reception.check_will(connect.will, connect.version, identity)
             session, present = self._session(connect, client_id, identity)
         except BadPacket as error:

@@ -34,6 +34,11 @@ class ListenerConfig(BaseModel):
     commands: str = Field(
         "cmd/devices/{device}/#", description="topics of commands: what is published here goes to subscribers"
     )
+    own_level: str | None = Field(
+        None,
+        pattern=r"^[^/+#\x00]+$",
+        description="topic level that stands for whoever publishes: `me` for devices of ThingsBoard",
+    )
     max_payload_bytes: int = Field(262_144, ge=1, le=64 << 20, description="larger packets end their connection")
     max_inflight: int = Field(
         1_000, ge=1, le=65535, description="QoS 1 and 2 messages of a client on their way into the log"

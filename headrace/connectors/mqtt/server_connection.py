@@ -309,6 +309,9 @@ class ServerConnection(asyncio.BufferedProtocol):
     def _publish(self, message: Publish) -> None:
         if message.properties is not NONE:
             message = self._without_alias(message)
+        own_level = self._host.config.own_level
+        if own_level is not None:
+            message = message._replace(topic=self.identity.own_topic(message.topic, own_level))
         if message.retain and self.version == V5:
             raise BadPacket(Reason.RETAIN_NOT_SUPPORTED, "this is an ingest listener: it keeps no retained messages")
         if len(message.payload) > self._host.config.max_payload_bytes:

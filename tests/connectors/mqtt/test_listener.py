@@ -254,6 +254,17 @@ async def test_will(version: int) -> None:
     assert listening.intake.payloads == [b"{}"]
 
 
+@BOTH
+async def test_a_level_for_whoever_publishes(version: int) -> None:
+    """With `own_level` it becomes the client's name before its rights are asked; in its will too."""
+    async with Listening(own_level="me", publish=["v1/{device}/telemetry"]) as listening:
+        async with connected(listening.port, "a", version, will=Will(b"v1/me/telemetry", b"gone")) as client:
+            await client.ask(Publish(b"v1/me/telemetry", b"{}", 1, 1))
+        await until(lambda: len(listening.intake.messages) == 2)
+
+    assert listening.intake.messages == [(b"v1/a/telemetry", b"{}"), (b"v1/a/telemetry", b"gone")]
+
+
 async def test_a_will_that_can_wait() -> None:
     """A will with delay is dropped when the client comes back in time, and comes when its session ends."""
     will = Will(b"dt/devices/a/state", b"gone", 0, False, {"will_delay_interval": 60})
