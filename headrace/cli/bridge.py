@@ -39,11 +39,11 @@ INTERVAL = 0.5
 @config_option
 @json_option
 def bridge(processes: int, number: int | None, data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Take messages of devices into the log, until Ctrl-C: from an MQTT broker, or as one.
+    """Take messages of devices into the log, until Ctrl-C: from an MQTT broker or a Kinesis stream, or as a broker.
 
-    With [mqtt] in --config they come from that broker; with [listener] devices connect straight to headrace. A message
-    is acknowledged when it is in the log; a worker on the same Kafka, or on the same data folder, processes it. With
-    --processes a broker shares its messages out among them.
+    With [mqtt] in --config they come from that broker, with [kinesis_source] from that stream; with [listener] devices
+    connect straight to headrace. A message is acknowledged when it is in the log; a worker on the same Kafka, or on the
+    same data folder, processes it. With --processes a broker shares its messages out among them.
     """
     wrong = Mistakes()
     setup = wrong.take(lambda: set_up(config))

@@ -14,6 +14,7 @@ from headrace.cli.opened_log import UNLIMITED, log_folder
 from headrace.cli.running import Mistakes, finishes
 from headrace.cli.settings import Settings
 from headrace.connectors.kinesis import open_kinesis
+from headrace.connectors.kinesis_source import KinesisSource, open_kinesis_source
 from headrace.connectors.mqtt.listener import MqttListener
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.source import MqttSource
@@ -55,7 +56,11 @@ class Share(NamedTuple):
 
 def source_names(settings: Settings) -> list[str]:
     """The connectors that are configured."""
-    named = {MqttListener.name: settings.listener.wanted, MqttSource.name: settings.mqtt.host is not None}
+    named = {
+        MqttListener.name: settings.listener.wanted,
+        MqttSource.name: settings.mqtt.host is not None,
+        KinesisSource.name: settings.kinesis_source.stream is not None,
+    }
     return [name for name, wanted in named.items() if wanted]
 
 
@@ -68,7 +73,10 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
     wrong = Mistakes()
     names = source_names(settings)
     if not names:
-        wrong.add("nothing to take messages from: name a broker as mqtt.host, or a port to listen on as listener.port")
+        wrong.add(
+            "nothing to take messages from: name a broker as mqtt.host, a port to listen on as listener.port, "
+            "or a stream as kinesis_source.stream"
+        )
     if MqttSource.name in names:
         wrong.take(lambda: settings.mqtt.address)
         if settings.mqtt.schedule is not None and processes > 1:
@@ -78,6 +86,12 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
         wrong.take(settings.listener.tls)
         if processes > 1:
             wrong.add("--processes: one process has the ports of [listener]; give [mqtt] a configuration of its own")
+    if KinesisSource.name in names and processes > 1:
+        wrong.add(
+            "--processes: one process reads the stream of [kinesis_source]; give the others a configuration without"
+        )
+    if KinesisSource.name in names and settings.bridge.into == "kinesis":
+        wrong.add("[kinesis_source] goes into the log, which keeps how far it has read; bridge.into is kinesis")
     if _needs_log(settings):
         wrong.take(lambda: log_folder(settings, data, make=True))
     wrong.check()
@@ -126,6 +140,16 @@ async def opened_sources(
                 f"bridge {mqtt.client_id}: {wanted} from {mqtt.address}{when} into {target}; Ctrl-C stops", err=True
             )
             sources.append(MqttSource(mqtt, filters, routed, clock, metrics=metrics, health=health))
+        if KinesisSource.name in names:
+            assert isinstance(intake, Intake)
+            lock = (
+                None
+                if data is None
+                else data / f"kinesis-{(settings.kinesis_source.stream or '').rpartition('/')[2]}.lock"
+            )
+            reading = open_kinesis_source(settings.kinesis_source, intake, clock, lock, metrics=metrics, health=health)
+            sources.append(await stack.enter_async_context(reading))
+            click.echo(f"kinesis: {settings.kinesis_source.stream} into {target}; Ctrl-C stops", err=True)
         yield sources
 
 

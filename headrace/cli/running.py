@@ -13,7 +13,7 @@ from rich.console import Console
 from headrace.agents.event_time import LATEST_MS
 from headrace.cli.own_agents import own_agents
 from headrace.cli.settings import Settings
-from headrace.connectors.topic_profile import check_device_types
+from headrace.connectors.topic_profile import check_device_type, check_device_types
 from headrace.engine import logging
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.config import load
@@ -97,6 +97,8 @@ def set_up(config: Path | None, defaults: Mapping[str, Any] | None = None) -> Se
         mistakes.take(lambda: check_rules(rules, types, settings.detect.detectors))
     if types is not None and settings.ingest.unknown_types != "keep":
         mistakes.take(lambda: check_device_types(settings.profiles, types))
+        if settings.kinesis_source.stream is not None:
+            mistakes.take(lambda: check_device_type("[kinesis_source]", settings.kinesis_source.device_type, types))
     mistakes.take(lambda: own_agents(settings))
     mistakes.check()
     assert types is not None

@@ -13,6 +13,7 @@ from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.archive.settings import ArchiveSettings, RetentionSettings
 from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.redis.settings import RedisSettings
@@ -199,6 +200,7 @@ class Settings(LayeredSettings):
     kafka: KafkaSettings = KafkaSettings()
     bridge: BridgeSettings = BridgeSettings()
     kinesis: KinesisSettings = KinesisSettings()
+    kinesis_source: KinesisSourceSettings = KinesisSourceSettings()
     mqtt: MqttSettings = MqttSettings()
     listener: ListenerConfig = ListenerConfig()
     runtime: RuntimeSettings = RuntimeSettings()

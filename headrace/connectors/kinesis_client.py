@@ -1,4 +1,4 @@
-"""A client of one Kinesis stream that says of each error what to do next."""
+"""Clients of one Kinesis stream that say of each error what to do next."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from headrace.connectors.kinesis_record import Entry
-from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.kinesis_settings import KinesisSettings, StreamSettings
 from headrace.engine.errors import ConfigError, LogError, RetryLater
 
 log = structlog.get_logger(__name__)
@@ -17,8 +17,8 @@ CONNECT_TIMEOUT = 5.0
 DENIED = "AccessDeniedException"
 #: Errors of a whole request that no repetition mends, and what does.
 TERMINAL = {
-    "ResourceNotFoundException": "there is no such stream in this region; make it, or correct [kinesis] stream, region",
-    DENIED: "these credentials may not write to it; allow them kinesis:PutRecords",
+    "ResourceNotFoundException": "there is no such stream in this region; make it, or correct stream, region",
+    DENIED: "these credentials may not use it",
     "UnrecognizedClientException": "AWS does not know the access key",
     "InvalidClientTokenId": "AWS does not know the access key",
     "InvalidSignatureException": "the secret access key is wrong, or this machine's clock is",
@@ -42,18 +42,63 @@ class _Denied(ConfigError):
     """The credentials are good, but not for this."""
 
 
-class KinesisClient:
-    """Puts records into a stream, one request at a time per call; never repeats one by itself.
+class StreamClient:
+    """Sends one request per call; never repeats one by itself.
 
     Args:
         client: of aiobotocore.
         stream: name or ARN.
     """
 
+    #: Where the settings are, and what the credentials must be allowed.
+    section = "kinesis"
+    actions = "kinesis:PutRecords"
+
     def __init__(self, client: Any, stream: str) -> None:
         self._client = client
         self.stream = stream
         self._target = {"StreamARN" if stream.startswith("arn:") else "StreamName": stream}
+
+    async def _call(self, operation: str, **arguments: Any) -> Any:
+        return await self._send(operation, self._target | arguments)
+
+    async def _send(self, operation: str, arguments: dict[str, Any]) -> Any:
+        from botocore import exceptions  # noqa: PLC0415
+        from botocore.parsers import ResponseParserError  # noqa: PLC0415
+
+        passing = (
+            exceptions.HTTPClientError,
+            exceptions.ConnectionError,
+            exceptions.CredentialRetrievalError,
+            exceptions.MetadataRetrievalError,
+            ResponseParserError,
+        )
+        try:
+            return await getattr(self._client, operation)(**arguments)
+        except exceptions.ClientError as error:
+            raise self._judged(error.response) from error
+        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+            raise ConfigError(f"[{self.section}] stream {self.stream}: {error}") from error
+        except passing as error:
+            raise RetryLater(f"{type(error).__name__}: {error}") from error
+        except exceptions.BotoCoreError as error:
+            raise LogError(f"Kinesis, stream {self.stream}: {error}") from error
+
+    def _judged(self, response: Any) -> Exception:
+        code = str(response["Error"].get("Code"))
+        text = f"{code}: {response['Error'].get('Message') or 'no reason given'}"
+        if code in TERMINAL:
+            remedy = TERMINAL[code] + (f"; allow them {self.actions}" if code == DENIED else "")
+            kind = _Denied if code == DENIED else ConfigError
+            return kind(f"[{self.section}] stream {self.stream}: {remedy} ({text})")
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in PASSING or status >= 500 or status == 429:
+            return RetryLater(text)
+        return LogError(f"Kinesis refuses a request to stream {self.stream}: {text}")
+
+
+class KinesisClient(StreamClient):
+    """Puts records into a stream."""
 
     async def put(self, entries: Sequence[Entry]) -> list[bool]:
         """Send 1 to 500 records; which of them are stored for good.
@@ -83,47 +128,30 @@ class KinesisClient:
         except _Denied:
             log.debug("kinesis_not_checked", stream=self.stream)
 
-    async def _call(self, operation: str, **arguments: Any) -> Any:
-        from botocore import exceptions  # noqa: PLC0415
-        from botocore.parsers import ResponseParserError  # noqa: PLC0415
-
-        passing = (
-            exceptions.HTTPClientError,
-            exceptions.ConnectionError,
-            exceptions.CredentialRetrievalError,
-            exceptions.MetadataRetrievalError,
-            ResponseParserError,
-        )
-        try:
-            return await getattr(self._client, operation)(**self._target, **arguments)
-        except exceptions.ClientError as error:
-            raise self._judged(error.response) from error
-        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-            raise ConfigError(f"[kinesis] stream {self.stream}: {error}") from error
-        except passing as error:
-            raise RetryLater(f"{type(error).__name__}: {error}") from error
-        except exceptions.BotoCoreError as error:
-            raise LogError(f"Kinesis, stream {self.stream}: {error}") from error
-
-    def _judged(self, response: Any) -> Exception:
-        code = str(response["Error"].get("Code"))
-        text = f"{code}: {response['Error'].get('Message') or 'no reason given'}"
-        if code in TERMINAL:
-            return (_Denied if code == DENIED else ConfigError)(
-                f"[kinesis] stream {self.stream}: {TERMINAL[code]} ({text})"
-            )
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in PASSING or status >= 500 or status == 429:
-            return RetryLater(text)
-        return LogError(f"Kinesis refuses a request to stream {self.stream}: {text}")
-
 
 @asynccontextmanager
 async def open_client(settings: KinesisSettings) -> AsyncIterator[KinesisClient]:
     """A client for as long as the `async with` lasts.
 
     Raises:
-        ConfigError: aiobotocore is not installed, no stream or region is named, or `check` says so.
+        ConfigError: as `open_plain_client`, or `check` says so.
+    """
+    async with open_plain_client(settings, KinesisClient.section, settings.requests) as client:
+        assert settings.stream is not None
+        opened = KinesisClient(client, settings.stream)
+        await opened.check()
+        yield opened
+
+
+@asynccontextmanager
+async def open_plain_client(settings: StreamSettings, section: str, connections: int) -> AsyncIterator[Any]:
+    """A client of aiobotocore for as long as the `async with` lasts.
+
+    Args:
+        section: where the settings are.
+        connections: requests under way at once.
+    Raises:
+        ConfigError: aiobotocore is not installed, or no stream or region is named.
     """
     try:
         from aiobotocore.config import AioConfig  # noqa: PLC0415
@@ -132,7 +160,7 @@ async def open_client(settings: KinesisSettings) -> AsyncIterator[KinesisClient]
     except ImportError as error:
         raise ConfigError("Kinesis needs aiobotocore: pip install headrace[kinesis]") from error
     if settings.stream is None:
-        raise ConfigError("[kinesis] stream is missing: name the stream")
+        raise ConfigError(f"[{section}] stream is missing: name the stream")
     region = settings.region or (settings.stream.split(":")[3] if settings.stream.startswith("arn:") else None)
     secrets = {
         "aws_access_key_id": settings.access_key_id,
@@ -142,8 +170,8 @@ async def open_client(settings: KinesisSettings) -> AsyncIterator[KinesisClient]
     options = AioConfig(
         connect_timeout=min(CONNECT_TIMEOUT, settings.request_timeout),
         read_timeout=settings.request_timeout,
-        max_pool_connections=settings.requests,
-        retries={"total_max_attempts": 1},  # KinesisIntake repeats: it alone knows the order
+        max_pool_connections=connections,
+        retries={"total_max_attempts": 1},  # who calls repeats: it alone knows the order
         parameter_validation=False,  # the records are ours; it takes as long as all the rest
     )
     try:
@@ -156,12 +184,10 @@ async def open_client(settings: KinesisSettings) -> AsyncIterator[KinesisClient]
         )
         client = await made.__aenter__()
     except exceptions.NoRegionError as error:
-        raise ConfigError("[kinesis] region is missing: name the region, or set AWS_DEFAULT_REGION") from error
+        raise ConfigError(f"[{section}] region is missing: name the region, or set AWS_DEFAULT_REGION") from error
     except (exceptions.BotoCoreError, ValueError) as error:
-        raise ConfigError(f"[kinesis] cannot be used: {error}") from error
+        raise ConfigError(f"[{section}] cannot be used: {error}") from error
     try:
-        opened = KinesisClient(client, settings.stream)
-        await opened.check()
-        yield opened
+        yield client
     finally:
         await made.__aexit__(None, None, None)

@@ -11,7 +11,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 _ARN = re.compile(r"arn:aws[a-z-]*:kinesis:[a-z0-9-]+:\d{12}:stream/[a-zA-Z0-9_.-]{1,128}")
 
 
-class KinesisSettings(BaseModel):
+class StreamSettings(BaseModel):
     """One stream. What is left out, AWS's own variables, files and roles say."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -26,7 +26,6 @@ class KinesisSettings(BaseModel):
     )
     secret_access_key: SecretStr | None = Field(None, description="likewise, with `access_key_id`", repr=False)
     session_token: SecretStr | None = Field(None, description="likewise, of temporary credentials", repr=False)
-    requests: int = Field(4, ge=1, le=64, description="requests under way at once, count; each of other devices")
     request_timeout: float = Field(
         10.0, gt=0, le=300, description="seconds until a request counts as failed and is repeated"
     )
@@ -57,3 +56,9 @@ class KinesisSettings(BaseModel):
         if self.session_token is not None and self.access_key_id is None:
             raise ValueError("session_token needs access_key_id and secret_access_key")
         return self
+
+
+class KinesisSettings(StreamSettings):
+    """The stream that a bridge feeds."""
+
+    requests: int = Field(4, ge=1, le=64, description="requests under way at once, count; each of other devices")

@@ -1,7 +1,7 @@
 """Topic profiles: which MQTT topics are taken, whose messages those carry, how they are read, and what is an alarm."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -259,6 +259,16 @@ def _time_mistakes(profile: TopicProfile, device_type: DeviceType) -> list[str]:
     if "epoch_ms" not in spec.formats:
         wrong.append(f"{begin} in ms, but device type {name!r} reads no epoch_ms")
     return wrong
+
+
+def check_device_type(where: str, name: str, known: Collection[str]) -> None:
+    """Check that a device type that the settings name in `where` is among these.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if name not in known:
+        raise ConfigError(f"{where}: device type {name!r} is unknown{near(name, known)}")
 
 
 #: Used where nobody says otherwise.

@@ -180,6 +180,15 @@ class Intake:
                     return value
         return None
 
+    async def positions(self, beginning: str) -> dict[str, bytes]:
+        """The same of every source whose name begins so."""
+        found: dict[str, bytes] = {}
+        async for entries in self._log.restore(TopicPartition(SOURCE_POSITIONS, 0)):
+            for key, value in entries:
+                if key.startswith(beginning.encode()) and value is not None:
+                    found[key.decode()] = value
+        return found
+
     @staticmethod
     def topic_specs(partitions: int) -> list[TopicSpec]:
         """The topics an intake needs."""

@@ -41,9 +41,11 @@ CounterName = Literal[
     "headrace_sink_records_total",
     "headrace_sink_retries_total",
     "headrace_source_appended_total",
+    "headrace_source_lost_ranges_total",
     "headrace_source_probes_lost_total",
     "headrace_source_reconnects_total",
     "headrace_source_repeated_total",
+    "headrace_source_retries_total",
     "headrace_source_run_failures_total",
     "headrace_source_runs_total",
     "headrace_unknown_fields_total",
@@ -67,9 +69,11 @@ GaugeName = Literal[
     "headrace_replica_entries",
     "headrace_replica_lag_records",
     "headrace_sink_state",
+    "headrace_source_behind_seconds",
     "headrace_source_connected",
     "headrace_source_run_messages",
     "headrace_source_run_timestamp_seconds",
+    "headrace_source_shards",
     "headrace_source_waiting_bytes",
     "headrace_standby_entries",
     "headrace_standby_lag_records",
@@ -205,6 +209,16 @@ METRICS: Mapping[MetricName, Metric] = {
         "gauge", "When its last run that drained the session ended, seconds since 1970.", ("source",)
     ),
     "headrace_source_reconnects_total": Metric("counter", "Connections that the source lost.", ("source",)),
+    "headrace_source_retries_total": Metric(
+        "counter", "Requests of a source that failed or were refused, and were repeated.", ("source",)
+    ),
+    "headrace_source_lost_ranges_total": Metric(
+        "counter", "Stretches of a stream that were gone before the source had read them.", ("source",)
+    ),
+    "headrace_source_behind_seconds": Metric(
+        "gauge", "How far the newest record of a stream is ahead of what is read, of its slowest shard.", ("source",)
+    ),
+    "headrace_source_shards": Metric("gauge", "Shards that the source reads.", ("source",)),
     "headrace_source_probes_lost_total": Metric(
         "counter", "Connections of these that it gave up: a message to itself did not come back.", ("source",)
     ),

@@ -29,7 +29,7 @@ PATIENCE = 30.0
 
 
 class GatedIntake(Intake):
-    """An intake whose appends can be held up before and after they are durable, or fail."""
+    """An intake whose appends can be held up before and after they are durable, or fail. A position alone passes."""
 
     def __init__(self, log: EmbeddedLog) -> None:
         super().__init__(log, ManualClock(START_MS))
@@ -41,6 +41,9 @@ class GatedIntake(Intake):
 
     async def append(self, *args: Any, **kwargs: Any) -> None:
         """See `Intake.append`."""
+        if not args[1]:
+            await super().append(*args, **kwargs)
+            return
         self.entered.set()
         await self.before.wait()
         if self.fail:

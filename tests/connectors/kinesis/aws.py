@@ -25,11 +25,18 @@ _session = get_session()  # keeps what it has read of AWS's interfaces
 
 
 class Moto:
-    """The server, in a child process."""
+    """The server, in a child process.
+
+    Args:
+        program: what runs it.
+    """
+
+    def __init__(self, *program: str) -> None:
+        self._program = program or ("-m", "moto.server")
 
     def __enter__(self) -> str:
         port = free_ports(1)[0]
-        command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+        command = [sys.executable, *self._program, "-p", str(port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
         url = f"http://127.0.0.1:{port}"
         _wait_answer(f"{url}/moto-api/data.json", self._process)
