@@ -33,7 +33,7 @@ class Note(msgspec.Struct, frozen=True):
     Args:
         times: how often, count.
         at_ms: when last, ms since 1970 UTC.
-        topic, partition: where to.
+        topic, partition: where to; of several records, where the first is.
     """
 
     times: int
@@ -130,14 +130,14 @@ class Redrive:
     A chunk's records and the notes about them are one commit: after a crash at any point the next run leaves out what
     was sent back (see `test_killed_between_chunks_nothing_is_sent_twice`). Key, value, append time and headers are
     those of the first time, without those of the dead letter; `redriven-from` has its id. What goes to `telemetry.raw`
-    counts as accepted once more, as the dead letter stays counted.
+    counts as accepted once more, as the dead letter stays counted; so does each record that a message is unpacked to.
 
     Args:
         turn: in the topic `REDRIVES`.
         clock: for the notes.
         letters: those of a `Plan`.
         before: `redriven`, as it was when the turn began.
-        repair: what a message goes back to `telemetry.raw` as; as it was if left out.
+        repair: the messages that one goes back to `telemetry.raw` as; as it was if left out.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Redrive:
         clock: Clock,
         letters: Sequence[DeadLetter],
         before: Mapping[LetterId, Note],
-        repair: Callable[[Record], Record] | None = None,
+        repair: Callable[[Record], Sequence[Record]] | None = None,
     ) -> None:
         self._repair = repair
         self._turn = turn
@@ -177,11 +177,13 @@ class Redrive:
         notes: dict[bytes, bytes | None] = {}
         now = self._clock.now_ms()
         for letter in chunk:
-            record = _restored(found[letter.id], letter.id, now + AHEAD_MS)
+            restored = _restored(found[letter.id], letter.id, now + AHEAD_MS)
+            records: Sequence[Record] = [restored]
             if self._repair is not None and letter.origin.topic == topics.RAW:
-                record = self._repair(record)
-            target = self._target(letter, record.key)
-            by_target.setdefault(target, []).append(record)
+                records = self._repair(restored)
+            for record in records:
+                by_target.setdefault(self._target(letter, record.key), []).append(record)
+            target = self._target(letter, records[0].key)
             before = self._before.get(letter.id)
             note = Note(1 + (before.times if before else 0), now, target.topic, target.partition)
             notes[str(letter.id).encode()] = _encode_note(note)

@@ -342,6 +342,30 @@ def test_messages_of_unknown_topics_are_stored_once_there_is_a_profile(headrace:
 
 
 @pytest.mark.integration
+def test_messages_of_unknown_topics_are_unpacked_once_there_is_a_format(headrace: Headrace, tmp_path: Path) -> None:
+    """One message of two devices goes back as two, and the ledger balances."""
+    data, config = tmp_path / "data", tmp_path / "headrace.toml"
+    config.write_text(
+        '[[profiles]]\nname = "g"\ntopic = "v1/gateway/#"\ndevice_type = "environmental"\n'
+        'format = "thingsboard-gateway"'
+    )
+
+    async def quarantine() -> None:
+        async with Pipeline(data, Settings(), load_device_types(), load_rules(), ManualClock(NOW)) as pipeline:
+            entry = [{"ts": NOW, "values": {"temp": 20}}]
+            payload = orjson.dumps({"hall": entry, "roof": entry})
+            await RoutedIntake(pipeline.intake, SHIPPED).append([b"v1/gateway/telemetry"], [payload])
+
+    asyncio.run(quarantine())
+    asyncio.run(run_pipeline(data, []))
+    headrace("dlq", "replay", "--data", data, "--config", config, "--yes")
+    after, rows = asyncio.run(run_pipeline(data, []))
+
+    assert after == Ledger(accepted=3, stored=2, duplicate=0, conflict=0, dead_lettered=1, in_flight=0)
+    assert rows == [("hall", 20.0), ("roof", 20.0)]
+
+
+@pytest.mark.integration
 async def test_replay_beside_a_running_worker(headrace_process: Headrace, tmp_path: Path) -> None:
     """The worker goes on, and takes what was sent back at once."""
     data, stop = tmp_path / "data", asyncio.Event()

@@ -81,7 +81,7 @@ async def test_what_was_repaired_goes_where_it_belongs_now(log: EmbeddedLog) -> 
 
     async with take_turn(log, "test", REDRIVES) as turn:
         await Redrive(
-            turn, ManualClock(NOW), found.letters, {}, lambda record: record._replace(key=KEYS[1], value=b"repaired")
+            turn, ManualClock(NOW), found.letters, {}, lambda record: [record._replace(key=KEYS[1], value=b"repaired")]
         ).run(asyncio.Event())
 
     assert [(record.key, record.value) for record in await records(log, topics.RAW, 1)] == [(KEYS[1], b"repaired")]
