@@ -27,12 +27,14 @@ class Messages:
     payloads: list[bytes] = field(default_factory=list)
     sources: list[bytes] = field(default_factory=list)
     alarms: list[int] = field(default_factory=list)
+    #: Why ingest must refuse a message, by its place.
+    refused: dict[int, bytes] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
     size: int = 0
 
 
 class MessageMaker:
-    """Makes messages of one shard's records. Aggregated ones are unpacked; a damaged one stays as it came.
+    """Makes messages of one shard's records. Aggregated ones are unpacked; a damaged one is refused as it came.
 
     Args:
         name: of stream and shard; each message says it comes from there.
@@ -55,12 +57,12 @@ class MessageMaker:
         """
         piece, arrived_ms = Messages(), before.until_ms
         for record in read.records:
-            users = self._unpacked(record)
+            users, damage = _unpacked(record)
             done = before.taken or 0 if record.sequence == before.sequence else 0
             arrived_ms = max(arrived_ms, record.at_ms)
             source = b"%s:%s" % (self._name, record.sequence.encode())
             for place in range(done, len(users)):
-                self._add(piece, users[place], source)
+                self._add(piece, users[place], source, damage)
                 if len(piece.payloads) >= self._max_batch or piece.size >= MAX_BYTES:
                     whole = place + 1 == len(users)
                     piece.position = Position(record.sequence, None if whole else place + 1, arrived_ms)
@@ -70,17 +72,11 @@ class MessageMaker:
         piece.position = last._replace(until_ms=max(arrived_ms, until_ms), ended=read.iterator is None)
         yield piece
 
-    def _unpacked(self, record: Arrived) -> Sequence[UserRecord]:
-        try:
-            users = unpack(record.data)
-        except BadAggregate as error:
-            log.warning("kinesis_aggregate_damaged", sequence=record.sequence, reason=str(error))
-            users = None
-        return [UserRecord(record.key, record.data)] if users is None else users
-
-    def _add(self, piece: Messages, user: UserRecord, source: bytes) -> None:
+    def _add(self, piece: Messages, user: UserRecord, source: bytes, damage: str) -> None:
         device_id = user.key
-        if self._fields is not None:
+        if damage:
+            piece.refused[len(piece.payloads)] = damage.encode()
+        elif self._fields is not None:
             said, alarm = self._fields.read(user.data)
             device_id = said or _NOBODY if self._by_field else user.key
             if alarm and device_id != _NOBODY:
@@ -89,3 +85,14 @@ class MessageMaker:
         piece.payloads.append(user.data)
         piece.sources.append(source)
         piece.size += len(user.data)
+
+
+def _unpacked(record: Arrived) -> tuple[Sequence[UserRecord], str]:
+    """The messages of a record, and what is wrong with it; empty if nothing is."""
+    whole = [UserRecord(record.key, record.data)]
+    try:
+        users = unpack(record.data)
+    except BadAggregate as error:
+        log.warning("kinesis_aggregate_damaged", sequence=record.sequence, reason=str(error))
+        return whole, f"a record of the Kinesis Producer Library that is damaged: {error}"
+    return whole if users is None else users, ""

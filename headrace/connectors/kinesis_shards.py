@@ -139,6 +139,8 @@ class ShardsClient(StreamClient):
             return PositionGone(text)
         if code == "InvalidArgumentException" and "imestamp" in text:
             return RetryLater(f"the time to begin with is in the future for Kinesis: {text}")
+        if code in ("ExpiredNextTokenException", "ResourceInUseException"):
+            return RetryLater(f"{code}: {text}")
         if code == "ResourceNotFoundException" and "shardId-" in text:
             return ShardGone(text)
         return super()._judged(response)

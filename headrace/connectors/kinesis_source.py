@@ -22,6 +22,7 @@ from headrace.engine.file_lock import LockHeld, lock_file
 from headrace.engine.health import Health, Progress
 from headrace.engine.intake import Intake, Mark
 from headrace.engine.metrics import Metrics
+from headrace.schemas import topics
 
 log = structlog.get_logger(__name__)
 
@@ -306,6 +307,7 @@ class KinesisSource:
         self._metrics.count("headrace_source_appended_total", len(messages.payloads), source=self.name)
 
     async def _append_until_taken(self, messages: Messages, mark: Mark) -> None:
+        refused = [messages.refused.get(place) for place in range(len(messages.payloads))] if messages.refused else None
         while True:
             try:
                 await self._intake.append(
@@ -316,6 +318,7 @@ class KinesisSource:
                     sources=messages.sources,
                     alarms=messages.alarms,
                     mark=mark,
+                    headers=None if refused is None else {topics.REFUSED: refused},
                 )
             except (RetryLater, Disconnected) as error:
                 log.warning("kinesis_append_repeated", messages=len(messages.payloads), reason=str(error))

@@ -298,14 +298,19 @@ async def test_aggregated_records_are_unpacked(kinesis: Any, url: str, log: Embe
 
 
 async def test_a_damaged_aggregate_goes_in_as_it_is(kinesis: Any, url: str, log: EmbeddedLog) -> None:
-    """Ingest dead-letters it with all its bytes; the log says why."""
+    """With the reason that ingest dead-letters it for, and the log says it too."""
     damaged = aggregate([("d1", b"1")])[:-1] + b"?"
     with structlog.testing.capture_logs() as logs:
         async with Reading(url, intake(log)):
-            await put(kinesis, [("batch", damaged)])
-            await until_arrived(log, 1)
+            await put(kinesis, [("d0", b"{}"), ("batch", damaged)])
+            await until_arrived(log, 2)
 
-    assert await arrived(log) == [("batch", damaged)]
+    assert sorted(await arrived(log)) == [("batch", damaged), ("d0", b"{}")]
+    ends = await log.end_offsets(topics.RAW)
+    reads = [await log.read(target, 0, 10) for target, end in ends.items() if end]
+    reasons = {record.key: record.headers.get(topics.REFUSED) for read in reads if read for record in read.records}
+    why = b"a record of the Kinesis Producer Library that is damaged: the checksum does not fit"
+    assert reasons == {b"d0": None, b"batch": why}
     assert [each["reason"] for each in logs if each["event"] == "kinesis_aggregate_damaged"] == [
         "the checksum does not fit"
     ]
