@@ -108,6 +108,7 @@ async def test_failed_reads_lose_and_repeat_nothing(
         await put(kinesis, messages[100:])
         await until_arrived(log, 300)
 
+    assert way.seen["GetShardIterator"] <= 2 + 2 * faults.count("expired")
     assert by_device(await arrived(log)) == by_device(messages)
     assert reading.source.statistics().retries >= 2 * len([each for each in faults if each != "expired"])
 
