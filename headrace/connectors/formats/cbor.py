@@ -10,6 +10,8 @@ from typing import Any
 
 #: How deep arrays and maps may nest; SenML needs three.
 MAX_DEPTH = 8
+#: Values in one message, labels included: a byte can be one, and each costs fifty times that. A tenth of a second.
+MAX_VALUES = 100_000
 _INDEFINITE = 31
 _DECIMAL_FRACTION, _SELF_DESCRIBED = 4, 55_799
 #: Powers of ten that a double can tell from 0 and infinity.
@@ -42,12 +44,16 @@ def decode_cbor(data: bytes) -> Any:
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._values = 0
         self.place = 0
 
     def value(self, depth: int, *, may_end: bool = False) -> Any:
         """The next value; `_BREAK` where one of an indefinite array or map may end."""
         if depth > MAX_DEPTH:
             raise CborError(f"it nests deeper than {MAX_DEPTH} levels")
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise CborError(f"it holds more than {MAX_VALUES} values")
         first = self._take(1)[0]
         major, info = first >> 5, first & 31
         if major == 7:

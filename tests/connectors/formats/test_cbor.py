@@ -83,6 +83,7 @@ def test_forms_that_few_write(data: str, value: Any) -> None:
         ("1c", "begins nothing"),
         ("f820", "begins nothing"),
         ("9f", "ends in the middle"),
+        ("9f" + "a0" * 200_000, "more than 100000 values"),
         ("5f6161ff", "no part of a string"),
         ("5f5fff", "a length is missing"),
     ],

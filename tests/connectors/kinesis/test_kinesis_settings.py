@@ -53,6 +53,18 @@ def test_a_bridge_into_kinesis_needs_a_stream(monkeypatch: pytest.MonkeyPatch) -
     assert load(Settings, None).kinesis.stream == "fleet"
 
 
+def test_profiles_with_a_format_lead_into_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they need travels in headers, which records of Kinesis do not have."""
+    lorawan = {"name": "lorawan", "topic": "a/{device}/up", "device_type": "tilt", "format": "chirpstack"}
+    numbered = {"name": "numbered", "topic": "b/{device}", "device_type": "tilt", "sequence": {"field": "n"}}
+    settings = {"bridge": {"into": "kinesis"}, "kinesis": {"stream": "fleet"}, "profiles": [lorawan, numbered]}
+
+    with pytest.raises(
+        ValidationError, match="profile lorawan, numbered has a format or a sequence, which needs the log"
+    ):
+        Settings.model_validate(settings)
+
+
 async def test_a_missing_region_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the setting and the variable that would name it."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
