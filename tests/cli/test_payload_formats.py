@@ -23,6 +23,7 @@ from headrace.engine.log import TopicPartition
 from headrace.schemas import topics
 from headrace.tables.device_types import load_device_types
 from headrace.tables.rules import load_rules
+from tests.cli.conftest import Headrace
 from tests.cli.test_pipeline import NOW, fetch, records
 from tests.conftest import Require
 from tests.mosquitto import Mosquitto, find_mosquitto
@@ -115,8 +116,8 @@ async def bridged(folder: Path, pipeline: Pipeline, settings: Settings, messages
         broker.stop()
 
 
-async def test_chirpstack_through_a_broker(tmp_path: Path, require: Require) -> None:
-    """Uplinks and status are readings, a repeat is none, joins are aside, and lost frames are counted."""
+async def test_chirpstack_through_a_broker(tmp_path: Path, require: Require, headrace_process: Headrace) -> None:
+    """Uplinks and status are readings, a repeat is none, joins are aside, and lost frames are counted and shown."""
     require(find_mosquitto(), "mosquitto", "install the package `mosquitto`")
     settings = settings_of(tmp_path)
     messages = [
@@ -156,6 +157,11 @@ async def test_chirpstack_through_a_broker(tmp_path: Path, require: Require) -> 
         **{"last": 6, "modulo": 2**32, "received": 4, "lost": 3, "late": 0, "repeats": 1, "resets": 0},
         "time": 1_700_000_000_000 - 16_000 + 775,
     }
+    shown = await asyncio.to_thread(
+        headrace_process, "tables", "sequences", "--device", "0101010101010101", "--data", tmp_path / "data", "--json"
+    )
+    row = orjson.loads(shown.stdout)
+    assert (row["device_id"], row["profile"], row["lost"], row["repeats"]) == ("0101010101010101", "lorawan", 3, 1)
     assert (ledger.accepted, ledger.stored, ledger.duplicate, ledger.dead_lettered) == (6, 4, 1, 1)
     assert (ledger.in_flight, ledger.difference) == (0, 0)
 
