@@ -91,6 +91,8 @@ class Intake:
         mark: Mark | None = None,
         headers: Mapping[str, Header] | None = None,
         events: Sequence[DeviceEvent] = (),
+        message_ids: Sequence[bytes] | None = None,
+        changes: Sequence[Changes] = (),
     ) -> None:
         """Append messages in order; when this returns they are in the log for good.
 
@@ -106,6 +108,8 @@ class Intake:
             mark: how far the source has read, committed together with the messages.
             headers: more headers of the messages, a value per message.
             events: messages that are no readings, for `devices.events`; the ledger does not count them.
+            message_ids: one per message, of a `MessageIds`; made here if left out.
+            changes: of compacted topics of the source's own, committed together with the messages.
         Raises:
             LogError: nothing was appended; do not acknowledge.
         """
@@ -113,7 +117,7 @@ class Intake:
         payloads, sizes = self._cut(payloads)
         times = [self._clock.now_ms()] * total if timestamps is None else list(timestamps)
         columns: dict[str, Header] = {
-            topics.MESSAGE_ID: [*self._message_ids.take(total)],
+            topics.MESSAGE_ID: [*(message_ids or self._message_ids.take(total))],
             topics.PROFILE: _header(profile),
             topics.DEVICE_TYPE: _header(device_type),
             topics.SOURCE: sources if isinstance(sources, bytes) else list(sources),
@@ -131,11 +135,11 @@ class Intake:
             appends.append(Append(TopicPartition(topics.RAW_PRIORITY, partition), copies))
         if events:
             appends += self._event_appends(events)
-        changes = []
+        together = list(changes)
         if mark is not None:
-            changes.append(Changes(TopicPartition(SOURCE_POSITIONS, 0), {mark.source.encode(): mark.position}))
+            together.append(Changes(TopicPartition(SOURCE_POSITIONS, 0), {mark.source.encode(): mark.position}))
         began = self._clock.monotonic()
-        await self._log.commit(Transaction(appends=appends, changes=changes))
+        await self._log.commit(Transaction(appends=appends, changes=together))
         self._metrics.observe("headrace_intake_append_seconds", self._clock.monotonic() - began)
         self._metrics.count("headrace_intake_records_total", total)
 

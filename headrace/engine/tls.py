@@ -27,3 +27,21 @@ def client_context(
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"[{section}] tls_ca, tls_certificate or tls_key cannot be used: {error}") from error
     return context
+
+
+def server_context(section: str, *, certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS towards clients, 1.2 or newer.
+
+    Args:
+        section: of the settings, for the error.
+        certificate, key: PEM, ours, with the certificates between it and its authority behind it.
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[{section}] certificate {certificate} or key {key} cannot be used: {error}") from error
+    return context
