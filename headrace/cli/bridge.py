@@ -39,11 +39,12 @@ INTERVAL = 0.5
 @config_option
 @json_option
 def bridge(processes: int, number: int | None, data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Take messages of devices into the log, until Ctrl-C: from an MQTT broker or a Kinesis stream, or as a broker.
+    """Take messages of devices into the log, until Ctrl-C: from an MQTT broker, a Kinesis stream, by HTTP, or as a broker.
 
     With [mqtt] in --config they come from that broker, with [kinesis_source] from that stream; with [listener] devices
-    connect straight to headrace. A message is acknowledged when it is in the log; a worker on the same Kafka, or on the
-    same data folder, processes it. With --processes a broker shares its messages out among them.
+    connect straight to headrace, with [http] they post. A message is acknowledged when it is in the log; a worker on
+    the same Kafka, or on the same data folder, processes it. With --processes a broker shares its messages out among
+    them.
     """
     wrong = Mistakes()
     setup = wrong.take(lambda: set_up(config))
@@ -73,6 +74,7 @@ class Bridge:
     """
 
     def __init__(self, setup: Setup, data: Path | None, share: Share, as_json: bool) -> None:
+        self._setup = setup
         self._settings = setup.settings
         self._data = data
         self._share = share
@@ -85,7 +87,7 @@ class Bridge:
         screen, result = consoles(self._as_json)
         settings, names = self._settings, source_names(self._settings)
         monitoring = Monitoring(settings.monitor, expects=names, index=self._share.number)
-        async with opened_sources(settings, self._data, self._share, monitoring, stop) as sources:
+        async with opened_sources(self._setup, self._data, self._share, monitoring, stop) as sources:
             if not sources:
                 return
             began = self._clock.monotonic()

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 import click
 
+from headrace.cli.bridge_http import http_source
 from headrace.cli.logs import open_log, topic_specs
 from headrace.cli.opened_log import UNLIMITED, log_folder
-from headrace.cli.running import Mistakes, finishes
+from headrace.cli.running import Mistakes, Setup, finishes
 from headrace.cli.settings import Settings
+from headrace.connectors.http.source import HttpSource
 from headrace.connectors.kinesis import open_kinesis
 from headrace.connectors.kinesis_source import KinesisSource, open_kinesis_source
 from headrace.connectors.mqtt.listener import MqttListener
@@ -58,6 +60,7 @@ def source_names(settings: Settings) -> list[str]:
     """The connectors that are configured."""
     named = {
         MqttListener.name: settings.listener.wanted,
+        HttpSource.name: settings.http.wanted,
         MqttSource.name: settings.mqtt.host is not None,
         KinesisSource.name: settings.kinesis_source.stream is not None,
     }
@@ -74,8 +77,8 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
     names = source_names(settings)
     if not names:
         wrong.add(
-            "nothing to take messages from: name a broker as mqtt.host, a port to listen on as listener.port, "
-            "or a stream as kinesis_source.stream"
+            "nothing to take messages from: name a broker as mqtt.host, a port to listen on as listener.port or "
+            "http.port, or a stream as kinesis_source.stream"
         )
     if MqttSource.name in names:
         wrong.take(lambda: settings.mqtt.address)
@@ -92,6 +95,12 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
         )
     if KinesisSource.name in names and settings.bridge.into == "kinesis":
         wrong.add("[kinesis_source] goes into the log, which keeps how far it has read; bridge.into is kinesis")
+    if HttpSource.name in names:
+        wrong.take(settings.http.tls)
+        if settings.bridge.into != "log":
+            wrong.add('[http] answers with what ingest says, and for that needs bridge.into = "log"')
+        if processes > 1:
+            wrong.add("--processes: one process has the port of [http]; give [mqtt] a configuration of its own")
     if _needs_log(settings):
         wrong.take(lambda: log_folder(settings, data, make=True))
     wrong.check()
@@ -99,20 +108,22 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
 
 def _needs_log(settings: Settings) -> bool:
     """The listener keeps presence and commands there, wherever telemetry goes."""
-    return settings.bridge.into == "log" or settings.listener.wanted
+    return settings.bridge.into == "log" or settings.listener.wanted or settings.http.wanted
 
 
 @asynccontextmanager
 async def opened_sources(
-    settings: Settings, data: Path | None, share: Share, monitoring: Monitoring, stop: asyncio.Event
+    setup: Setup, data: Path | None, share: Share, monitoring: Monitoring, stop: asyncio.Event
 ) -> AsyncIterator[Sequence[Source]]:
     """The connectors, ready to run; none if `stop` was set before their log was there."""
     async with AsyncExitStack() as stack:
+        settings = setup.settings
         clock, metrics, health = SystemClock(), monitoring.metrics, monitoring.health
         log: Log | None = None
         if _needs_log(settings):
             log = await stack.enter_async_context(_opened_log(settings, data, monitoring))
             specs = [*topic_specs(settings), *MqttListener.topic_specs(settings.log.partitions)]
+            specs += HttpSource.topic_specs()
             # Takes as long as Kafka is away.
             if not await finishes(log.create_topics(specs), stop):
                 yield []
@@ -132,6 +143,10 @@ async def opened_sources(
             listener = MqttListener(settings.listener, routed, log, clock, metrics=metrics, health=health)
             click.echo(f"listener: {settings.listener.where} into {target}; Ctrl-C stops", err=True)
             sources.append(listener)
+        if settings.http.wanted:
+            assert log is not None
+            sources.append(await stack.enter_async_context(http_source(setup, data, log, monitoring)))
+            click.echo(f"http: {settings.http.where} into {target}; Ctrl-C stops", err=True)
         if MqttSource.name in names:
             mqtt, filters = _of_process(settings.mqtt, share), [each.topic_filter for each in settings.profiles]
             wanted = ", ".join(filters)

@@ -12,6 +12,7 @@ from headrace.agents.ingest import IngestConfig
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.archive.settings import ArchiveSettings, RetentionSettings
+from headrace.connectors.http.settings import HttpSettings
 from headrace.connectors.kinesis_settings import KinesisSettings
 from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
@@ -203,6 +204,7 @@ class Settings(LayeredSettings):
     kinesis_source: KinesisSourceSettings = KinesisSourceSettings()
     mqtt: MqttSettings = MqttSettings()
     listener: ListenerConfig = ListenerConfig()
+    http: HttpSettings = HttpSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     ingest: IngestConfig = IngestConfig()
     rollup: RollupSettings = RollupSettings()

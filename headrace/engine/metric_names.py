@@ -20,6 +20,8 @@ CounterName = Literal[
     "headrace_dead_letters_total",
     "headrace_device_events_total",
     "headrace_fetch_rebuilds_total",
+    "headrace_http_answers_total",
+    "headrace_http_refused_total",
     "headrace_intake_records_total",
     "headrace_kinesis_failures_total",
     "headrace_kinesis_oversized_total",
@@ -60,6 +62,7 @@ GaugeName = Literal[
     "headrace_collected_timestamp_seconds",
     "headrace_committed_offset",
     "headrace_healthy",
+    "headrace_http_connections",
     "headrace_lag_records",
     "headrace_ledger_messages",
     "headrace_listener_connections",
@@ -97,6 +100,8 @@ Label = Literal[
     "field",
     "finding",
     "group",
+    "http_reason",
+    "http_status",
     "loop",
     "metric",
     "mqtt_reason",
@@ -142,6 +147,11 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
         ("equal", "missing", "stale", "wrong", "ahead"),
     ),
     "group": ("consumer group", ()),
+    "http_reason": (
+        "what was wrong: the end of the problem type of the answer",
+        ("not-json", "invalid-message", "forbidden"),
+    ),
+    "http_status": ("status code of an answer", ()),
     "loop": ("event loop: of the agents, or of the Kafka client", ("agents", "kafka")),
     "metric": ("name of a metric", (*get_args(CounterName), *get_args(GaugeName), *get_args(HistogramName))),
     "mqtt_reason": ("reason of MQTT 5 for a refusal, as in `not_authorized`", ()),
@@ -221,6 +231,11 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_source_shards": Metric("gauge", "Shards that the source reads.", ("source",)),
     "headrace_source_probes_lost_total": Metric(
         "counter", "Connections of these that it gave up: a message to itself did not come back.", ("source",)
+    ),
+    "headrace_http_connections": Metric("gauge", "Clients that are connected to HTTP ingest."),
+    "headrace_http_answers_total": Metric("counter", "Answers of HTTP ingest.", ("http_status",)),
+    "headrace_http_refused_total": Metric(
+        "counter", "Messages that HTTP ingest refused before the append; they are in no ledger.", ("http_reason",)
     ),
     "headrace_listener_connections": Metric("gauge", "Clients that are connected to the MQTT listener."),
     "headrace_listener_refused_total": Metric(

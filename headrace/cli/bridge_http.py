@@ -1,0 +1,45 @@
+"""HTTP ingest as the configuration wants it, with what it needs of agents and database."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from headrace.agents.payload_judge import PayloadJudge
+from headrace.cli.agents import GROUP
+from headrace.cli.opened_database import opened_database
+from headrace.cli.running import Setup
+from headrace.connectors.http.singles import API_DATA
+from headrace.connectors.http.source import HttpSource
+from headrace.connectors.http.stored_values import StoredValues
+from headrace.connectors.topic_routes import TopicRoutes
+from headrace.engine.clock import SystemClock
+from headrace.engine.intake import Intake
+from headrace.engine.log import Log
+from headrace.engine.monitoring import Monitoring
+
+
+@asynccontextmanager
+async def http_source(setup: Setup, data: Path | None, log: Log, monitoring: Monitoring) -> AsyncIterator[HttpSource]:
+    """The source, ready to run; the database that it asks is open no longer than the `async with`."""
+    settings, clock = setup.settings, SystemClock()
+    collector = setup.device_types.get(API_DATA[0])
+    values = None
+    if collector is not None:
+        values = StoredValues(lambda: opened_database(settings, data), collector, clock)
+    try:
+        yield HttpSource(
+            settings.http,
+            Intake(log, clock, monitoring.metrics),
+            log,
+            PayloadJudge(setup.device_types, settings.ingest, clock),
+            TopicRoutes(settings.profiles),
+            setup.device_types,
+            GROUP,
+            clock,
+            values=values,
+            metrics=monitoring.metrics,
+            health=monitoring.health,
+        )
+    finally:
+        if values is not None:
+            await values.close()

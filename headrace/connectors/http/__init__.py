@@ -1,0 +1,1 @@
+"""HTTP ingest: devices post what they measure."""

@@ -1,0 +1,191 @@
+"""Puts what many requests bring into the log: everything that waits goes into one commit."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Protocol
+
+import structlog
+
+from headrace.engine.clock import Clock
+from headrace.engine.errors import Disconnected, HeadraceError, LogError, RetryLater
+from headrace.engine.log import Changes
+
+log = structlog.get_logger(__name__)
+
+#: Messages of one commit, unless one request alone has more.
+MAX_MESSAGES = 20_000
+#: Seconds before an append that the log could not take is tried again, if it does not say.
+APPEND_PAUSE = 1.0
+
+
+class Intake(Protocol):
+    """The part of `headrace.engine.intake.Intake` that is needed here."""
+
+    async def append(
+        self,
+        device_ids: Sequence[bytes],
+        payloads: Sequence[bytes],
+        *,
+        device_type: str | Sequence[str],
+        profile: str | Sequence[str],
+        sources: Sequence[bytes] | bytes = b"",
+        alarms: Sequence[int] = (),
+        message_ids: Sequence[bytes] | None = None,
+        changes: Sequence[Changes] = (),
+    ) -> None:
+        """Append messages in order; when this returns they are there for good."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What one request brings.
+
+    Args:
+        device_ids, payloads, message_ids: one each per message.
+        device_type, profile, source: of all of them.
+        alarms: places of alarms.
+        changes: committed with them.
+    """
+
+    device_ids: Sequence[bytes]
+    payloads: Sequence[bytes]
+    message_ids: Sequence[bytes]
+    device_type: str
+    profile: str
+    source: bytes
+    alarms: Sequence[int] = ()
+    changes: Sequence[Changes] = ()
+    done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Appender:
+    """Appends parcels in the order in which they came, each whole in one commit; while one commit is on its way to the
+    disk the next collects.
+
+    Args:
+        intake: where to.
+        clock: for waiting.
+    """
+
+    def __init__(self, intake: Intake, clock: Clock) -> None:
+        self._intake = intake
+        self._clock = clock
+        self._waiting: deque[Parcel] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self._failed: HeadraceError | None = None
+        #: Messages taken and appended so far, and commits.
+        self.taken = self.appended = self.commits = 0
+
+    async def append(self, parcel: Parcel) -> None:
+        """Append; when this returns it is in the log for good. Cancelled, it may come there all the same.
+
+        Raises:
+            LogError: it is not there, and nothing will be.
+        """
+        if self._failed is not None or self._closed:
+            raise LogError("nothing more is taken") from self._failed
+        self.taken += len(parcel.payloads)
+        self._waiting.append(parcel)
+        self._arrived.set()
+        await asyncio.shield(parcel.done)
+
+    def close(self) -> None:
+        """Take no more: `run` appends what waits and returns."""
+        self._closed = True
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Append until closed.
+
+        Raises:
+            LogError: an append failed; nothing of it or behind it was acknowledged.
+        """
+        try:
+            while True:
+                await self._arrived.wait()
+                if not self._waiting:
+                    return
+                await self._append(self._take())
+        except HeadraceError as error:
+            self._failed = error
+            raise
+        finally:
+            self._closed = True
+            for parcel in self._waiting:
+                _fail(parcel)
+            self._waiting.clear()
+
+    def _take(self) -> list[Parcel]:
+        taken = [self._waiting.popleft()]
+        count = len(taken[0].payloads)
+        while self._waiting and count + len(self._waiting[0].payloads) <= MAX_MESSAGES:
+            taken.append(self._waiting.popleft())
+            count += len(taken[-1].payloads)
+        if not self._waiting and not self._closed:
+            self._arrived.clear()
+        return taken
+
+    async def _append(self, parcels: Sequence[Parcel]) -> None:
+        arguments = _joined(parcels)
+        try:
+            while True:
+                try:
+                    await self._intake.append(**arguments)
+                    break
+                except (RetryLater, Disconnected) as error:
+                    log.warning("http_append_repeated", requests=len(parcels), reason=str(error))
+                    await self._clock.sleep(error.after if isinstance(error, RetryLater) else APPEND_PAUSE)
+        except BaseException:
+            for parcel in parcels:
+                _fail(parcel)
+            raise
+        self.commits += 1
+        self.appended += sum(len(parcel.payloads) for parcel in parcels)
+        for parcel in parcels:
+            if not parcel.done.done():
+                parcel.done.set_result(None)
+
+
+def _fail(parcel: Parcel) -> None:
+    if not parcel.done.done():
+        parcel.done.set_exception(LogError("it is not in the log"))
+        parcel.done.exception()  # whoever waited may be gone
+
+
+def _joined(parcels: Sequence[Parcel]) -> dict[str, Any]:
+    """Arguments of `Intake.append` for all of them."""
+    if len(parcels) == 1:
+        parcel = parcels[0]
+        return {
+            "device_ids": parcel.device_ids,
+            "payloads": parcel.payloads,
+            "device_type": parcel.device_type,
+            "profile": parcel.profile,
+            "sources": parcel.source,
+            "alarms": parcel.alarms,
+            "message_ids": parcel.message_ids,
+            "changes": parcel.changes,
+        }
+    alarms: list[int] = []
+    changes: dict[Any, dict[bytes, bytes | None]] = {}
+    before = 0
+    for parcel in parcels:
+        alarms += [before + place for place in parcel.alarms]
+        before += len(parcel.payloads)
+        for each in parcel.changes:
+            changes.setdefault(each.target, {}).update(each.entries)
+    return {
+        "device_ids": [*chain.from_iterable(parcel.device_ids for parcel in parcels)],
+        "payloads": [*chain.from_iterable(parcel.payloads for parcel in parcels)],
+        "device_type": [name for each in parcels for name in (each.device_type,) * len(each.payloads)],
+        "profile": [name for each in parcels for name in (each.profile,) * len(each.payloads)],
+        "sources": [source for each in parcels for source in (each.source,) * len(each.payloads)],
+        "alarms": alarms,
+        "message_ids": [*chain.from_iterable(parcel.message_ids for parcel in parcels)],
+        "changes": [Changes(target, entries) for target, entries in changes.items()],
+    }

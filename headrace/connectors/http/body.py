@@ -1,0 +1,188 @@
+"""Reads bodies: bounded in bytes, in what gzip may make of them, and in what all requests hold together."""
+
+import asyncio
+import zlib
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from headrace.connectors.http.problem import HttpProblem
+from headrace.connectors.http.settings import HttpSettings
+
+#: gzip alone, without zlib's own form.
+_GZIP = 31
+#: Unpacked at a time, bytes.
+_STEP = 256 << 10
+
+
+class Room:
+    """What requests may hold together.
+
+    Args:
+        requests: in hand at a time.
+        most: bytes of their bodies.
+    """
+
+    def __init__(self, requests: int, most: int) -> None:
+        self._requests = requests
+        self._most = most
+        self.requests = self.bytes = 0
+
+    def enter(self) -> "Share":
+        """A place for one request.
+
+        Raises:
+            HttpProblem: there is none.
+        """
+        if self.requests >= self._requests:
+            raise _busy("requests")
+        self.requests += 1
+        return Share(self)
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more.
+
+        Raises:
+            HttpProblem: there is no room for them.
+        """
+        if self.bytes + size > self._most:
+            raise _busy("bytes")
+        self.bytes += size
+
+
+class Share:
+    """What one request holds, until the end of the `with`."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Hold so many bytes more; see `Room.take`."""
+        self._room.take(size)
+        self._held += size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._room.requests -= 1
+        self._room.bytes -= self._held
+
+
+def _busy(what: str) -> HttpProblem:
+    return HttpProblem(
+        HTTPStatus.TOO_MANY_REQUESTS, "busy", f"too many {what} are waiting for the log; send it again later"
+    )
+
+
+async def read_body(request: web.BaseRequest, settings: HttpSettings, share: Share) -> bytes:
+    """The body, unpacked. What is too large by its own account is refused before a byte of it is read.
+
+    Raises:
+        HttpProblem: it is too large, comes too slowly, is not what it says, or there is no room for it.
+        ConnectionError: the client is gone.
+    """
+    packed = _is_packed(request)
+    length = request.content_length
+    if length is not None and length > settings.max_body_bytes:
+        raise _too_large("body", length, settings.max_body_bytes)
+    share.take(length or 0)
+    await _let_come(request)
+    try:
+        async with asyncio.timeout(settings.body_timeout):
+            return await _read(request, settings, share, length, packed)
+    except TimeoutError:
+        said = f"the body took longer than {settings.body_timeout:g} s"
+        raise HttpProblem(HTTPStatus.REQUEST_TIMEOUT, "too-slow", said) from None
+    except web.RequestPayloadError as error:
+        raise HttpProblem(HTTPStatus.BAD_REQUEST, "bad-request", f"the body cannot be read: {error}") from None
+
+
+def _is_packed(request: web.BaseRequest) -> bool:
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("gzip", "x-gzip", "identity", ""):
+        raise HttpProblem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-encoding",
+            f"Content-Encoding {encoding!r} is not understood; send gzip, or nothing of the kind",
+            headers={"Accept-Encoding": "gzip"},
+        )
+    return encoding.endswith("gzip")
+
+
+async def _let_come(request: web.BaseRequest) -> None:
+    """Tell a client that asks first (RFC 9110, 10.1.1) to go on."""
+    expected = request.headers.get("Expect")
+    if expected is None:
+        return
+    if expected.lower() != "100-continue":
+        raise HttpProblem(HTTPStatus.EXPECTATION_FAILED, "cannot-expect", "only Expect: 100-continue is understood")
+    if request.transport is not None and request.content.total_raw_bytes == 0:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _read(
+    request: web.BaseRequest, settings: HttpSettings, share: Share, length: int | None, packed: bool
+) -> bytes:
+    unpacking = Unpacking(settings.max_unpacked_bytes, share) if packed else None
+    parts, size = [], 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > settings.max_body_bytes:
+            raise _too_large("body", size, settings.max_body_bytes)
+        if length is None:
+            share.take(len(part))
+        parts.append(part if unpacking is None else unpacking.feed(part))
+    if unpacking is not None:
+        unpacking.finish()
+    return b"".join(parts)
+
+
+class Unpacking:
+    """gzip as it comes: never more of it in memory than it may unpack to.
+
+    Args:
+        most: bytes that it may unpack to.
+        share: holds them.
+    """
+
+    def __init__(self, most: int, share: Share) -> None:
+        self._most = most
+        self._share = share
+        self._size = 0
+        self._packed = zlib.decompressobj(_GZIP)
+
+    def feed(self, data: bytes) -> bytes:
+        """What this makes."""
+        parts = []
+        while data:
+            if self._packed.eof:
+                raise _not_gzip("there is more behind its end; send one member")
+            try:
+                part = self._packed.decompress(data, _STEP)
+            except zlib.error as error:
+                raise _not_gzip(str(error)) from None
+            self._size += len(part)
+            if self._size > self._most:
+                raise _too_large("unpacked body", self._size, self._most)
+            self._share.take(len(part))
+            parts.append(part)
+            data = self._packed.unconsumed_tail or self._packed.unused_data
+        return b"".join(parts)
+
+    def finish(self) -> None:
+        """Nothing more comes."""
+        if not self._packed.eof:
+            raise _not_gzip("its end is missing")
+
+
+def _not_gzip(why: str) -> HttpProblem:
+    return HttpProblem(HTTPStatus.BAD_REQUEST, "bad-request", f"the body is not gzip: {why}")
+
+
+def _too_large(what: str, size: int, most: int) -> HttpProblem:
+    said = f"{what} of {size} bytes or more; {most} are allowed. Send less at once"
+    return HttpProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", said)

@@ -1,0 +1,53 @@
+"""The messages of a batch, each in the bytes in which it was sent."""
+
+from http import HTTPStatus
+
+import msgspec
+
+from headrace.connectors.http.problem import HttpProblem
+
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+#: Commas of an array: what it takes in memory before it is known how many messages it has, 64 bytes each.
+MAX_COMMAS = 300_000
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def split(body: bytes, media_type: str, most: int) -> list[bytes]:
+    """The messages, without the white space around them.
+
+    Args:
+        body: a JSON array, or a JSON value per line where `media_type` says so.
+        most: messages.
+    Raises:
+        HttpProblem: it is no array, or has too many messages.
+    """
+    lines = media_type in NDJSON
+    if body.count(b"\n" if lines else b",") > (most if lines else MAX_COMMAS):
+        raise _too_many(most)
+    items = _lines(body) if lines else _elements(body)
+    if len(items) > most:
+        raise _too_many(most)
+    if not items:
+        raise HttpProblem(HTTPStatus.BAD_REQUEST, "invalid-message", "the batch is empty; send one message or more")
+    return items
+
+
+def _lines(body: bytes) -> list[bytes]:
+    return [line for line in map(bytes.strip, body.split(b"\n")) if line]
+
+
+def _elements(body: bytes) -> list[bytes]:
+    try:
+        return [bytes(item) for item in _array.decode(body)]
+    except msgspec.ValidationError:
+        said = "the body is no array; send [{…}, {…}], or a JSON object per line as application/x-ndjson"
+        raise HttpProblem(HTTPStatus.BAD_REQUEST, "invalid-message", said) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        said = f"the body is not JSON: {error}; of an array nothing can be taken then, of lines the others"
+        raise HttpProblem(HTTPStatus.BAD_REQUEST, "not-json", said) from None
+
+
+def _too_many(most: int) -> HttpProblem:
+    return HttpProblem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"a batch has {most} messages at most; send it in parts"
+    )

@@ -1,0 +1,27 @@
+"""What a body may be."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from aiohttp import web
+
+from headrace.connectors.http.problem import HttpProblem
+
+JSON = ("application/json",)
+
+
+def media_type(request: web.BaseRequest, known: Sequence[str]) -> str:
+    """The media type of a request; the first that is known where it names none.
+
+    Raises:
+        HttpProblem: it names another.
+    """
+    given = request.headers.get("Content-Type", known[0]).partition(";")[0].strip().lower()
+    if given not in known:
+        raise HttpProblem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            f"Content-Type {given!r} is not understood here; send {' or '.join(known[:2])}",
+            headers={"Accept": ", ".join(known)},
+        )
+    return given

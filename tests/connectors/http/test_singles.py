@@ -1,0 +1,272 @@
+"""One message per request: what is refused, and what ingest says of the rest."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from headrace.engine.dead_letters import ORIGIN_TOPIC, REASON
+from headrace.engine.log import Append, TopicPartition, Transaction
+from headrace.engine.records import Records
+from headrace.schemas import topics
+from headrace.schemas.conflict import Conflict, Origin, encode_conflict
+from tests.connectors.http.serving import GROUP, PARTITIONS, READING, TELEMETRY, Server, serving
+from tests.connectors.http.test_guard import kind
+
+SENSOR = {"sensor_id": "hall-1", "type": "temperature", "value": 21.5, "location": "hall"}
+ROW = {"device_id": "wall-3", "sensor_type": "temperature", "value": 70.7, "unit": "F"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "device"),
+    [
+        ("/sensor/data", SENSOR, "hall-1"),
+        ("/api/data", ROW, "wall-3"),
+        (TELEMETRY, None, "roof-7"),
+    ],
+)
+async def test_appended_as_it_was_sent(path: str, body: Any, device: str) -> None:
+    """Under the device that the path or the payload names, byte by byte, with path and message id."""
+    async with serving() as server:
+        payload = READING if body is None else b" " + orjson.dumps(body, option=orjson.OPT_INDENT_2)
+        answer = await server.post(path, payload)
+
+        assert (answer.status, answer.document["status"]) == (202, "accepted")
+        assert answer.headers["Preference-Applied"] == "respond-async"
+        assert await server.appended() == [(device, payload)]
+        (record,) = [
+            each.records
+            for part in range(PARTITIONS)
+            if (each := await server.log.read(TopicPartition(topics.RAW, part), 0, 10)) is not None
+        ]
+        assert record.header(topics.MESSAGE_ID) == [answer.document["message_id"].encode()]
+        assert record.header(topics.SOURCE) == [path.encode()]
+
+
+@pytest.mark.parametrize(
+    ("body", "said", "detail"),
+    [
+        (b"{", "not-json", "payload is not JSON"),
+        (b"", "not-json", "payload is empty"),
+        (b'{"sensor_id": "\xff"}', "not-json", "not UTF-8"),
+        (b"[" * 10_000, "not-json", "not JSON"),
+        (b'{"a":' * 200 + b"1" + b"}" * 200, "invalid-message", "names no device"),
+        (b"[1]", "invalid-message", "an array"),
+        (
+            SENSOR | {"type": "smell"},
+            "invalid-message",
+            "type is 'smell'; it must be one of temperature, humidity, pressure",
+        ),
+        (SENSOR | {"value": 900}, "invalid-message", "greater than 85"),
+        (SENSOR | {"value": "warm"}, "invalid-message", "not a number"),
+        (SENSOR | {"location": ""}, "invalid-message", "location"),
+        ({k: v for k, v in SENSOR.items() if k != "value"}, "invalid-message", "`value`"),
+        ({k: v for k, v in SENSOR.items() if k != "type"}, "invalid-message", "type"),
+        ({k: v for k, v in SENSOR.items() if k != "location"}, "invalid-message", "location"),
+        ({k: v for k, v in SENSOR.items() if k != "sensor_id"}, "invalid-message", "names no device"),
+        (SENSOR | {"timestamp": 32503680000000}, "invalid-message", "time"),
+        (orjson.dumps(SENSOR).replace(b"21.5", b"1" * 400), "not-json", ""),
+        (SENSOR | {"sensor_id": "x" * 300}, "invalid-message", "longer than 256"),
+    ],
+)
+async def test_refused_before_the_append(body: Any, said: str, detail: str) -> None:
+    """400 with what is wrong, told apart: bad JSON, and what the device type does not allow. It is in no log."""
+    async with serving() as server:
+        answer = await server.post("/sensor/data", body)
+
+        assert (answer.status, kind(answer)) == (400, said)
+        assert detail in answer.document["detail"]
+        assert await server.appended() == []
+
+
+async def test_too_large() -> None:
+    """A message has a limit of its own."""
+    async with serving(max_message_bytes=40) as server:
+        answer = await server.post(TELEMETRY, READING)
+
+        assert (answer.status, kind(answer)) == (413, "too-large")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/devices/a%2Fb/telemetry", 400),
+        ("/devices/%ff/telemetry", 400),
+        ("/devices//telemetry", 400),
+        ("/devices/%2B/telemetry", 400),
+        ("/devices/a/other", 404),
+        ("/devices/a", 404),
+        ("/", 404),
+        ("/devices/d%C3%A4/telemetry", 202),
+        ("/devices/%7Bdevice%7D/telemetry", 202),
+    ],
+)
+async def test_paths(path: str, status: int) -> None:
+    """Of a device there is its telemetry; its id is no more than one level of a topic."""
+    async with serving() as server:
+        assert (await server.post(path, READING)).status == status
+
+
+async def test_a_topic_that_nobody_takes() -> None:
+    """Where no topic profile takes what the path stands for, that is said, and nothing is appended."""
+    async with serving(topic="elsewhere/{device}") as server:
+        answer = await server.post(TELEMETRY, READING)
+
+        assert (answer.status, kind(answer)) == (404, "not-found")
+        assert "elsewhere/roof-7" in answer.document["detail"]
+
+
+async def test_methods() -> None:
+    """Others than those there are get 405, with those."""
+    async with serving() as server:
+        for method, path, allowed in (
+            ("GET", "/sensor/data", "POST"),
+            ("DELETE", "/api/data", "POST, GET, HEAD"),
+            ("POST", "/health", "GET, HEAD"),
+            ("OPTIONS", "/batch", "POST"),
+        ):
+            answer = await server.ask(method, path)
+            assert (answer.status, answer.headers["Allow"]) == (405, allowed)
+        assert (await server.ask("HEAD", "/health")).status == 200
+
+
+async def test_api_data_without_a_database() -> None:
+    """It says that there is none."""
+    async with serving() as server:
+        answer = await server.ask("GET", "/api/data")
+
+        assert (answer.status, "database" in answer.document["detail"]) == (503, True)
+
+
+# --- verdicts ---
+
+
+async def commit(server: Server, positions: bool, appends: Sequence[Append] = ()) -> None:
+    """What a worker would commit: outputs, and positions behind all there is."""
+    ends = await server.log.end_offsets(topics.RAW)
+    await server.log.commit(Transaction(appends=appends, group=GROUP, positions=ends if positions else {}))
+
+
+async def message_ids(server: Server) -> list[bytes]:
+    """Of all raw messages, once there is one."""
+    while True:
+        found = [
+            each.records.header(topics.MESSAGE_ID)
+            for part in range(PARTITIONS)
+            if (each := await server.log.read(TopicPartition(topics.RAW, part), 0, 1_000)) is not None
+        ]
+        if found:
+            return [each for ids in found for each in ids if each is not None]
+        await asyncio.sleep(0.005)
+
+
+def conflict(message_id: bytes) -> Append:
+    """A record of one."""
+    found = Conflict(
+        message_id.decode(), "hall-1", "aggregator", 1_000, {"temperature": 21.5}, {"temperature": 22.0}, Origin(0, 0)
+    )
+    return Append(TopicPartition(topics.CONFLICTS, 1), Records([b"hall-1"], [encode_conflict(found)], [1], {}))
+
+
+def dead_letter(message_id: bytes, origin: str = topics.RAW) -> Append:
+    """A record of one."""
+    headers: Any = {topics.MESSAGE_ID: [message_id], REASON: [b"not registered"], ORIGIN_TOPIC: origin.encode()}
+    return Append(TopicPartition(topics.DEAD_LETTERS, 0), Records([b"hall-1"], [b"{}"], [1], headers))
+
+
+async def test_stored() -> None:
+    """201 when ingest is past it and said nothing against it; not before."""
+    async with serving() as server:
+        asking = asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR))
+        await message_ids(server)
+        await commit(server, False, [dead_letter(b"of another")])
+        assert not asking.done()
+        await commit(server, True)
+        answer = await asking
+
+        assert (answer.status, answer.document["status"]) == (201, "stored")
+        assert "Preference-Applied" not in answer.headers
+
+
+async def test_conflict() -> None:
+    """409, with both sides, when ingest kept it aside."""
+    async with serving() as server:
+        asking = asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR))
+        (message_id,) = await message_ids(server)
+        await commit(server, True, [conflict(message_id)])
+        answer = await asking
+
+        assert (answer.status, kind(answer)) == (409, "conflict")
+        assert answer.document["message_id"] == message_id.decode()
+        assert (answer.document["sent"], answer.document["stored"]) == ({"temperature": 21.5}, {"temperature": 22.0})
+
+
+async def test_refused_by_ingest() -> None:
+    """400 when ingest dead-lettered it: it knows more than what is asked before the append."""
+    async with serving() as server:
+        asking = asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR))
+        (message_id,) = await message_ids(server)
+        await commit(server, True, [dead_letter(message_id)])
+        answer = await asking
+
+        assert (answer.status, kind(answer), answer.document["detail"]) == (400, "refused", "not registered")
+
+
+async def test_dead_letters_of_later_agents() -> None:
+    """A reading on which another agent failed is stored."""
+    async with serving() as server:
+        asking = asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR))
+        (message_id,) = await message_ids(server)
+        await commit(server, True, [dead_letter(message_id, topics.READINGS)])
+
+        assert (await asking).status == 201
+
+
+async def test_no_verdict() -> None:
+    """202 when nobody says anything in time, at once while no worker runs, and 201 again when one does."""
+    async with serving(verdict_timeout=0.05) as server:
+        first = await server.ask("POST", "/sensor/data", SENSOR)
+        again = await server.ask("POST", "/sensor/data", SENSOR, Prefer="wait=20")
+        await commit(server, True)
+        asking = asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR, Prefer="wait=20"))
+        while len(await server.appended()) < 3:
+            await asyncio.sleep(0.005)
+        await commit(server, True)
+
+        assert (first.status, again.status, again.headers["Preference-Applied"]) == (202, 202, "wait=20")
+        assert (await asking).status == 201
+
+
+async def test_what_was_written_while_nobody_waited_is_not_read() -> None:
+    """A watch begins at the end of the topics."""
+    async with serving() as server:
+        await server.post("/sensor/data", SENSOR)
+        (message_id,) = await message_ids(server)
+        await commit(server, True, [conflict(message_id)] * 3)
+        asking = asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR))
+        while len(await server.appended()) < 2:
+            await asyncio.sleep(0.005)
+        await commit(server, True)
+
+        assert (await asking).status == 201
+
+
+async def test_many_at_once_get_their_own_verdicts() -> None:
+    """Whoever waits is told of its own message."""
+    async with serving() as server:
+        asking = [
+            asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR | {"sensor_id": f"s{each}"}))
+            for each in range(20)
+        ]
+        while len(await server.appended()) < 20:
+            await asyncio.sleep(0.005)
+        ids = await message_ids(server)
+        await commit(server, True, [conflict(ids[0]), dead_letter(ids[1])])
+        found = {}
+        for each in asking:
+            answer = await each
+            found[answer.document["message_id"].encode()] = answer.status
+
+        assert found == dict.fromkeys(ids, 201) | {ids[0]: 409, ids[1]: 400}
