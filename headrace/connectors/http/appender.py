@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol
@@ -11,7 +11,10 @@ import structlog
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected, HeadraceError, LogError, RetryLater
+from headrace.engine.intake import DeviceEvent
 from headrace.engine.log import Changes
+from headrace.engine.records import Header
+from headrace.schemas.topics import SEQUENCE
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +36,8 @@ class Intake(Protocol):
         profile: str | Sequence[str],
         sources: Sequence[bytes] | bytes = b"",
         alarms: Sequence[int] = (),
+        headers: Mapping[str, Header] | None = None,
+        events: Sequence[DeviceEvent] = (),
         message_ids: Sequence[bytes] | None = None,
         changes: Sequence[Changes] = (),
     ) -> None:
@@ -48,6 +53,8 @@ class Parcel:
         device_ids, payloads, message_ids: one each per message.
         device_type, profile, source: of all of them.
         alarms: places of alarms.
+        sequences: numbers of the messages, see `headrace.connectors.formats.sequence`; empty if none has one.
+        events: what is no reading.
         changes: committed with them.
     """
 
@@ -58,6 +65,8 @@ class Parcel:
     profile: str
     source: bytes
     alarms: Sequence[int] = ()
+    sequences: Sequence[bytes | None] = ()
+    events: Sequence[DeviceEvent] = ()
     changes: Sequence[Changes] = ()
     done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -168,13 +177,17 @@ def _joined(parcels: Sequence[Parcel]) -> dict[str, Any]:
             "profile": parcel.profile,
             "sources": parcel.source,
             "alarms": parcel.alarms,
+            "headers": {SEQUENCE: list(parcel.sequences)} if parcel.sequences else None,
+            "events": parcel.events,
             "message_ids": parcel.message_ids,
             "changes": parcel.changes,
         }
     alarms: list[int] = []
     changes: dict[Any, dict[bytes, bytes | None]] = {}
+    sequences: list[bytes | None] = []
     before = 0
     for parcel in parcels:
+        sequences += parcel.sequences or [None] * len(parcel.payloads)
         alarms += [before + place for place in parcel.alarms]
         before += len(parcel.payloads)
         for each in parcel.changes:
@@ -186,6 +199,8 @@ def _joined(parcels: Sequence[Parcel]) -> dict[str, Any]:
         "profile": [name for each in parcels for name in (each.profile,) * len(each.payloads)],
         "sources": [source for each in parcels for source in (each.source,) * len(each.payloads)],
         "alarms": alarms,
+        "headers": {SEQUENCE: sequences} if any(sequences) else None,
+        "events": [event for parcel in parcels for event in parcel.events],
         "message_ids": [*chain.from_iterable(parcel.message_ids for parcel in parcels)],
         "changes": [Changes(target, entries) for target, entries in changes.items()],
     }

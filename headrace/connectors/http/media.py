@@ -8,6 +8,8 @@ from aiohttp import web
 from headrace.connectors.http.problem import HttpProblem
 
 JSON = ("application/json",)
+#: Of what devices send on their topics; the topic profile says what it is.
+TELEMETRY = (*JSON, "application/senml+json", "application/senml+cbor", "application/cbor", "application/octet-stream")
 
 
 def media_type(request: web.BaseRequest, known: Sequence[str]) -> str:

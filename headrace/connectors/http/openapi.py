@@ -7,6 +7,7 @@ from typing import Any, get_args
 from headrace.connectors.http.access import HEADER
 from headrace.connectors.http.batches import STATUSES
 from headrace.connectors.http.idempotency import LONGEST_KEY
+from headrace.connectors.http.media import TELEMETRY
 from headrace.connectors.http.problem import MEDIA_TYPE, PREFIX, Kind
 from headrace.connectors.http.settings import HttpSettings
 from headrace.connectors.http.stored_values import LIMIT, MAX_LIMIT
@@ -124,10 +125,15 @@ def _schemas() -> Document:
         },
         "Taken": {
             "type": "object",
-            "required": ["status", "message_id"],
+            "required": ["status"],
             "properties": {
                 "status": {"type": "string", "enum": ["stored", "accepted"]},
-                "message_id": {"type": "string", "format": "uuid"},
+                "message_id": {
+                    "type": "string",
+                    "format": "uuid",
+                    "description": "Of the first record; none where it is no reading.",
+                },
+                "records": {"type": "integer", "minimum": 0, "description": "Of a message that is not just one."},
                 "detail": _TEXT,
             },
         },
@@ -236,6 +242,8 @@ def _single(name: str, summary: str, schema: str, *more: HTTPStatus) -> Document
 
 def _telemetry() -> Document:
     described = _single("postTelemetry", "One message of a device", "Reading", HTTPStatus.NOT_FOUND)
+    for media_type in TELEMETRY[1:]:
+        described["requestBody"]["content"][media_type] = {"schema": {}}
     described["parameters"].append(
         {
             "name": "device_id",

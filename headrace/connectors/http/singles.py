@@ -1,6 +1,6 @@
 """Requests that bring one message."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, NoReturn
 from urllib.parse import unquote_to_bytes
@@ -14,7 +14,7 @@ from headrace.connectors.http.appender import Parcel
 from headrace.connectors.http.body import Room, read_body
 from headrace.connectors.http.delivery import Delivery
 from headrace.connectors.http.judge import Judge
-from headrace.connectors.http.media import JSON, media_type
+from headrace.connectors.http.media import JSON, TELEMETRY, media_type
 from headrace.connectors.http.prefer import wish
 from headrace.connectors.http.problem import HttpProblem
 from headrace.connectors.http.settings import HttpSettings
@@ -22,9 +22,10 @@ from headrace.connectors.http.verdicts import Verdict
 from headrace.connectors.payload_fields import PayloadFields
 from headrace.connectors.topic_profile import DEVICE
 from headrace.connectors.topic_routes import UNKNOWN, Route, TopicRoutes
+from headrace.connectors.unpacking import Unpacked, unpack
+from headrace.engine.clock import Clock
 from headrace.engine.metrics import Metrics
 from headrace.schemas.device_type import DeviceType
-from headrace.schemas.topics import NO_DEVICE
 
 #: Device types of the paths that say it, and the profile in the header of what comes there.
 SENSOR_DATA, API_DATA = ("aggregator", "sensor-data"), ("collector", "api-data")
@@ -62,6 +63,7 @@ class Singles:
         routes: what topics lead to.
         device_types: by name.
         delivery: into the log.
+        clock: says when a message came, for formats with relative times.
         metrics: told what is refused.
     """
 
@@ -73,6 +75,7 @@ class Singles:
         routes: TopicRoutes,
         device_types: Mapping[str, DeviceType],
         delivery: Delivery,
+        clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._settings = settings
@@ -80,6 +83,7 @@ class Singles:
         self._judge = judge
         self._routes = routes
         self._delivery = delivery
+        self._clock = clock
         self._metrics = metrics
         shapes: dict[str, Any] = {SENSOR_DATA[1]: _SensorData, API_DATA[1]: _Row}
         self._shapes = {profile: msgspec.json.Decoder(shape).decode for profile, shape in shapes.items()}
@@ -120,41 +124,48 @@ class Singles:
         route = self._routes.find([topic.encode()])[0]
         if route is UNKNOWN:
             raise HttpProblem(HTTPStatus.NOT_FOUND, "not-found", f"no topic profile takes the topic {topic!r}")
-        return await self._take(request, client, route)
+        return await self._take(request, client, route, topic.encode())
 
-    async def _take(self, request: web.BaseRequest, client: Client, route: Route) -> web.Response:
-        media_type(request, JSON)
+    async def _take(self, request: web.BaseRequest, client: Client, route: Route, topic: bytes = b"") -> web.Response:
+        media_type(request, TELEMETRY if topic else JSON)
         settings = self._settings
         with self._room.enter() as share:
             payload = await read_body(request, settings, share)
             if len(payload) > settings.max_message_bytes:
                 said = f"the message has {len(payload)} bytes; {settings.max_message_bytes} are allowed"
                 raise HttpProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", said)
-            said_id, alarm = route.fields.read(payload) if route.fields else (b"", False)
-            device_id = route.device_id or said_id or NO_DEVICE.encode()
-            self._check(payload, device_id, route, client)
-            self._check_shape(payload, route)
-            (message_id,) = self._delivery.message_ids(1)
+            made = unpack([route], [topic], [payload], self._clock.now_ms())
+            self._check(payload, made, route, client)
             parcel = Parcel(
-                [device_id],
-                [payload],
-                [message_id],
+                made.device_ids,
+                made.payloads,
+                self._delivery.message_ids(len(made.payloads)),
                 route.device_type,
                 route.profile,
                 request.rel_url.raw_path.encode(),
-                [0] if alarm else [],
+                made.alarms,
+                made.sequences if any(made.sequences) else (),
+                made.events,
             )
             wanted = wish(request, settings.verdict_timeout, settings.max_wait)
-            (verdict,) = await self._delivery.deliver(parcel, wanted.seconds)
-        return _answer(verdict, message_id.decode(), wanted.headers)
+            verdicts = await self._delivery.deliver(parcel, wanted.seconds if parcel.payloads else 0.0)
+        for event in made.events:
+            self._metrics.count("headrace_device_events_total", profile=event.profile)
+        return _answer(verdicts, parcel.message_ids, wanted.headers)
 
-    def _check(self, payload: bytes, device_id: bytes, route: Route, client: Client) -> None:
-        refused = self._judge.refusals(route.device_type, [device_id], [payload])
-        if refused:
-            self._refuse(_refusal(payload, refused[0]))
-        if not client.may(device_id):
-            said = f"this key may not send for {device_id.decode()!r}"
-            self._refuse(HttpProblem(HTTPStatus.FORBIDDEN, "forbidden", said))
+    def _check(self, payload: bytes, made: Unpacked, route: Route, client: Client) -> None:
+        """Refuse what ingest would; a message that holds several records as a whole."""
+        for broken in made.reasons:
+            if broken is not None:
+                self._refuse(_invalid(broken.decode()))
+        refused = self._judge.refusals(route.device_type, made.device_ids, made.payloads)
+        for reason in refused.values():
+            self._refuse(_refusal(payload, reason) if route.unpack is None else _invalid(reason))
+        for device_id in (*made.device_ids, *(event.device_id for event in made.events)):
+            if not client.may(device_id):
+                said = f"this key may not send for {device_id.decode()!r}"
+                self._refuse(HttpProblem(HTTPStatus.FORBIDDEN, "forbidden", said))
+        self._check_shape(payload, route)
 
     def _check_shape(self, payload: bytes, route: Route) -> None:
         if self._fixed.get(route.profile) is not route:
@@ -184,18 +195,28 @@ def _invalid(reason: str) -> HttpProblem:
     return HttpProblem(HTTPStatus.BAD_REQUEST, "invalid-message", reason)
 
 
-def _answer(verdict: Verdict | None, message_id: str, headers: Mapping[str, str]) -> web.Response:
-    if verdict is None:
+def _answer(
+    verdicts: Sequence[Verdict | None], message_ids: Sequence[bytes], headers: Mapping[str, str]
+) -> web.Response:
+    """Of all records of the message the worst; what is no reading nobody judges."""
+    more: dict[str, str | int] = {} if len(message_ids) == 1 else {"records": len(message_ids)}
+    for message_id, verdict in zip(message_ids, verdicts, strict=True):
+        if verdict is not None and verdict.kind != "stored":
+            raise _problem(verdict, message_id.decode(), headers)
+    named = {"message_id": message_ids[0].decode()} if message_ids else {}
+    if None in verdicts:
         said = "it is in the log for good, and not judged yet; a conflict would be kept aside"
-        return _json(HTTPStatus.ACCEPTED, {"status": "accepted", "message_id": message_id, "detail": said}, headers)
-    if verdict.kind == "stored":
-        return _json(HTTPStatus.CREATED, {"status": "stored", "message_id": message_id}, headers)
+        return _json(HTTPStatus.ACCEPTED, {"status": "accepted"} | named | more | {"detail": said}, headers)
+    return _json(HTTPStatus.CREATED, {"status": "stored"} | named | more, headers)
+
+
+def _problem(verdict: Verdict, message_id: str, headers: Mapping[str, str]) -> HttpProblem:
     if verdict.kind == "refused":
-        raise HttpProblem(HTTPStatus.BAD_REQUEST, "refused", verdict.reason, headers=headers, message_id=message_id)
+        return HttpProblem(HTTPStatus.BAD_REQUEST, "refused", verdict.reason, headers=headers, message_id=message_id)
     conflict = verdict.conflict
     sides = {} if conflict is None else {"time": conflict.time, "sent": conflict.measures, "stored": conflict.accepted}
-    raise HttpProblem(HTTPStatus.CONFLICT, "conflict", verdict.reason, headers=headers, message_id=message_id, **sides)
+    return HttpProblem(HTTPStatus.CONFLICT, "conflict", verdict.reason, headers=headers, message_id=message_id, **sides)
 
 
-def _json(status: HTTPStatus, document: Mapping[str, str], headers: Mapping[str, str]) -> web.Response:
+def _json(status: HTTPStatus, document: Mapping[str, str | int], headers: Mapping[str, str]) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(document), headers=headers, content_type="application/json")

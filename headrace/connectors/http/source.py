@@ -106,7 +106,7 @@ class HttpSource:
         self._verdicts = Verdicts(log, group, clock)
         self._keys = IdempotencyKeys(log, clock, seconds=settings.idempotency, most=settings.max_keys)
         delivery = Delivery(self._appender, self._verdicts, clock, settings.append_timeout)
-        singles = Singles(settings, self._room, judge, routes, device_types, delivery, metrics)
+        singles = Singles(settings, self._room, judge, routes, device_types, delivery, clock, metrics)
         batches = Batches(settings, self._room, judge, device_types, delivery, self._keys, clock, metrics)
         self._routing = Routing(settings, Access(settings.api_keys), singles, batches, values, health, metrics)
         self._space = room(settings.max_connections)

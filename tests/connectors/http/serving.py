@@ -13,7 +13,7 @@ from headrace.agents.payload_judge import PayloadJudge
 from headrace.connectors.http.judge import NewestValues
 from headrace.connectors.http.settings import HttpSettings
 from headrace.connectors.http.source import HttpSource
-from headrace.connectors.topic_profile import SHIPPED
+from headrace.connectors.topic_profile import SHIPPED, TopicProfile
 from headrace.connectors.topic_routes import TopicRoutes
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
@@ -117,11 +117,15 @@ async def opened_memory() -> AsyncIterator[EmbeddedLog]:
 
 @asynccontextmanager
 async def serving(
-    log: EmbeddedLog | None = None, *, values: NewestValues | None = None, **settings: Any
+    log: EmbeddedLog | None = None,
+    *,
+    values: NewestValues | None = None,
+    profiles: Sequence[TopicProfile] = SHIPPED,
+    **settings: Any,
 ) -> AsyncIterator[Server]:
     """A source on a free port, until the block ends; on a log of its own unless it is given one."""
     if log is None:
-        async with opened_memory() as own, serving(own, values=values, **settings) as server:
+        async with opened_memory() as own, serving(own, values=values, profiles=profiles, **settings) as server:
             yield server
         return
     clock, intake, stop = SystemClock(), GatedIntake(log), asyncio.Event()
@@ -131,7 +135,7 @@ async def serving(
         intake,
         log,
         judge,
-        TopicRoutes(SHIPPED),
+        TopicRoutes(profiles),
         DEVICE_TYPES,
         GROUP,
         clock,

@@ -162,4 +162,4 @@ async def test_media_types(headers: dict[str, str], status: int) -> None:
         answer = await server.post(TELEMETRY, READING, **headers)
 
         assert answer.status == status
-        assert status == 202 or answer.headers["Accept"] == "application/json"
+        assert status == 202 or answer.headers["Accept"].startswith("application/json")

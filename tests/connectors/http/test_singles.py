@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.dead_letters import ORIGIN_TOPIC, REASON
 from headrace.engine.log import Append, TopicPartition, Transaction
 from headrace.engine.records import Records
@@ -116,6 +117,54 @@ async def test_a_topic_that_nobody_takes() -> None:
 
         assert (answer.status, kind(answer)) == (404, "not-found")
         assert "elsewhere/roof-7" in answer.document["detail"]
+
+
+PACK = [
+    {"bn": "roof-1/", "bt": 1_750_000_000, "n": "temperature", "u": "Cel", "v": 21.5},
+    {"n": "humidity", "u": "%RH", "v": 48},
+    {"bn": "roof-2/", "n": "temperature", "u": "Cel", "v": 20},
+]
+SENML = TopicProfile(name="senml", topic="senml/+", device_type="environmental", format="senml-json")
+
+
+async def test_a_format() -> None:
+    """A message that holds several records is appended as these, all or none."""
+    async with serving(topic="senml/{device}", profiles=[SENML]) as server:
+        answer = await server.post("/devices/gateway-1/telemetry", PACK, Content_Type="application/senml+json")
+        broken = await server.post("/devices/gateway-1/telemetry", [*PACK, {"n": "temperature", "u": "Cel"}])
+        wrong = await server.post("/devices/gateway-1/telemetry", [*PACK, {"n": "temperature", "u": "Cel", "v": 900}])
+
+        assert (answer.status, answer.document["records"]) == (202, 2)
+        assert [each.status for each in (broken, wrong)] == [400, 400]
+        assert (kind(broken), kind(wrong)) == ("invalid-message", "invalid-message")
+        found = await server.appended()
+        assert sorted(device for device, _ in found) == ["roof-1", "roof-2"]
+        assert {orjson.loads(payload)["temperature"] for _, payload in found} == {21.5, 20}
+
+
+async def test_verdicts_of_a_format() -> None:
+    """The worst of its records is that of the message."""
+    async with serving(topic="senml/{device}", profiles=[SENML]) as server:
+        asking = asyncio.create_task(server.ask("POST", "/devices/gateway-1/telemetry", PACK))
+        ids = await message_ids(server)
+        await commit(server, True, [conflict(ids[1])])
+        answer = await asking
+
+        assert (answer.status, answer.document["message_id"]) == (409, ids[1].decode())
+
+
+async def test_what_is_no_reading() -> None:
+    """It goes aside, for good, and nobody judges it."""
+    profile = TopicProfile(
+        name="lora", topic="application/+/device/{device}/event/+", device_type="environmental", format="chirpstack"
+    )
+    join = {"deviceInfo": {"devEui": "24e124136c225107"}, "devAddr": "00bb2233", "time": "2025-06-15T15:06:40+00:00"}
+    async with serving(topic="application/1/device/{device}/event/join", profiles=[profile]) as server:
+        answer = await server.ask("POST", "/devices/24e124136c225107/telemetry", join)
+
+        assert (answer.status, answer.document) == (201, {"status": "stored", "records": 0})
+        assert await server.appended() == []
+        assert sum((await server.log.end_offsets(topics.EVENTS)).values()) == 1
 
 
 async def test_methods() -> None:
