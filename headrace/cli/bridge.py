@@ -39,7 +39,7 @@ INTERVAL = 0.5
 @config_option
 @json_option
 def bridge(processes: int, number: int | None, data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Take messages of devices into the log, until Ctrl-C: from an MQTT broker, a Kinesis stream, by HTTP, or as a broker.
+    """Take messages of devices into the log, until Ctrl-C: from MQTT, a Kinesis stream or HTTP.
 
     With [mqtt] in --config they come from that broker, with [kinesis_source] from that stream; with [listener] devices
     connect straight to headrace, with [http] they post. A message is acknowledged when it is in the log; a worker on

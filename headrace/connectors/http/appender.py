@@ -140,11 +140,11 @@ class Appender:
         return taken
 
     async def _append(self, parcels: Sequence[Parcel]) -> None:
-        arguments = _joined(parcels)
+        device_ids, payloads, more = _joined(parcels)
         try:
             while True:
                 try:
-                    await self._intake.append(**arguments)
+                    await self._intake.append(device_ids, payloads, **more)
                     break
                 except (RetryLater, Disconnected) as error:
                     log.warning("http_append_repeated", requests=len(parcels), reason=str(error))
@@ -166,13 +166,11 @@ def _fail(parcel: Parcel) -> None:
         parcel.done.exception()  # whoever waited may be gone
 
 
-def _joined(parcels: Sequence[Parcel]) -> dict[str, Any]:
+def _joined(parcels: Sequence[Parcel]) -> tuple[Sequence[bytes], Sequence[bytes], dict[str, Any]]:
     """Arguments of `Intake.append` for all of them."""
     if len(parcels) == 1:
         parcel = parcels[0]
-        return {
-            "device_ids": parcel.device_ids,
-            "payloads": parcel.payloads,
+        more: dict[str, Any] = {
             "device_type": parcel.device_type,
             "profile": parcel.profile,
             "sources": parcel.source,
@@ -182,6 +180,7 @@ def _joined(parcels: Sequence[Parcel]) -> dict[str, Any]:
             "message_ids": parcel.message_ids,
             "changes": parcel.changes,
         }
+        return parcel.device_ids, parcel.payloads, more
     alarms: list[int] = []
     changes: dict[Any, dict[bytes, bytes | None]] = {}
     sequences: list[bytes | None] = []
@@ -192,9 +191,9 @@ def _joined(parcels: Sequence[Parcel]) -> dict[str, Any]:
         before += len(parcel.payloads)
         for each in parcel.changes:
             changes.setdefault(each.target, {}).update(each.entries)
-    return {
-        "device_ids": [*chain.from_iterable(parcel.device_ids for parcel in parcels)],
-        "payloads": [*chain.from_iterable(parcel.payloads for parcel in parcels)],
+    device_ids = [*chain.from_iterable(parcel.device_ids for parcel in parcels)]
+    payloads = [*chain.from_iterable(parcel.payloads for parcel in parcels)]
+    more = {
         "device_type": [name for each in parcels for name in (each.device_type,) * len(each.payloads)],
         "profile": [name for each in parcels for name in (each.profile,) * len(each.payloads)],
         "sources": [source for each in parcels for source in (each.source,) * len(each.payloads)],
@@ -204,3 +203,4 @@ def _joined(parcels: Sequence[Parcel]) -> dict[str, Any]:
         "message_ids": [*chain.from_iterable(parcel.message_ids for parcel in parcels)],
         "changes": [Changes(target, entries) for target, entries in changes.items()],
     }
+    return device_ids, payloads, more
