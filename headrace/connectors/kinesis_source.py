@@ -169,8 +169,7 @@ class KinesisSource:
             return
         self._stream = described
         await self._load()
-        self._health.ready(self.name)
-        self._metrics.set("headrace_source_connected", 1, source=self.name)
+        self._note_ready()
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
                 self._ended.clear()
@@ -181,9 +180,11 @@ class KinesisSource:
                 for shard in self._readable(shards):
                     self._reading[shard.shard_id] = group.create_task(self._read_shard(shard.shard_id, stop))
                 self._metrics.set("headrace_source_shards", len(self._reading), source=self.name)
-                looking = asyncio.ensure_future(self._clock.sleep(LOOK_INTERVAL))
-                await unless(stop, unless(self._ended, looking))
+                await unless(stop, self._wait_look())
                 await self._look_again(stop)
+
+    async def _wait_look(self) -> None:
+        await unless(self._ended, self._clock.sleep(LOOK_INTERVAL))
 
     async def _look_again(self, stop: asyncio.Event) -> None:
         described = await self._try(self._client.describe, stop) or self._stream
@@ -203,7 +204,7 @@ class KinesisSource:
                 longest = min(2 * longest, LONGEST_BACKOFF)
             else:
                 if longest > FIRST_BACKOFF:
-                    self._health.ready(self.name)
+                    self._note_ready()
                 return answer
         return None
 
@@ -290,7 +291,7 @@ class KinesisSource:
         finally:
             del self._reading[shard_id]
             self._behind_ms.pop(shard_id, None)
-            self._failing.pop(shard_id, None)
+            self._note_success(shard_id)
         if self._position(shard_id).ended:
             self._shards_ended += 1
             log.info("kinesis_shard_ended", shard=shard_id)
@@ -333,9 +334,7 @@ class KinesisSource:
         self._received += len(read.records)
         self._behind_ms[shard_id] = read.behind_ms
         self._metrics.set("headrace_source_behind_seconds", max(self._behind_ms.values()) / 1000, source=self.name)
-        if self._failing.pop(shard_id, 0) >= MANY_FAILURES and not self._failing:
-            self._health.ready(self.name)
-            self._metrics.set("headrace_source_connected", 1, source=self.name)
+        self._note_success(shard_id)
 
     def failed(self, shard_id: str, error: RetryLater) -> None:
         """See `Told`; without a shard it is the stream that could not be asked."""
@@ -360,6 +359,15 @@ class KinesisSource:
             reason="what arrived in this time and is not in the log was older than the stream's retention",
             remedy="keep records for longer than the bridge may be away: IncreaseStreamRetentionPeriod",
         )
+
+    def _note_success(self, shard_id: str) -> None:
+        failures = self._failing.pop(shard_id, 0)
+        if failures >= MANY_FAILURES and not self._failing:
+            self._note_ready()
+
+    def _note_ready(self) -> None:
+        self._health.ready(self.name)
+        self._metrics.set("headrace_source_connected", 1, source=self.name)
 
     def _count_lost(self) -> None:
         self._lost_ranges += 1

@@ -34,6 +34,7 @@ class Pull:
     Args:
         settings: schedule, timeout, quality of service.
         open_session: connects and subscribes; gives the connection.
+        abandon: gives up what `open_session` has begun, after it was cancelled.
         received: messages that came so far, count.
         round_trip: returns when the broker has answered something that was sent after all acknowledgements, and whether
             it did.
@@ -48,6 +49,7 @@ class Pull:
         self,
         settings: MqttSettings,
         open_session: Callable[[], Awaitable[MqttConnection]],
+        abandon: Callable[[], None],
         received: Callable[[], int],
         round_trip: Callable[[MqttConnection], Awaitable[bool]],
         unsettled: Unsettled,
@@ -62,6 +64,7 @@ class Pull:
         self._interval = interval_ms(settings.schedule)
         self._timeout = settings.schedule_timeout
         self._open_session = open_session
+        self._abandon = abandon
         self._received = received
         self._round_trip = round_trip
         self._unsettled = unsettled
@@ -120,7 +123,9 @@ class Pull:
                 await self._drain_unless_lost(connection)
             await connection.disconnect()
         except TimeoutError as error:
-            if connection is not None:
+            if connection is None:
+                self._abandon()
+            else:
                 await self._leave(connection)
             raise Disconnected(f"the session was not drained in schedule_timeout, {self._timeout:g} s") from error
         except Disconnected as error:

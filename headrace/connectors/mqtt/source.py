@@ -109,6 +109,7 @@ class MqttSource:
             self._pull = Pull(
                 settings,
                 self._open,
+                self._abandon,
                 lambda: self._received,
                 self._round_trip,
                 self._unsettled,
@@ -217,7 +218,7 @@ class MqttSource:
                 )
         try:
             probes = await subscribe(connection, self._filters, self._probe.topic.decode() if self._probes else "")
-        except ConfigError as error:
+        except (ConfigError, Disconnected) as error:
             connection.abort(error)
             raise
         if self._probes and not probes:
@@ -226,6 +227,11 @@ class MqttSource:
         self._metrics.set("headrace_source_connected", 1, source=self.name)
         self._health.ready(self.name)
         return connection
+
+    def _abandon(self) -> None:
+        """Give up a connection that is not ready yet."""
+        if self._connection is not None:
+            self._connection.abort()
 
     @property
     def _probes(self) -> bool:

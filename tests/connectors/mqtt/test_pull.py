@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from headrace.connectors.mqtt.codec.packets import Packet, Subscribe
 from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.connectors.mqtt.publisher import MqttPublisher
 from headrace.connectors.mqtt.settings import MqttSettings
@@ -15,7 +16,8 @@ from headrace.engine.clock import SteppedClock
 from headrace.engine.health import Health
 from headrace.engine.metrics import Metrics
 from tests.conftest import Require
-from tests.connectors.mqtt.at_work import FILTER, RecordingIntake, publish, until
+from tests.connectors.mqtt.at_work import FILTER, Cable, RecordingIntake, publish, until
+from tests.connectors.mqtt.scripted_broker import ScriptedBroker
 from tests.mosquitto import ROOMY, Mosquitto, find_mosquitto
 
 pytestmark = pytest.mark.integration
@@ -38,7 +40,7 @@ class Waits(SteppedClock):
 class Pulling:
     """A source with a schedule; leaving the block stops it. It stands in each wait until `go` lets it on."""
 
-    def __init__(self, broker: Mosquitto, intake: RecordingIntake, **settings: object) -> None:
+    def __init__(self, broker: Mosquitto | BrokerAddress, intake: RecordingIntake, **settings: object) -> None:
         given = {"host": broker.host, "port": broker.port, "schedule": "rate(5 minutes)", "linger": 0.001, **settings}
         self.clock = Waits(self._wait)
         self.metrics, self.health = Metrics(), Health(self.clock, expects=["mqtt"])
@@ -203,6 +205,47 @@ async def test_a_run_that_takes_too_long_is_ended(broker: Mosquitto, intake: Rec
         await pulling.go()
 
     assert intake.payloads == [*expected, b"after"]
+
+
+async def test_a_connection_that_breaks_in_a_run(broker: Mosquitto, intake: RecordingIntake) -> None:
+    """The run fails at once, while its append goes on; what the broker sends again in the next try is dropped."""
+    cable, expected = Cable(at(broker)), [b"%d" % number for number in range(50)]
+    async with Pulling(await cable.lay(), intake) as pulling:
+        await publish(at(broker), expected)
+        intake.gate.clear()
+        going = asyncio.create_task(pulling.go())
+        await until(lambda: pulling.source.statistics().received == 50)
+        cable.cut()
+        await going
+        assert (pulling.source.statistics().failed_runs, intake.payloads) == (1, [])
+        intake.gate.set()
+        await pulling.go()
+    await cable.remove()
+
+    assert intake.payloads == expected
+    assert pulling.source.statistics().repeated == 50
+
+
+async def test_a_broker_that_does_not_answer(intake: RecordingIntake) -> None:
+    """A run that comes no further than the subscription is ended too, and leaves no connection behind."""
+
+    class Silent(ScriptedBroker):
+        def _answer(self, packet: Packet, writer: asyncio.StreamWriter) -> None:
+            if not isinstance(packet, Subscribe):
+                super()._answer(packet, writer)
+
+    broker, gone = Silent(), asyncio.Event()
+    serve = broker._serve
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await serve(reader, writer)
+        gone.set()
+
+    async with await asyncio.start_server(served, "127.0.0.1", 0) as server:
+        where = BrokerAddress("127.0.0.1", server.sockets[0].getsockname()[1])
+        async with Pulling(where, intake, schedule_timeout=1) as pulling:
+            await asyncio.wait_for(gone.wait(), 5)
+            assert pulling.source.statistics().failed_runs == 1
 
 
 async def test_stopped_in_the_middle_of_a_run(broker: Mosquitto, intake: RecordingIntake) -> None:
