@@ -97,6 +97,16 @@ def test_profiles_of_the_guide_are_right() -> None:
     assert len(TypeAdapter(TopicProfiles).validate_python(alarms)) == 2
 
 
+@pytest.mark.parametrize("guide", ["mqtt.md", "kinesis.md", "kinesis-source.md"])
+def test_settings_of_a_guide_are_right(guide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every one of its examples loads, as it stands there."""
+    monkeypatch.setenv("MQTT_PASSWORD", "secret")
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "guides" / guide).read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        assert Settings(**tomllib.loads(block)) != Settings()
+
+
 def test_every_header_of_a_dead_letter_is_explained() -> None:
     """docs/guides/bad-input.md names the headers of `telemetry.dlq`."""
     page = (ROOT / "docs" / "guides" / "bad-input.md").read_text()
