@@ -13,7 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from headrace.connectors.kinesis_position import Position
-from headrace.connectors.kinesis_source import open_kinesis_source
+from headrace.connectors.kinesis_source import LOOK_INTERVAL, open_kinesis_source
 from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
 from headrace.engine.clock import ManualClock, SystemClock
 from headrace.engine.embedded.database import MEMORY
@@ -38,6 +38,13 @@ from tests.connectors.kinesis.reading import (
 from tests.contract.source_contract import GatedIntake, arrived, by_device, made, until, until_arrived
 
 HOUR_MS = 3_600_000
+
+
+class StillClock(HurriedClock):
+    """Nothing takes any time but waiting."""
+
+    def monotonic(self) -> float:
+        return 0.0
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +125,8 @@ async def test_it_waits_for_a_kinesis_that_is_away(kinesis: Any, url: str, log: 
     """It is not ready meanwhile, and then it is."""
     await put(kinesis, made(20, 2))
     async with ReadWay(url) as way:
-        way.fail(operation, ["error"] * 10)
-        async with Reading(way.url, intake(log)) as reading:
+        way.fail(operation, ["error", "reset", "throttled", "silent", "lost_reset"] * 2)
+        async with Reading(way.url, intake(log), request_timeout=0.3) as reading:
             assert reading.health.unready() != []
             await until_arrived(log, 20)
             assert reading.health.unready() == []
@@ -346,15 +353,15 @@ async def test_device_and_alarm_of_the_payload(kinesis: Any, url: str, log: Embe
 
 async def test_the_limits_of_a_shard_are_kept(kinesis: Any, url: str, log: EmbeddedLog) -> None:
     """Behind, it reads five times a second and no more than 2 MB of it; else every `read_interval`."""
-    clock = HurriedClock()
+    clock = StillClock()
     await put(kinesis, [("d1", orjson.dumps({"seq": place, "pad": "x" * 500_000})) for place in range(6)])
     async with Reading(url, intake(log), clock, max_records=3, read_interval=0.7):
         await until_arrived(log, 6)
-        await until(lambda: any(0.5 < wait < 0.7 for wait in clock.waits))
+        await until(lambda: clock.waits.count(0.7) >= 3)
 
-    # Two reads of 1.5 MB take three quarters of a second each, what the read itself took taken off.
-    assert sum(0.3 < wait <= 0.7501 for wait in clock.waits) >= 2
-    assert max(wait for wait in clock.waits if wait < 2) <= 0.7501
+    waits = [wait for wait in clock.waits if wait < LOOK_INTERVAL]
+    assert [wait for wait in waits if wait > 0.7] == pytest.approx([0.75, 0.75], abs=0.001)  # of two reads with 1.5 MB
+    assert min(waits) >= 0.2
 
 
 async def test_how_far_it_is_behind(kinesis: Any, url: str, log: EmbeddedLog) -> None:
