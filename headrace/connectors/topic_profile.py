@@ -135,6 +135,9 @@ class TopicProfile(BaseModel):
     @model_validator(mode="after")
     def _check_places(self) -> Self:
         levels = self.topic.split("/")
+        if self.format == "sparkplug":
+            self._check_sparkplug(levels)
+            return self
         wrong = []
         if self.format in NAMES_DEVICES and self.device_field:
             wrong.append(f"payloads of format {self.format} name their devices: leave device_field out")
@@ -170,6 +173,21 @@ class TopicProfile(BaseModel):
             envelope=self.envelope,
             sequence=self.sequence,
         )
+
+    def _check_sparkplug(self, levels: Sequence[str]) -> None:
+        wrong = []
+        if levels[0] != "spBv1.0":
+            wrong.append("topics of Sparkplug B begin with spBv1.0/, as in spBv1.0/#")
+        if {DEVICE, TYPE} & set(levels) or self.device_field or self.device_types:
+            wrong.append(
+                f"with Sparkplug leave {DEVICE}, {TYPE}, device_field and device_types out: its topics are known"
+            )
+        if not self.device_type:
+            wrong.append("name the device_type that payloads are read with")
+        if self.alarm is not None or self.sequence is not None:
+            wrong.append("leave alarm and sequence out: no Sparkplug message is an alarm, and all are numbered")
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
     @property
     def topic_filter(self) -> str:
@@ -219,6 +237,8 @@ def _check_together(profiles: tuple[TopicProfile, ...]) -> tuple[TopicProfile, .
     for one, two in combinations(profiles, 2):
         if one.name == two.name:
             wrong.append(f"two profiles are named {one.name}")
+        if one.format == two.format == "sparkplug":
+            wrong.append(f"profiles {one.name} and {two.name}: one with Sparkplug is enough, on spBv1.0/#")
         if one.overlaps(two):
             wrong.append(f"profiles {one.name} and {two.name} take the same topics")
     if wrong:

@@ -93,6 +93,7 @@ class Intake:
         events: Sequence[DeviceEvent] = (),
         message_ids: Sequence[bytes] | None = None,
         changes: Sequence[Changes] = (),
+        beside: Sequence[Append] = (),
     ) -> None:
         """Append messages in order; when this returns they are in the log for good.
 
@@ -110,6 +111,7 @@ class Intake:
             events: messages that are no readings, for `devices.events`; the ledger does not count them.
             message_ids: one per message, of a `MessageIds`; made here if left out.
             changes: of compacted topics of the source's own, committed together with the messages.
+            beside: appends to other topics, committed together with the messages.
         Raises:
             LogError: nothing was appended; do not acknowledge.
         """
@@ -135,6 +137,7 @@ class Intake:
             appends.append(Append(TopicPartition(topics.RAW_PRIORITY, partition), copies))
         if events:
             appends += self._event_appends(events)
+        appends += beside
         together = list(changes)
         if mark is not None:
             together.append(Changes(TopicPartition(SOURCE_POSITIONS, 0), {mark.source.encode(): mark.position}))

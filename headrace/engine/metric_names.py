@@ -50,6 +50,9 @@ CounterName = Literal[
     "headrace_source_retries_total",
     "headrace_source_run_failures_total",
     "headrace_source_runs_total",
+    "headrace_sparkplug_gaps_total",
+    "headrace_sparkplug_missing_total",
+    "headrace_sparkplug_rebirths_total",
     "headrace_unknown_fields_total",
     "headrace_unknown_topics_total",
     "headrace_unknown_types_total",
@@ -78,6 +81,7 @@ GaugeName = Literal[
     "headrace_source_run_timestamp_seconds",
     "headrace_source_shards",
     "headrace_source_waiting_bytes",
+    "headrace_sparkplug_waiting",
     "headrace_standby_entries",
     "headrace_standby_lag_records",
     "headrace_watermark_delay_seconds",
@@ -203,6 +207,14 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_source_appended_total": Metric("counter", "Messages of a source that the log took.", ("source",)),
     "headrace_source_repeated_total": Metric(
         "counter", "Messages that the broker sent again though they were in the log; dropped.", ("source",)
+    ),
+    "headrace_sparkplug_gaps_total": Metric(
+        "counter", "Stretches of messages of an edge node that did not come within the reorder timeout."
+    ),
+    "headrace_sparkplug_missing_total": Metric("counter", "Messages in these."),
+    "headrace_sparkplug_rebirths_total": Metric("counter", "Requests to edge nodes for their birth certificates."),
+    "headrace_sparkplug_waiting": Metric(
+        "gauge", "Sparkplug messages that wait for those before them, or for a birth certificate."
     ),
     "headrace_source_waiting_bytes": Metric(
         "gauge", "Payload bytes that waited for the log at the last append.", ("source",)

@@ -1,4 +1,4 @@
-"""What `devices.presence` carries: that a device's MQTT connection began or ended. Record key: the device id."""
+"""What `devices.presence` carries: that a device's connection began or ended. Record key: the device id."""
 
 from typing import Literal
 
@@ -25,14 +25,14 @@ class Presence(BaseModel):
     """One change.
 
     Args:
-        device_id: whose name the connection was authenticated for.
-        client_id: of MQTT; who connects under it again takes the connection over.
+        device_id: whose name the connection was authenticated for; of Sparkplug the node or device.
+        client_id: of MQTT; who connects under it again takes the connection over. Of Sparkplug the edge node.
         state: `disconnected` belongs to the last `connected` of the same `connection_id`; `will`: the device's will is
             due, after its disconnect.
         time: ms since 1970 UTC.
-        connection_id: one per connection.
+        connection_id: one per connection, or life of a Sparkplug node or device.
         reason: of a disconnect: `goodbye`, `taken over`, `keep alive timeout`, `connection lost`, `server shutting
-            down`, or what the device did wrong.
+            down`, or what the device did wrong; `death certificate`, `device death certificate`.
         will: with state `will`.
     """
 

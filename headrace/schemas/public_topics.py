@@ -144,9 +144,11 @@ PUBLIC_TOPICS = (
         access="both", compacted=True,
     ),
     PublicTopic(
-        topics.PRESENCE, "Presence", "Connects and disconnects of devices on headrace's own MQTT listener.",
+        topics.PRESENCE, "Presence",
+        "Connects and disconnects of devices on headrace's own MQTT listener; births and deaths of Sparkplug's.",
         _DEVICE, Presence,
-        f"At most once: written within about 50 ms, and what was not when the listener is killed is lost. {ORDER}",
+        "Of connections at most once: written within about 50 ms, and what was not when the listener is killed is "
+        f"lost. Of births and deaths together with what these say. {ORDER}",
     ),
     PublicTopic(
         topics.EVENTS, "DeviceEvent", "Messages of devices that are no readings, as they were sent: joins, attributes.",

@@ -26,8 +26,8 @@ NOTIFICATIONS = "notifications.v1"
 RULES = "rules"
 #: The device registry, compacted: key device id, value a `headrace.schemas.device.Device` as JSON.
 DEVICES = "registry.devices"
-#: Connects and disconnects of devices on headrace's own MQTT listener: key device id, value a
-#: `headrace.schemas.presence.Presence` as JSON.
+#: Connects and disconnects of devices on headrace's own MQTT listener, births and deaths of Sparkplug: key device id,
+#: value a `headrace.schemas.presence.Presence` as JSON.
 PRESENCE = "devices.presence"
 #: Messages of devices that are no readings, such as joins: key device id, value as sent, header `event`.
 EVENTS = "devices.events"

@@ -9,13 +9,17 @@ from headrace.connectors.formats.senml import Senml, senml_cbor, senml_json
 from headrace.connectors.formats.senml_names import SenmlNames
 from headrace.connectors.formats.sequence import Numbered, SequenceField
 from headrace.connectors.formats.thingsboard import ThingsBoard, ThingsBoardGateway
+from headrace.connectors.sparkplug.alone import SparkplugAlone
 
-#: `json` is one object of one device, and goes into the log as it was sent.
-FormatName = Literal["json", "thingsboard", "thingsboard-gateway", "chirpstack", "senml-json", "senml-cbor", "envelope"]
+#: `json` is one object of one device, and goes into the log as it was sent; `sparkplug` is taken by an intake of
+#: its own, `headrace.connectors.sparkplug.intake`.
+FormatName = Literal[
+    "json", "thingsboard", "thingsboard-gateway", "chirpstack", "senml-json", "senml-cbor", "envelope", "sparkplug"
+]
 #: Those whose payloads, or topics, say the devices by themselves.
 NAMES_DEVICES = frozenset({"thingsboard-gateway", "chirpstack", "senml-json", "senml-cbor"})
 #: Those that write a time of their own into the objects that they make, ms since 1970 UTC.
-WRITES_TIME = NAMES_DEVICES | {"thingsboard"}
+WRITES_TIME = NAMES_DEVICES | {"thingsboard", "sparkplug"}
 
 
 def unpacker(
@@ -41,4 +45,6 @@ def unpacker(
             made = Senml(senml, time_field, senml_cbor)
         case "envelope":
             made = Envelope(envelope)
+        case "sparkplug":
+            made = SparkplugAlone(time_field)
     return made if sequence is None else Numbered(sequence, made)

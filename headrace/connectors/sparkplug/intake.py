@@ -1,0 +1,321 @@
+"""The way of Sparkplug messages into the log: read with the state of their edge nodes, which is kept beside them."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from headrace.connectors.sparkplug.edge import Edge
+from headrace.connectors.sparkplug.payload import read_payload, rebirth_request
+from headrace.connectors.sparkplug.presence import presence_appends
+from headrace.connectors.sparkplug.session import Message, Outcome
+from headrace.connectors.sparkplug.settings import SparkplugSettings
+from headrace.connectors.sparkplug.store import TOPIC, Recent, changes_of, digest, load_edges
+from headrace.connectors.sparkplug.topic import command_topic, read_topic
+from headrace.connectors.sparkplug.wire import BadPayload
+from headrace.connectors.topic_profile import TopicProfile
+from headrace.connectors.topic_routes import MAX_TOPIC_BYTES
+from headrace.connectors.unpacking import MAX_REASON
+from headrace.engine.clock import Clock
+from headrace.engine.health import Progress
+from headrace.engine.intake import Intake
+from headrace.engine.log import Changes, Log, TopicPartition, TopicSpec
+from headrace.engine.metrics import Metrics
+from headrace.engine.partitioner import Partitioner
+from headrace.schemas import topics as names
+
+log = structlog.get_logger(__name__)
+
+#: Larger payloads are not looked into; where the log takes only twice less than that, the half of what it takes.
+MAX_PAYLOAD_BYTES = 1 << 20
+#: Seconds between looks at what waits.
+TICK = 0.25
+_STATE = TopicPartition(TOPIC, 0)
+#: Publishes at QoS 0 to whoever listens; takes topic and payload.
+Publish = Callable[[str, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SparkplugStatistics:
+    """What was done so far, counts; those of edge nodes since they were first heard of.
+
+    Args:
+        messages: that came.
+        appended: records that they made.
+        refused: messages appended as they came, for the dead letters.
+        ignored: commands and states, which are not for us.
+        edges, online: edge nodes that are known, and of these with a birth and no death.
+        waiting: messages that wait for others.
+        gaps, missing, late, repeats, resets, stale_deaths: sums of `EdgeCounts`.
+        rebirths_asked: requests to edge nodes.
+    """
+
+    messages: int
+    appended: int
+    refused: int
+    ignored: int
+    edges: int
+    online: int
+    waiting: int
+    gaps: int
+    missing: int
+    late: int
+    repeats: int
+    resets: int
+    stale_deaths: int
+    rebirths_asked: int
+
+
+class _Refused(NamedTuple):
+    """A message that cannot be read."""
+
+    device_id: str
+    topic: bytes
+    raw: bytes
+    reason: str
+
+
+class SparkplugIntake:
+    """Appends what Sparkplug messages say, a record per device and timestamp, in one step with all state it led to.
+
+    So a crash at any place loses nothing, and counts nothing twice: what comes again is recognised. Messages that wait
+    for others are in that state, and may be acknowledged. One process only: nobody else may write to `store.TOPIC`.
+
+    Args:
+        settings: times and bounds.
+        profile: the topic profile of Sparkplug messages.
+        intake: appends the records.
+        log: where intake and state are.
+        clock: times.
+        metrics: told how it goes; ones of its own if left out.
+    """
+
+    name = "sparkplug"
+
+    def __init__(
+        self,
+        settings: SparkplugSettings,
+        profile: TopicProfile,
+        intake: Intake,
+        log: Log,
+        clock: Clock,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._settings = settings
+        self._profile = profile
+        self._intake = intake
+        self._log = log
+        self._clock = clock
+        self._metrics = metrics or Metrics()
+        self._presence = Partitioner(log.partitions(names.PRESENCE))
+        #: Requests for births go to each of these.
+        self.commands: list[Publish] = []
+        self._lock = asyncio.Lock()
+        self._edges: dict[str, Edge] | None = None
+        self._recent = Recent()
+        self._messages = self._appended = self._refused = self._ignored = self._asked = 0
+
+    @staticmethod
+    def topic_specs() -> list[TopicSpec]:
+        """The topic it needs beside those of the intake and `devices.presence`."""
+        return [TopicSpec(TOPIC, 1, compacted=True)]
+
+    def takes(self, topic: bytes) -> bool:
+        """Whether the topic is for this intake."""
+        try:
+            return self._profile.find(topic.decode()) is not None
+        except UnicodeDecodeError:
+            return False
+
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+        """Take messages in order; when this returns, what they say is in the log for good, or waits there.
+
+        Raises:
+            LogError: nothing was taken; do not acknowledge.
+        """
+        async with self._lock:
+            edges = await self._known_edges()
+            out, unread, touched = Outcome(), list[_Refused](), dict[str, Edge]()
+            now_ms, digests = self._clock.now_ms(), list[bytes]()
+            fresh = set[bytes]()
+            for topic, payload in zip(topics, payloads, strict=True):
+                self._messages += 1
+                message = self._read(topic, payload, now_ms)
+                if message is None:
+                    self._ignored += 1
+                elif isinstance(message, _Refused):
+                    unread.append(message)
+                elif (edge := self._edge(edges, message.about.edge)) is None:
+                    full = f"there are {self._settings.max_edges:,} edge nodes already ([sparkplug] max_edges)"
+                    unread.append(_Refused(message.about.device_id, topic, payload, full))
+                else:
+                    mark = digest(topic, payload)
+                    unread += self._take(edge, message, mark in self._recent or mark in fresh, out)
+                    touched[edge.name] = edge
+                    fresh.add(mark)
+                    digests.append(mark)
+            await self._commit(out, unread, touched.values(), digests)
+        self._ask(touched.values())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Let time pass for what waits, until `stop` is set.
+
+        Raises:
+            LogError: the log takes nothing more.
+        """
+        while not stop.is_set():
+            await self._clock.sleep(TICK)
+            await self.pass_time()
+
+    async def pass_time(self) -> None:
+        """Look at what waits, and at who is to be asked for a birth."""
+        async with self._lock:
+            edges, out, now_ms = await self._known_edges(), Outcome(), self._clock.now_ms()
+            waiting = [edge for edge in edges.values() if edge.held]
+            for edge in waiting:
+                edge.pass_time(now_ms, out)
+            changed = [edge for edge in waiting if edge.changed_held]
+            if changed:
+                await self._commit(out, [], changed, [])
+            everybody = list(edges.values())
+        self._ask(everybody)
+        self._metrics.set("headrace_sparkplug_waiting", sum(len(edge.held) for edge in everybody))
+
+    def statistics(self) -> SparkplugStatistics:
+        """A snapshot of the counters."""
+        edges = list((self._edges or {}).values())
+        counts = [edge.session.counts for edge in edges]
+        return SparkplugStatistics(
+            self._messages,
+            self._appended,
+            self._refused,
+            self._ignored,
+            len(edges),
+            sum(edge.session.online for edge in edges),
+            sum(len(edge.held) for edge in edges),
+            sum(each.gaps for each in counts),
+            sum(each.missing for each in counts),
+            sum(each.late for each in counts),
+            sum(each.repeats for each in counts),
+            sum(each.resets for each in counts),
+            sum(each.stale_deaths for each in counts),
+            self._asked,
+        )
+
+    def progress(self) -> Progress:
+        """How far it has come, for health; what waits for an edge node is not for us to do."""
+        return Progress(self._messages, 0)
+
+    def edges(self) -> dict[str, Edge]:
+        """The edge nodes that are known, by descriptor."""
+        return dict(self._edges or {})
+
+    # --- messages ---
+
+    def _read(self, topic: bytes, payload: bytes, now_ms: int) -> Message | _Refused | None:
+        about = read_topic(topic)
+        if about is None:
+            return None
+        if isinstance(about, str):
+            return _Refused(names.NO_DEVICE, topic, payload, about)
+        most = min(MAX_PAYLOAD_BYTES, self._log.largest_value // 2)  # it may have to wait, with some words about it
+        if len(payload) > most:
+            return _Refused(about.device_id, topic, payload, f"a Sparkplug payload of more than {most:,} bytes")
+        try:
+            read = read_payload(payload)
+        except BadPayload as error:
+            return _Refused(about.device_id, topic, payload, f"no Sparkplug B payload: {error}")
+        if read.seq is not None and read.seq > 255:
+            return _Refused(about.device_id, topic, payload, f"sequence number {read.seq} is above 255")
+        return Message(about, topic, payload, read, now_ms)
+
+    def _take(self, edge: Edge, message: Message, seen: bool, out: Outcome) -> list[_Refused]:
+        try:
+            edge.take(message, seen, out)
+        except Exception as error:
+            # A mistake of ours: it must not keep what is behind this message from the log, again and again.
+            log.exception("sparkplug_failed", edge=edge.name)
+            return [_refused(message, f"it could not be read, which is a fault of headrace: {error!r}")]
+        return []
+
+    def _edge(self, edges: dict[str, Edge], name: str) -> Edge | None:
+        edge = edges.get(name)
+        if edge is None and len(edges) < self._settings.max_edges:
+            edge = edges[name] = self._new_edge(name)
+        return edge
+
+    def _new_edge(self, name: str) -> Edge:
+        return Edge(name, self._settings, self._profile.time_field)
+
+    # --- the log ---
+
+    async def _known_edges(self) -> dict[str, Edge]:
+        if self._edges is None:
+            entries = [entry async for chunk in self._log.restore(_STATE) for entry in chunk]
+            self._edges, self._recent = load_edges(entries, self._new_edge)
+        return self._edges
+
+    async def _commit(
+        self, out: Outcome, unread: Sequence[_Refused], edges: Iterable[Edge], digests: Sequence[bytes]
+    ) -> None:
+        """Append what messages came to, and what is known of their edge nodes, in one step."""
+        entries = self._recent.add(digests) if digests else {}
+        for edge in edges:
+            entries |= changes_of(edge)
+        refused = [*unread, *(_refused(message, reason) for message, reason in out.refusals)]
+        readings = [(each.message.about.device_id, each.document, each.message.topic) for each in out.readings]
+        rows = [*readings, *((each.device_id, each.raw, each.topic) for each in refused)]
+        if not (rows or entries):
+            return
+        try:
+            await self._intake.append(
+                [device_id.encode() for device_id, _, _ in rows],
+                [value for _, value, _ in rows],
+                device_type=self._profile.device_type,
+                profile=self._profile.name,
+                sources=[topic[:MAX_TOPIC_BYTES] for _, _, topic in rows],
+                headers={
+                    names.REFUSED: [
+                        *[None] * len(readings),
+                        *(each.reason[:MAX_REASON].encode(errors="replace") for each in refused),
+                    ]
+                },
+                beside=presence_appends(self._presence, out.lives),
+                changes=[Changes(_STATE, entries)] if entries else [],
+            )
+        except BaseException:
+            self._edges = None  # what is known is ahead of the log: read it there again
+            raise
+        self._appended += len(readings)
+        self._refused += len(refused)
+        for gap in out.gaps:
+            self._metrics.count("headrace_sparkplug_gaps_total")
+            self._metrics.count("headrace_sparkplug_missing_total", gap.missing)
+            log.debug("sparkplug_gap", edge=gap.edge, missing=gap.missing)
+
+    # --- requests ---
+
+    def _ask(self, edges: Iterable[Edge]) -> None:
+        """Ask edge nodes for their births where these are wanted."""
+        if not (self._settings.rebirth and self.commands):
+            return
+        now_ms = self._clock.now_ms()
+        for edge in edges:
+            if not edge.is_rebirth_due(now_ms):
+                continue
+            edge.note_asked(now_ms)
+            self._asked += 1
+            self._metrics.count("headrace_sparkplug_rebirths_total")
+            log.debug("sparkplug_rebirth_asked", edge=edge.name)
+            for publish in self.commands:
+                publish(command_topic(edge.name), rebirth_request(now_ms))
+
+
+def _refused(message: Message, reason: str) -> _Refused:
+    return _Refused(message.about.device_id, message.topic, message.raw, reason)
+
+
+def _reason(refused: _Refused) -> bytes:
+    return refused.reason[:MAX_REASON].encode(errors="replace")
