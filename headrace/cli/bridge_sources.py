@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import click
 
 from headrace.cli.bridge_http import http_source
+from headrace.cli.bridge_sparkplug import ask_through, check_sparkplug, host_state, with_sparkplug
 from headrace.cli.logs import open_log, topic_specs
 from headrace.cli.opened_log import UNLIMITED, log_folder
 from headrace.cli.running import Mistakes, Setup, finishes
@@ -101,6 +102,7 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
             wrong.add('[http] answers with what ingest says, and for that needs bridge.into = "log"')
         if processes > 1:
             wrong.add("--processes: one process has the port of [http]; give [mqtt] a configuration of its own")
+    wrong.take(lambda: check_sparkplug(settings, processes))
     if _needs_log(settings):
         wrong.take(lambda: log_folder(settings, data, make=True))
     wrong.check()
@@ -136,11 +138,13 @@ async def opened_sources(
             await note_clock(log, clock)
             intake = Intake(log, clock, metrics)
             target = settings.log.url if data is None else str(data)
-        routed = RoutedIntake(intake, settings.profiles, metrics, clock)
+        ordinary = RoutedIntake(intake, settings.profiles, metrics, clock)
+        routed, sparkplug = await with_sparkplug(settings, ordinary, intake, log, clock, metrics)
+        host = host_state(settings, clock)
         names, sources = source_names(settings), list[Source]()
         if settings.listener.wanted:
             assert log is not None
-            listener = MqttListener(settings.listener, routed, log, clock, metrics=metrics, health=health)
+            listener = MqttListener(settings.listener, routed, log, clock, metrics=metrics, health=health, host=host)
             click.echo(f"listener: {settings.listener.where} into {target}; Ctrl-C stops", err=True)
             sources.append(listener)
         if settings.http.wanted:
@@ -154,7 +158,7 @@ async def opened_sources(
             click.echo(
                 f"bridge {mqtt.client_id}: {wanted} from {mqtt.address}{when} into {target}; Ctrl-C stops", err=True
             )
-            sources.append(MqttSource(mqtt, filters, routed, clock, metrics=metrics, health=health))
+            sources.append(MqttSource(mqtt, filters, routed, clock, metrics=metrics, health=health, host=host))
         if KinesisSource.name in names:
             assert isinstance(intake, Intake)
             lock = (
@@ -165,7 +169,7 @@ async def opened_sources(
             reading = open_kinesis_source(settings.kinesis_source, intake, clock, lock, metrics=metrics, health=health)
             sources.append(await stack.enter_async_context(reading))
             click.echo(f"kinesis: {settings.kinesis_source.stream} into {target}; Ctrl-C stops", err=True)
-        yield sources
+        yield [*sources, *ask_through(sparkplug, sources)]
 
 
 def _of_process(settings: MqttSettings, share: Share) -> MqttSettings:

@@ -1,5 +1,6 @@
 """The route that one message takes, found out in memory."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,15 @@ from headrace.cli.running import Setup
 from headrace.connectors.formats import NAMES_DEVICES
 from headrace.connectors.formats.parts import MAX_ITEMS
 from headrace.connectors.routed_intake import RoutedIntake
+from headrace.connectors.sparkplug.intake import SparkplugIntake
 from headrace.connectors.topic_profile import DEVICE, TYPE, TopicProfile
 from headrace.connectors.topic_routes import MAX_TOPIC_BYTES
 from headrace.engine.clock import ManualClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.errors import ConfigError
 from headrace.engine.intake import Intake
-from headrace.engine.log import TopicPartition
+from headrace.engine.log import TopicPartition, TopicSpec
 from headrace.engine.records import Records
 from headrace.engine.testkit import drive
 from headrace.schemas import topics
@@ -87,7 +90,11 @@ async def explained(topic: bytes, payload: bytes, setup: Setup, now_ms: int) -> 
     log = EmbeddedLog(MEMORY)
     await log.create_topics(Intake.topic_specs(partitions))
     clock = ManualClock(now_ms)
-    await RoutedIntake(Intake(log, clock), settings.profiles, clock=clock).append([topic], [payload])
+    sparkplug = _sparkplug_profile(topic, settings.profiles)
+    if sparkplug is None:
+        await RoutedIntake(Intake(log, clock), settings.profiles, clock=clock).append([topic], [payload])
+    else:
+        await _append_sparkplug(setup, sparkplug, log, clock, topic, payload)
     appended = await _appended(log, topics.RAW, partitions)
     events = await _appended(log, topics.EVENTS, partitions)
     urgent = {
@@ -99,7 +106,11 @@ async def explained(topic: bytes, payload: bytes, setup: Setup, now_ms: int) -> 
     parts = [
         _part(setup, ingest, *each, urgent=each[1].header(topics.MESSAGE_ID)[0] in urgent)
         for each in appended[:MOST_PARTS]
-    ] or [PartExplanation(_device(events[0][1]), events[0][0], False, [topics.EVENTS], None, None, [])]
+    ]
+    if events:
+        parts = parts or [PartExplanation(_device(events[0][1]), events[0][0], False, [topics.EVENTS], None, None, [])]
+    if not parts:
+        raise ConfigError("a command to a Sparkplug node, or the state of a host, is acknowledged and nothing more")
     (_, records), first = (appended or events)[0], parts[0]
     name = records[0].headers[topics.PROFILE].decode()
     profile = next((each for each in settings.profiles if each.name == name), None)
@@ -124,6 +135,23 @@ async def explained(topic: bytes, payload: bytes, setup: Setup, now_ms: int) -> 
         records=len(appended),
         parts=parts if len(appended) > 1 else [],
     )
+
+
+def _sparkplug_profile(topic: bytes, profiles: Iterable[TopicProfile]) -> TopicProfile | None:
+    text = topic.decode(errors="replace")
+    return next((each for each in profiles if each.format == "sparkplug" and each.find(text) is not None), None)
+
+
+async def _append_sparkplug(
+    setup: Setup, profile: TopicProfile, log: EmbeddedLog, clock: ManualClock, topic: bytes, payload: bytes
+) -> None:
+    """Append what a message says by itself; what it would wait for, in vain here, is soon over."""
+    settings = setup.settings.sparkplug
+    await log.create_topics([*SparkplugIntake.topic_specs(), TopicSpec(topics.PRESENCE, 1)])
+    intake = SparkplugIntake(settings, profile, Intake(log, clock), log, clock)
+    await intake.append([topic], [payload])
+    clock.advance(round(1000 * settings.hold))
+    await intake.pass_time()
 
 
 def _part(setup: Setup, ingest: Ingest, partition: int, record: Records, *, urgent: bool) -> PartExplanation:

@@ -18,6 +18,7 @@ from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.redis.settings import RedisSettings
+from headrace.connectors.sparkplug.settings import SparkplugSettings
 from headrace.connectors.timescale.settings import TimescaleSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfiles
 from headrace.engine.config import LayeredSettings, resolve_secret
@@ -205,6 +206,7 @@ class Settings(LayeredSettings):
     mqtt: MqttSettings = MqttSettings()
     listener: ListenerConfig = ListenerConfig()
     http: HttpSettings = HttpSettings()
+    sparkplug: SparkplugSettings = SparkplugSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     ingest: IngestConfig = IngestConfig()
     rollup: RollupSettings = RollupSettings()

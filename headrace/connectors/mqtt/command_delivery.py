@@ -3,7 +3,7 @@
 import structlog
 
 from headrace.connectors.mqtt.access import DEVICE, Identity
-from headrace.connectors.mqtt.codec.packets import Filter
+from headrace.connectors.mqtt.codec.packets import Filter, Publish
 from headrace.connectors.mqtt.codec.reasons import Reason
 from headrace.connectors.mqtt.codec.topic import SHARE, matches
 from headrace.connectors.mqtt.commands import Command
@@ -43,6 +43,12 @@ class CommandDelivery:
             session.outbox = Outbox(session.connection.window if session.connection else 1)
         self.subscriptions.add(session, wanted._replace(qos=granted))
         return granted
+
+    def send(self, message: Publish) -> None:
+        """Send a message at QoS 0 to those who listen now; it has not been in the log."""
+        for session, _ in self.subscriptions.find(message.topic.decode()):
+            if session.connection is not None:
+                session.connection.deliver(message._replace(qos=0))
 
     def deliver(self, command: Command) -> None:
         """A command is in the log: send it to those who listen."""

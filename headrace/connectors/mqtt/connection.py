@@ -24,6 +24,7 @@ from headrace.connectors.mqtt.codec.packets import (
     Publish,
     Suback,
     Subscribe,
+    Will,
 )
 from headrace.connectors.mqtt.codec.read import read, read_publish
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
@@ -62,6 +63,7 @@ class Login(NamedTuple):
         clean: start without what the broker kept for the client id.
         keepalive: seconds; a broker closes after one and a half times this without a packet.
         properties: of CONNECT, MQTT 5.
+        will: published by the broker if we go without goodbye.
     """
 
     client_id: str
@@ -69,6 +71,7 @@ class Login(NamedTuple):
     clean: bool = False
     keepalive: int = 30
     properties: Properties = NONE
+    will: Will | None = None
 
 
 Messages = Sequence[Publish]
@@ -135,8 +138,8 @@ class MqttConnection(asyncio.Protocol):
             )
             raise Disconnected(f"{address} cannot be reached: {error}{hint}") from error
         password = None if address.password is None else address.password.encode()
-        client_id, version, clean, keepalive, properties = login
-        hello = Connect(client_id, version, clean, keepalive, address.username, password, None, properties)
+        client_id, version, clean, keepalive, properties, will = login
+        hello = Connect(client_id, version, clean, keepalive, address.username, password, will, properties)
         try:
             self.welcome = await self._ask(write(hello, version), Connack)
             if self.welcome.reason:
@@ -170,7 +173,12 @@ class MqttConnection(asyncio.Protocol):
             raise Disconnected("the MQTT broker answered another number of subscriptions than were asked for")
         return answer.reasons
 
-    async def publish(self, topic: bytes, payload: bytes) -> int:
+    def send(self, topic: bytes, payload: bytes) -> None:
+        """Publish with QoS 0; nothing on a closed connection."""
+        if not self.closed:
+            self._transport.write(write(Publish(topic, payload), self.version))
+
+    async def publish(self, topic: bytes, payload: bytes, *, retain: bool = False) -> int:
         """Publish with QoS 1; the reason of the PUBACK. Waits for ever: limit it.
 
         Raises:
@@ -180,7 +188,7 @@ class MqttConnection(asyncio.Protocol):
         answer: asyncio.Future[int] = self._loop.create_future()
         self._published[packet_id] = answer
         if not self.closed:
-            self._transport.write(write(Publish(topic, payload, packet_id, 1), self.version))
+            self._transport.write(write(Publish(topic, payload, packet_id, 1, retain=retain), self.version))
         try:
             return await answer
         finally:

@@ -15,9 +15,11 @@ import structlog
 from headrace.connectors.mqtt.access import Identity
 from headrace.connectors.mqtt.codec.packets import Connect, Filter, Publish, Will
 from headrace.connectors.mqtt.codec.reasons import BadPacket, Reason
+from headrace.connectors.mqtt.codec.topic import matches
 from headrace.connectors.mqtt.command_delivery import CommandDelivery
 from headrace.connectors.mqtt.commands import Commands
 from headrace.connectors.mqtt.descriptors import queue_up, room
+from headrace.connectors.mqtt.host_state import HostState
 from headrace.connectors.mqtt.inflow import Inflow
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.presence import MAX_WAITING, PresenceLog
@@ -99,6 +101,7 @@ class MqttListener:
         log: for presence and commands.
         clock: for waiting and times.
         metrics, health: told how it goes; ones of its own if left out.
+        host: says of us that we are there, to who subscribes to that.
     """
 
     name = "listener"
@@ -112,8 +115,10 @@ class MqttListener:
         *,
         metrics: Metrics | None = None,
         health: Health | None = None,
+        host: HostState | None = None,
     ) -> None:
         self.config = config
+        self._host = host
         self._metrics = metrics or Metrics()
         self._health = health or Health(clock, expects=[self.name])
         #: The clock's seconds, as of the last tick.
@@ -333,7 +338,17 @@ class MqttListener:
         """Subscribe; the granted QoS, at most 1, or the reason why not."""
         granted = self.desk.subscribe(session, identity, wanted)
         self._refused += granted >= Reason.UNSPECIFIED
+        if self._host is not None and granted < Reason.UNSPECIFIED and matches(wanted.name, self._host.topic):
+            asyncio.get_running_loop().call_soon(self._tell_state, session, self._host.online())  # behind the SUBACK
         return granted
+
+    def _tell_state(self, session: Session, state: Publish) -> None:
+        if session.connection is not None:
+            session.connection.deliver(state)
+
+    def command(self, topic: str, payload: bytes) -> None:
+        """Publish to devices, at QoS 0; those that are not connected and subscribed do not get it."""
+        self.desk.send(Publish(topic.encode(), payload))
 
     def unsubscribe(self, session: Session, name: str) -> bool:
         """Unsubscribe; whether there was such a subscription."""

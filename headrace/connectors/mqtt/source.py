@@ -1,6 +1,7 @@
 """Takes device messages from an MQTT broker into the log, and acknowledges them when they are there."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -10,6 +11,7 @@ import structlog
 from headrace.connectors.mqtt.codec.packets import V3, V5, Filter, Publish
 from headrace.connectors.mqtt.connection import Login, MqttConnection
 from headrace.connectors.mqtt.held import Held
+from headrace.connectors.mqtt.host_state import HostState
 from headrace.connectors.mqtt.probe import Probe, ProbeLost
 from headrace.connectors.mqtt.pull import Pull
 from headrace.connectors.mqtt.refusals import VersionRefused
@@ -31,6 +33,8 @@ FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 30.0
 #: Seconds that appends under way get when the source is stopped.
 STOP_TIMEOUT = 10.0
+#: And the broker, to take what we say of our end.
+GOODBYE_TIMEOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class MqttSource:
         clock: for waiting.
         random: jitter of the backoff.
         metrics, health: of the process; told how it goes.
+        host: says of us whether we are there, where edge nodes wait for that.
     """
 
     name = "mqtt"
@@ -86,12 +91,16 @@ class MqttSource:
         *,
         metrics: Metrics | None = None,
         health: Health | None = None,
+        host: HostState | None = None,
     ) -> None:
         self._settings = settings
         self._address = settings.address
+        self._host = host
         share = "" if settings.share is None else f"$share/{settings.share}/"
         # Retain handling 1: what is retained comes with the first subscription and not with every reconnect.
         self._filters = [Filter(share + each, settings.qos, retain_handling=1) for each in filters]
+        if host is not None:
+            self._filters.append(Filter(host.topic))
         self._intake = intake
         self._clock = clock
         self._random = random or Random()
@@ -136,6 +145,11 @@ class MqttSource:
         """Wait until the broker has the subscriptions: what is published from now on is kept for us."""
         await self._subscribed.wait()
 
+    def command(self, topic: str, payload: bytes) -> None:
+        """Publish to devices, at QoS 0, through the connection that there is; nothing without one."""
+        if self._connection is not None:
+            self._connection.send(topic.encode(), payload)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Receive until `stop` is set; then append and acknowledge what has come, and disconnect.
 
@@ -160,6 +174,7 @@ class MqttSource:
                     log.warning("mqtt_left_unacknowledged", messages=self._waiting.count)
                     await cancel_and_wait(appending)
             if self._connection is not None:
+                await self._say_goodbye(self._connection)
                 await self._connection.disconnect()
         except ExceptionGroup as errors:
             raise first(errors) from None
@@ -187,10 +202,24 @@ class MqttSource:
         """Connect and stay so until the connection breaks."""
         connection = await self._open()
         watching = asyncio.create_task(self._watch(connection))
+        announcing = asyncio.create_task(self._announce(connection))
         try:
             await connection.wait_closed()
         finally:
             await cancel_and_wait(watching)
+            await cancel_and_wait(announcing)
+
+    async def _announce(self, connection: MqttConnection) -> None:
+        if self._host is not None:
+            with contextlib.suppress(Disconnected):  # whoever waits for the connection says so
+                await self._host.say_online(connection)
+
+    async def _say_goodbye(self, connection: MqttConnection) -> None:
+        if self._host is not None and not connection.closed:
+            connection.resume()
+            with contextlib.suppress(Disconnected, TimeoutError):
+                async with asyncio.timeout(GOODBYE_TIMEOUT):
+                    await self._host.say_offline(connection)
 
     async def _open(self) -> MqttConnection:
         """Connect, in the newest version that the broker speaks, and subscribe."""
@@ -240,7 +269,8 @@ class MqttSource:
     def _login(self) -> Login:
         settings = self._settings
         limits = {"receive_maximum": settings.receive_maximum, "session_expiry_interval": settings.session_expiry}
-        return Login(settings.client_id, self._version, False, settings.keepalive, limits)
+        will = None if self._host is None else self._host.will()
+        return Login(settings.client_id, self._version, False, settings.keepalive, limits, will)
 
     async def _watch(self, connection: MqttConnection) -> None:
         """Prove again and again that messages come through, and give up a connection on which they do not."""
@@ -283,6 +313,8 @@ class MqttSource:
         self._connection = connection  # a kept session may deliver before `open` returns
         if self._probes:
             messages = self._probe.take(messages)
+        if self._host is not None:
+            self._host.look_at(messages)
         self._received += len(messages)
         if self._pull is not None:
             self._unsettled.come(messages)

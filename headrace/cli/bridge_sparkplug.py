@@ -1,0 +1,67 @@
+"""Sparkplug B in the bridge: what it needs, and what goes through it."""
+
+from collections.abc import Iterable
+
+from headrace.cli.running import Mistakes
+from headrace.cli.settings import Settings
+from headrace.connectors.mqtt.host_state import HostState
+from headrace.connectors.mqtt.listener import MqttListener, RoutingIntake
+from headrace.connectors.mqtt.source import MqttSource
+from headrace.connectors.sparkplug.intake import SparkplugIntake
+from headrace.connectors.sparkplug.routing import SparkplugRouting
+from headrace.connectors.topic_profile import TopicProfile
+from headrace.engine.clock import Clock
+from headrace.engine.intake import Intake, MessageIntake
+from headrace.engine.log import Log
+from headrace.engine.metrics import Metrics
+
+
+def _profile(settings: Settings) -> TopicProfile | None:
+    return next((each for each in settings.profiles if each.format == "sparkplug"), None)
+
+
+def check_sparkplug(settings: Settings, processes: int) -> None:
+    """Look for what does not go with it, where there is a profile of it.
+
+    Raises:
+        ConfigError: all of that.
+    """
+    if _profile(settings) is None:
+        return
+    wrong = Mistakes()
+    alone = "Sparkplug messages of an edge node have to come to one process, in order"
+    if processes > 1:
+        wrong.add(f"--processes: {alone}; take them with one, and other topics with a configuration of their own")
+    if settings.mqtt.share is not None:
+        wrong.add(f"mqtt.share: {alone}; leave it out")
+    if settings.sparkplug.host_id is not None and settings.mqtt.schedule is not None:
+        wrong.add("sparkplug.host_id: a host that comes by mqtt.schedule would be gone most of the time; leave one out")
+    wrong.check()
+
+
+async def with_sparkplug(
+    settings: Settings, routed: RoutingIntake, intake: MessageIntake, log: Log | None, clock: Clock, metrics: Metrics
+) -> tuple[RoutingIntake, SparkplugIntake | None]:
+    """The way of all messages, and of Sparkplug's if there is a profile of it; its topic is made."""
+    profile = _profile(settings)
+    if profile is None:
+        return routed, None
+    assert isinstance(intake, Intake)
+    assert log is not None
+    await log.create_topics(SparkplugIntake.topic_specs())
+    sparkplug = SparkplugIntake(settings.sparkplug, profile, intake, log, clock, metrics)
+    return SparkplugRouting(sparkplug, routed), sparkplug
+
+
+def ask_through(sparkplug: SparkplugIntake | None, sources: Iterable[object]) -> list[SparkplugIntake]:
+    """Let requests to edge nodes go out where their messages come in; the intake, which is to run beside these."""
+    if sparkplug is None:
+        return []
+    sparkplug.commands += [each.command for each in sources if isinstance(each, MqttListener | MqttSource)]
+    return [sparkplug]
+
+
+def host_state(settings: Settings, clock: Clock) -> HostState | None:
+    """What we say of ourselves, where Sparkplug is spoken and we are a primary host."""
+    host_id = settings.sparkplug.host_id
+    return None if host_id is None or _profile(settings) is None else HostState(host_id, clock)
