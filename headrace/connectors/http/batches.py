@@ -8,7 +8,7 @@ from aiohttp import web
 
 from headrace.connectors.http.access import Client
 from headrace.connectors.http.appender import Parcel
-from headrace.connectors.http.body import Room, read_body
+from headrace.connectors.http.body import Room, Share, read_body
 from headrace.connectors.http.delivery import Delivery
 from headrace.connectors.http.idempotency import IdempotencyKeys, Kept, digest_of, key_of
 from headrace.connectors.http.items import NDJSON, split
@@ -77,7 +77,7 @@ class Batches:
             if key is None:
                 wanted = wish(request, 0.0, self._settings.max_wait)
                 return await self._take(
-                    request, client, device_type, split(body, kind, self._settings.max_items), wanted
+                    request, client, share, device_type, split(body, kind, self._settings.max_items), wanted
                 )
             async with self._keys.turn(key):
                 digest = digest_of(kind.encode(), device_type.encode(), body)
@@ -86,7 +86,7 @@ class Batches:
                     return _response(kept.status, kept.body, {"Idempotency-Replayed": "true"})
                 # The answer is kept before ingest can say anything, so it does not wait for that.
                 items = split(body, kind, self._settings.max_items)
-                return await self._take(request, client, device_type, items, Wish(0.0, ""), key, digest)
+                return await self._take(request, client, share, device_type, items, Wish(0.0, ""), key, digest)
 
     def _device_type(self, request: web.BaseRequest) -> str:
         name = request.query.get("device_type", self._settings.device_type)
@@ -99,6 +99,7 @@ class Batches:
         self,
         request: web.BaseRequest,
         client: Client,
+        share: Share,
         device_type: str,
         items: list[bytes],
         wanted: Wish,
@@ -126,7 +127,7 @@ class Batches:
         verdicts: Sequence[Verdict | None] = []
         if chosen or kept is not None:
             # With a key it waits for the log as long as it takes: until it knows, nobody may try the key again.
-            verdicts = await self._delivery.deliver(parcel, wanted.seconds, patient=kept is not None)
+            verdicts = await self._delivery.deliver(parcel, share, wanted.seconds, patient=kept is not None)
         if key is not None and kept is not None:
             self._keys.put(key, kept)
             return _response(kept.status, body, {})

@@ -58,17 +58,23 @@ class Share:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._held = 0
+        self._has_place = True
 
     def take(self, size: int) -> None:
         """Hold so many bytes more; see `Room.take`."""
         self._room.take(size)
         self._held += size
 
+    def leave_place(self) -> None:
+        """Another request may come in its place: what is left to do costs no more than the bytes that are held."""
+        self._room.requests -= self._has_place
+        self._has_place = False
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._room.requests -= 1
+        self.leave_place()
         self._room.bytes -= self._held
 
 

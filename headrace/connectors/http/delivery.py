@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from headrace.connectors.http.appender import Appender, Parcel
+from headrace.connectors.http.body import Share
 from headrace.connectors.http.problem import HttpProblem
 from headrace.connectors.http.verdicts import Verdict, Verdicts
 from headrace.engine.clock import Clock
@@ -32,10 +33,13 @@ class Delivery:
         """New ones."""
         return self._ids.take(count)
 
-    async def deliver(self, parcel: Parcel, seconds: float, *, patient: bool = False) -> Sequence[Verdict | None]:
+    async def deliver(
+        self, parcel: Parcel, share: Share, seconds: float, *, patient: bool = False
+    ) -> Sequence[Verdict | None]:
         """Append; what ingest says of each message within `seconds` after that, None where it said nothing yet.
 
         Args:
+            share: what the request holds; while it waits for ingest others may come.
             patient: wait for the log for as long as it takes.
         Raises:
             HttpProblem: nobody knows whether it is in the log.
@@ -46,6 +50,7 @@ class Delivery:
         with self._verdicts.watch(parcel.message_ids, parcel.device_ids) as watch:
             await self._verdicts.begin()
             await self._append(parcel, patient)
+            share.leave_place()
             await self._verdicts.wait(watch, seconds)
             return [watch.found.get(each) for each in parcel.message_ids]
 

@@ -148,7 +148,7 @@ class Singles:
                 made.events,
             )
             wanted = wish(request, settings.verdict_timeout, settings.max_wait)
-            verdicts = await self._delivery.deliver(parcel, wanted.seconds if parcel.payloads else 0.0)
+            verdicts = await self._delivery.deliver(parcel, share, wanted.seconds if parcel.payloads else 0.0)
         for event in made.events:
             self._metrics.count("headrace_device_events_total", profile=event.profile)
         return _answer(verdicts, parcel.message_ids, wanted.headers)

@@ -1,14 +1,18 @@
 """Bodies: what is too large, packed, or comes in pieces."""
 
 import asyncio
+import contextlib
 import gzip
 import zlib
 from typing import Any
 
+import aiohttp
 import pytest
 
+from headrace.engine.errors import LogError
 from tests.connectors.http.serving import READING, TELEMETRY, serving
 from tests.connectors.http.test_guard import HEAD, kind
+from tests.connectors.http.test_singles import commit
 
 LIMITS: dict[str, Any] = {"max_body_bytes": 10_000, "max_unpacked_bytes": 20_000, "max_waiting_bytes": 1 << 16}
 
@@ -116,6 +120,46 @@ async def test_under_pressure() -> None:
         assert [(await each).status for each in waiting] == [202, 202]
         assert (answer.status, kind(answer), answer.headers["Retry-After"]) == (429, "busy", "1")
         assert (await server.post(TELEMETRY, READING)).status == 202
+
+
+async def test_whoever_waits_for_ingest_holds_up_nobody() -> None:
+    """Requests whose messages are in the log make room for others, whatever the worker does."""
+    async with serving(max_requests=2, verdict_timeout=20) as server:
+        waiting = [asyncio.create_task(server.ask("POST", TELEMETRY, READING)) for _ in range(6)]
+        done = 0
+        while done < 6:
+            done = server.source.statistics().appended
+            refused = [each for each in waiting if each.done()]
+            waiting = [each for each in waiting if not each.done()]
+            waiting += [asyncio.create_task(server.ask("POST", TELEMETRY, READING)) for _ in refused]
+            await asyncio.sleep(0.005)
+        await commit(server, True)
+
+        assert len(waiting) == 6
+        assert [(await each).status for each in waiting] == [201] * 6
+
+
+async def test_a_log_that_takes_too_long() -> None:
+    """The client is told so, and that it may send again."""
+    async with serving(append_timeout=0.05) as server:
+        server.intake.before.clear()
+        answer = await server.post(TELEMETRY, READING)
+        server.intake.before.set()
+
+        assert (answer.status, kind(answer), answer.headers["Retry-After"]) == (503, "unavailable", "1")
+
+
+async def test_a_log_that_fails() -> None:
+    """Nobody is told that a message is there; the source ends."""
+    with pytest.raises(LogError, match="disk is full"):
+        await _post_to_a_full_disk()
+
+
+async def _post_to_a_full_disk() -> None:
+    async with serving() as server:
+        server.intake.fail = True
+        with contextlib.suppress(aiohttp.ClientError):
+            assert (await server.post(TELEMETRY, READING)).status == 503
 
 
 async def test_bytes_that_wait_are_bounded() -> None:
