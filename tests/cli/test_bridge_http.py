@@ -69,7 +69,7 @@ def bridge(start: Any) -> "tuple[subprocess.Popen[str], Client]":
     process = start(f"[http]\nport = {port}\nhead_timeout = 2\nbody_timeout = 2\n", "--json")
     assert f"http: http://127.0.0.1:{port} into" in wait_started(process)
     client = Client(port)
-    _until_listening(port)
+    until_listening(port)
     return process, client
 
 
@@ -103,7 +103,8 @@ def _running(command: str, folder: Path) -> Iterator[None]:
         process.communicate(timeout=PATIENCE)
 
 
-def _until_listening(port: int) -> None:
+def until_listening(port: int) -> None:
+    """Wait until somebody takes connections there."""
     deadline = clock.monotonic() + PATIENCE
     while True:
         try:

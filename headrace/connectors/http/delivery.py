@@ -1,7 +1,8 @@
 """The way of messages into the log, and of verdicts back."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from headrace.connectors.http.appender import Appender, Parcel
@@ -9,7 +10,7 @@ from headrace.connectors.http.body import Share
 from headrace.connectors.http.problem import HttpProblem
 from headrace.connectors.http.verdicts import Verdict, Verdicts
 from headrace.engine.clock import Clock
-from headrace.engine.errors import LogError
+from headrace.engine.errors import HeadraceError
 from headrace.engine.intake import MessageIds
 
 
@@ -45,23 +46,25 @@ class Delivery:
             HttpProblem: nobody knows whether it is in the log.
         """
         if seconds <= 0:
-            await self._append(parcel, patient)
+            async with self._limit(patient):
+                await self._appender.append(parcel)
             return [None] * len(parcel.payloads)
         with self._verdicts.watch(parcel.message_ids, parcel.device_ids) as watch:
-            await self._verdicts.begin()
-            await self._append(parcel, patient)
+            async with self._limit(patient):
+                await self._verdicts.begin()
+                await self._appender.append(parcel)
             share.leave_place()
             await self._verdicts.wait(watch, seconds)
             return [watch.found.get(each) for each in parcel.message_ids]
 
-    async def _append(self, parcel: Parcel, patient: bool) -> None:
+    @asynccontextmanager
+    async def _limit(self, patient: bool) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(None if patient else self._timeout):
-                await self._appender.append(parcel)
-        except LogError:
-            raise HttpProblem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "the log takes nothing; send it again later"
-            ) from None
+                yield
+        except HeadraceError:
+            said = "the log takes nothing; send it again later"
+            raise HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", said) from None
         except TimeoutError:
             said = f"the log took longer than {self._timeout:g} s; send it again: what is there twice counts once"
             raise HttpProblem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", said) from None

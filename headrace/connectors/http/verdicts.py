@@ -6,18 +6,24 @@ from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import msgspec
+import structlog
 
 from headrace.engine.clock import Clock
 from headrace.engine.dead_letters import ORIGIN_TOPIC, REASON
+from headrace.engine.errors import HeadraceError
 from headrace.engine.log import Fetched, Log, Reader, TopicPartition
 from headrace.engine.partitioner import Partitioner
 from headrace.schemas import topics
 from headrace.schemas.conflict import Conflict, decode_conflict
 
+log = structlog.get_logger(__name__)
+
 #: Seconds between two looks, at first and at the most.
 POLL, LONGEST_POLL = 0.005, 0.05
 #: Records read at a time.
 READ = 1_000
+#: Seconds before the log is asked again that could not tell.
+FAILED_PAUSE = 1.0
 _TOPICS = (topics.DEAD_LETTERS, topics.CONFLICTS)
 
 
@@ -83,7 +89,8 @@ class Verdicts:
         self._count = 0
         self._wanted = asyncio.Event()
         self._turn = asyncio.Lock()
-        #: Where the group was when somebody waited in vain; None while it moves.
+        # Where the group was when last looked, and when somebody waited in vain: None while it moves.
+        self._seen: dict[TopicPartition, int] | None = None
         self._stands_at: dict[TopicPartition, int] | None = None
 
     @contextmanager
@@ -103,28 +110,31 @@ class Verdicts:
         """Note where the topics end, unless somebody else watches already."""
         async with self._turn:
             if self._tails is None:
-                self._tails = {}
+                ends: dict[TopicPartition, int] = {}
                 for topic in _TOPICS:
-                    self._tails |= await self._log.end_offsets(topic)
+                    ends |= await self._log.end_offsets(topic)
+                self._tails = ends
 
     async def wait(self, watch: Watch, timeout: float) -> None:
         """Wait until all messages of a watch, which are in the log by now, are judged; `timeout` seconds at most.
 
-        Returns at once while the group stands still: no worker runs.
+        Returns at once while the group stands still: no worker runs. Whoever cannot be asked says nothing.
         """
-        watch.expect(await self._log.end_offsets(topics.RAW), self._partitioner)
-        if self._stands_at is not None and await self._positions() == self._stands_at:
-            return
-        self._stands_at = None
-        before = await self._positions()
-        self._wanted.set()
+        before: dict[TopicPartition, int] | None = None
         try:
             async with asyncio.timeout(timeout):
+                watch.expect(await self._log.end_offsets(topics.RAW), self._partitioner)
+                before = await self._positions()
+                if before == self._stands_at:
+                    return
+                self._stands_at = None
+                self._wanted.set()
                 await watch.all_found
         except TimeoutError:
-            after = await self._positions()
-            if after == before and watch.is_expecting:
-                self._stands_at = after
+            if before is not None and watch.is_expecting and self._seen == before:
+                self._stands_at = before
+        except HeadraceError as error:
+            log.warning("http_no_verdicts", reason=str(error))
 
     async def run(self) -> None:
         """Look, while somebody waits. Until cancelled."""
@@ -134,7 +144,11 @@ class Verdicts:
                 await self._wanted.wait()
                 pause = POLL
                 while self._count:
-                    pause = POLL if await self._look(reader) else min(2 * pause, LONGEST_POLL)
+                    try:
+                        pause = POLL if await self._look(reader) else min(2 * pause, LONGEST_POLL)
+                    except HeadraceError as error:
+                        log.warning("http_no_verdicts", reason=str(error))
+                        pause = FAILED_PAUSE
                     await self._clock.sleep(pause)
                 self._wanted.clear()
                 async with self._turn:
@@ -151,23 +165,28 @@ class Verdicts:
         watches = {id(each): each for each in self._watches.values() if each.is_expecting}.values()
         if not watches:
             return False
-        positions = await self._positions()
-        await self._read(reader)
+        self._seen = positions = await self._positions()
+        if not await self._read(reader):
+            return False
         waiting = [each for each in watches if not each.all_found.done()]
         for watch in waiting:
             watch.settle(positions)
         return any(each.all_found.done() for each in waiting)
 
-    async def _read(self, reader: Reader) -> None:
+    async def _read(self, reader: Reader) -> bool:
+        """Whether everything was read whose commit has returned: on Kafka it comes when the reader has fetched it."""
         assert self._tails is not None
+        is_all = True
         for topic in _TOPICS:
             for target, end in (await self._log.end_offsets(topic)).items():
                 while self._tails.get(target, 0) < end:
                     fetched = await reader.read(target, self._tails.get(target, 0), READ)
                     if fetched is None:
+                        is_all = False
                         break
                     self._note(fetched)
                     self._tails[target] = fetched.next_offset
+        return is_all
 
     def _note(self, fetched: Fetched) -> None:
         records = fetched.records
