@@ -29,6 +29,7 @@ COMMANDS = {
     "retention": "headrace.cli.retention",
     "rules": "headrace.cli.rules",
     "sink": "headrace.cli.sink",
+    "sparkplug": "headrace.cli.sparkplug",
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",
     "types": "headrace.cli.types",

@@ -8,8 +8,8 @@ from headrace.connectors.formats.parts import Unpack
 from headrace.connectors.formats.senml import Senml, senml_cbor, senml_json
 from headrace.connectors.formats.senml_names import SenmlNames
 from headrace.connectors.formats.sequence import Numbered, SequenceField
+from headrace.connectors.formats.sparkplug import SparkplugAlone
 from headrace.connectors.formats.thingsboard import ThingsBoard, ThingsBoardGateway
-from headrace.connectors.sparkplug.alone import SparkplugAlone
 
 #: `json` is one object of one device, and goes into the log as it was sent; `sparkplug` is taken by an intake of
 #: its own, `headrace.connectors.sparkplug.intake`.

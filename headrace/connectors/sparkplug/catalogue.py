@@ -67,7 +67,7 @@ class Catalogue(NamedTuple):
 NOTHING = Catalogue({}, {})
 
 
-def documents(payload: Payload, catalogue: Catalogue, otherwise_ms: int, time_field: str) -> list[bytes]:
+def documents(payload: Payload, catalogue: Catalogue, otherwise_ms: int, time_field: str, most: int) -> list[bytes]:
     """The values of a message as JSON objects, one per timestamp, in the order of the message.
 
     A metric that comes twice with one timestamp makes another object. Controls and `bdSeq` are left out.
@@ -75,9 +75,10 @@ def documents(payload: Payload, catalogue: Catalogue, otherwise_ms: int, time_fi
     Args:
         otherwise_ms: timestamp where neither metric nor message has one.
         time_field: of the objects with their timestamp; a metric of that name gets a `_` behind it.
+        most: bytes that they may have: aliases stand for names that are much longer.
     Raises:
         UnknownMetric: the catalogue does not explain it.
-        BadPayload: a value is not of its datatype.
+        BadPayload: a value is not of its datatype, or they have too many bytes.
     """
     found: list[dict[str, object]] = []
     of_time: dict[int, list[dict[str, object]]] = {}
@@ -96,7 +97,10 @@ def documents(payload: Payload, catalogue: Catalogue, otherwise_ms: int, time_fi
             mine.append({time_field: stamp})
             found.append(mine[-1])
         mine[times - 1][key] = value
-    return [orjson.dumps(document) for document in found]
+    made = list(map(orjson.dumps, found))
+    if sum(map(len, made)) > most:
+        raise BadPayload(f"its values with their names have more than {most:,} bytes")
+    return made
 
 
 def _named(metrics: Iterable[Metric], catalogue: Catalogue) -> Iterator[tuple[str, Metric, int | None]]:

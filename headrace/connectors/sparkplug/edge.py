@@ -9,6 +9,7 @@ with the rest of the state, so that it may be acknowledged; see `headrace.connec
 
 from collections.abc import Callable, Iterable
 
+from headrace.connectors.formats.parts import most_output
 from headrace.connectors.sparkplug.catalogue import NOTHING, Catalogue, UnknownMetric, documents
 from headrace.connectors.sparkplug.session import Gap, Held, Life, Message, Outcome, Reading, Refusal, Session
 from headrace.connectors.sparkplug.settings import SparkplugSettings
@@ -133,7 +134,7 @@ class Edge:
         """What a birth says; None where it is refused."""
         try:
             catalogue = Catalogue.of(message.payload.metrics)
-            return catalogue, documents(message.payload, catalogue, message.came_ms, self._time_field)
+            return catalogue, self._documents(message, catalogue)
         except BadPayload as error:
             out.refusals.append(Refusal(message, str(error)))
             return None
@@ -308,7 +309,7 @@ class Edge:
         """Whether what is known explains the data; if it does, they are read, or refused."""
         try:
             known = self.catalogues.get(message.about.device, NOTHING)
-            found = documents(message.payload, known, message.came_ms, self._time_field)
+            found = self._documents(message, known)
         except UnknownMetric:
             return False
         except BadPayload as error:
@@ -316,6 +317,10 @@ class Edge:
         else:
             out.readings += [Reading(each, message) for each in found]
         return True
+
+    def _documents(self, message: Message, catalogue: Catalogue) -> list[bytes]:
+        most = most_output(message.raw)
+        return documents(message.payload, catalogue, message.came_ms, self._time_field, most)
 
     def _explain(self, device: str, out: Outcome) -> None:
         """A birth has come: read what has waited for it."""

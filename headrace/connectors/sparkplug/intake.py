@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import structlog
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: Larger payloads are not looked into; where the log takes only twice less than that, the half of what it takes.
 MAX_PAYLOAD_BYTES = 1 << 20
+#: Bytes of readings after which an append is divided: names that aliases stand for take more than what came.
+LARGEST_COMMIT = 8 << 20
 #: Seconds between looks at what waits.
 TICK = 0.25
 _STATE = TopicPartition(TOPIC, 0)
@@ -75,6 +77,24 @@ class _Refused(NamedTuple):
     topic: bytes
     raw: bytes
     reason: str
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is to be committed: what messages came to, those that cannot be read, who changed, and digests, in order."""
+
+    out: Outcome = field(default_factory=Outcome)
+    unread: list[_Refused] = field(default_factory=list)
+    touched: dict[str, Edge] = field(default_factory=dict)
+    digests: dict[bytes, None] = field(default_factory=dict)
+    _counted: int = 0
+    _bytes: int = 0
+
+    def size(self) -> int:
+        """Bytes of the readings; each is looked at once."""
+        self._bytes += sum(len(each.document) for each in self.out.readings[self._counted :])
+        self._counted = len(self.out.readings)
+        return self._bytes
 
 
 class SparkplugIntake:
@@ -135,29 +155,16 @@ class SparkplugIntake:
         Raises:
             LogError: nothing was taken; do not acknowledge.
         """
+        asked = dict[str, Edge]()
         async with self._lock:
-            edges = await self._known_edges()
-            out, unread, touched = Outcome(), list[_Refused](), dict[str, Edge]()
-            now_ms, digests = self._clock.now_ms(), list[bytes]()
-            fresh = set[bytes]()
+            edges, work, now_ms = await self._known_edges(), _Work(), self._clock.now_ms()
             for topic, payload in zip(topics, payloads, strict=True):
-                self._messages += 1
-                message = self._read(topic, payload, now_ms)
-                if message is None:
-                    self._ignored += 1
-                elif isinstance(message, _Refused):
-                    unread.append(message)
-                elif (edge := self._edge(edges, message.about.edge)) is None:
-                    full = f"there are {self._settings.max_edges:,} edge nodes already ([sparkplug] max_edges)"
-                    unread.append(_Refused(message.about.device_id, topic, payload, full))
-                else:
-                    mark = digest(topic, payload)
-                    unread += self._take(edge, message, mark in self._recent or mark in fresh, out)
-                    touched[edge.name] = edge
-                    fresh.add(mark)
-                    digests.append(mark)
-            await self._commit(out, unread, touched.values(), digests)
-        self._ask(touched.values())
+                self._take(edges, topic, payload, now_ms, work)
+                if work.size() > LARGEST_COMMIT:
+                    await self._commit(work)
+                    asked, work = asked | work.touched, _Work()
+            await self._commit(work)
+        self._ask((asked | work.touched).values())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Let time pass for what waits, until `stop` is set.
@@ -172,13 +179,13 @@ class SparkplugIntake:
     async def pass_time(self) -> None:
         """Look at what waits, and at who is to be asked for a birth."""
         async with self._lock:
-            edges, out, now_ms = await self._known_edges(), Outcome(), self._clock.now_ms()
-            waiting = [edge for edge in edges.values() if edge.held]
-            for edge in waiting:
-                edge.pass_time(now_ms, out)
-            changed = [edge for edge in waiting if edge.changed_held]
-            if changed:
-                await self._commit(out, [], changed, [])
+            edges, work, now_ms = await self._known_edges(), _Work(), self._clock.now_ms()
+            for edge in edges.values():
+                if edge.held:
+                    edge.pass_time(now_ms, work.out)
+                    if edge.changed_held:
+                        work.touched[edge.name] = edge
+            await self._commit(work)
             everybody = list(edges.values())
         self._ask(everybody)
         self._metrics.set("headrace_sparkplug_waiting", sum(len(edge.held) for edge in everybody))
@@ -231,14 +238,29 @@ class SparkplugIntake:
             return _Refused(about.device_id, topic, payload, f"sequence number {read.seq} is above 255")
         return Message(about, topic, payload, read, now_ms)
 
-    def _take(self, edge: Edge, message: Message, seen: bool, out: Outcome) -> list[_Refused]:
+    def _take(self, edges: dict[str, Edge], topic: bytes, payload: bytes, now_ms: int, work: "_Work") -> None:
+        self._messages += 1
+        message = self._read(topic, payload, now_ms)
+        if message is None:
+            self._ignored += 1
+            return
+        if isinstance(message, _Refused):
+            work.unread.append(message)
+            return
+        edge = self._edge(edges, message.about.edge)
+        if edge is None:
+            full = f"there are {self._settings.max_edges:,} edge nodes already ([sparkplug] max_edges)"
+            work.unread.append(_refused(message, full))
+            return
+        mark = digest(topic, payload)
         try:
-            edge.take(message, seen, out)
+            edge.take(message, mark in self._recent or mark in work.digests, work.out)
         except Exception as error:
             # A mistake of ours: it must not keep what is behind this message from the log, again and again.
             log.exception("sparkplug_failed", edge=edge.name)
-            return [_refused(message, f"it could not be read, which is a fault of headrace: {error!r}")]
-        return []
+            work.unread.append(_refused(message, f"it could not be read, which is a fault of headrace: {error!r}"))
+        work.touched[edge.name] = edge
+        work.digests[mark] = None
 
     def _edge(self, edges: dict[str, Edge], name: str) -> Edge | None:
         edge = edges.get(name)
@@ -257,14 +279,13 @@ class SparkplugIntake:
             self._edges, self._recent = load_edges(entries, self._new_edge)
         return self._edges
 
-    async def _commit(
-        self, out: Outcome, unread: Sequence[_Refused], edges: Iterable[Edge], digests: Sequence[bytes]
-    ) -> None:
+    async def _commit(self, work: "_Work") -> None:
         """Append what messages came to, and what is known of their edge nodes, in one step."""
-        entries = self._recent.add(digests) if digests else {}
-        for edge in edges:
+        out = work.out
+        entries = self._recent.add(list(work.digests)) if work.digests else {}
+        for edge in work.touched.values():
             entries |= changes_of(edge)
-        refused = [*unread, *(_refused(message, reason) for message, reason in out.refusals)]
+        refused = [*work.unread, *(_refused(message, reason) for message, reason in out.refusals)]
         readings = [(each.message.about.device_id, each.document, each.message.topic) for each in out.readings]
         rows = [*readings, *((each.device_id, each.raw, each.topic) for each in refused)]
         if not (rows or entries):

@@ -324,3 +324,38 @@ async def test_no_more_edge_nodes_than_there_is_room_for() -> None:
     assert len(refused) == 1
     assert list(world.intake.edges()) == ["plant/press"]
     await log.close()
+
+
+async def test_short_aliases_of_long_names(world: World) -> None:
+    """A message that would be many times its size with the names that its aliases stand for is refused."""
+    names = {"x" * 500 + str(number): (number, "Boolean") for number in range(400)}
+    node = EdgeNode(metrics={"": names})
+    node.connect()
+    await world.take(node.births(START_MS, {("", name): True for name in names}))
+    topic, raw = node.data("", START_MS + 1, dict.fromkeys(names, False))
+    await world.take([(topic, raw)])
+
+    [reason] = [why for _, value, why in await world.records() if value == raw]
+    assert "its values with their names have more than" in (reason or "")
+
+
+async def test_a_large_append_is_divided(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings are committed before they take much memory; each message is whole, and there once."""
+    monkeypatch.setattr("headrace.connectors.sparkplug.intake.LARGEST_COMMIT", 200)
+    node = EdgeNode(metrics=METRICS)
+    node.connect()
+    commit, commits = world.log.commit, list[Transaction]()
+
+    async def counted(transaction: Transaction) -> Any:
+        commits.append(transaction)
+        return await commit(transaction)
+
+    world.log.commit = counted  # type: ignore[method-assign]
+    sent = [*node.births(START_MS, VALUES), *(node.data("fan", START_MS + n, {"rpm": n}) for n in range(1, 40))]
+    await world.take(sent)
+    world.start()
+    await world.take(sent)
+
+    assert len(commits) > 5
+    found = sorted(value for device, _, value in (await world.values())[0] if device == "plant/press/fan")
+    assert found == sorted([VALUES["fan", "rpm"], *range(1, 40)])

@@ -31,7 +31,7 @@ def golden(name: str) -> Payload:
 def read(found: Payload, catalogue: Catalogue | None = None) -> list[dict[str, Any]]:
     """Its documents."""
     catalogue = catalogue or Catalogue.of(found.metrics)
-    return [orjson.loads(each) for each in documents(found, catalogue, NOW, "timestamp")]
+    return [orjson.loads(each) for each in documents(found, catalogue, NOW, "timestamp", 1 << 20)]
 
 
 @pytest.mark.parametrize(("name", "birth"), [("nbirth", "nbirth"), ("dbirth", "dbirth"), ("ddata", "dbirth")])

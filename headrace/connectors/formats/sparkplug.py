@@ -1,6 +1,6 @@
 """Sparkplug messages one by one, as a payload format: what they say without those before them."""
 
-from headrace.connectors.formats.parts import Aside, Message, NotUnpacked, Part, check_size
+from headrace.connectors.formats.parts import Aside, Message, NotUnpacked, Part, check_size, most_output
 from headrace.connectors.sparkplug.catalogue import NOTHING, Catalogue, UnknownMetric, documents
 from headrace.connectors.sparkplug.payload import read_payload
 from headrace.connectors.sparkplug.topic import EdgeTopic, read_topic
@@ -30,7 +30,7 @@ class SparkplugAlone:
         try:
             read = read_payload(message.payload)
             known = Catalogue.of(read.metrics) if about.kind in ("NBIRTH", "DBIRTH") else NOTHING
-            found = documents(read, known, message.now_ms, self._time_field)
+            found = documents(read, known, message.now_ms, self._time_field, most_output(message.payload))
         except BadPayload as error:
             raise NotUnpacked(f"no Sparkplug B payload: {error}", about.device_id) from error
         except UnknownMetric as error:
