@@ -17,6 +17,7 @@ from headrace.cli.running import Mistakes, Setup, finishes
 from headrace.cli.settings import Settings
 from headrace.connectors.http.source import HttpSource
 from headrace.connectors.kinesis import open_kinesis
+from headrace.connectors.kinesis_append import check_topic
 from headrace.connectors.kinesis_source import KinesisSource, open_kinesis_source
 from headrace.connectors.mqtt.listener import MqttListener
 from headrace.connectors.mqtt.settings import MqttSettings
@@ -94,6 +95,8 @@ def check_sources(settings: Settings, data: Path | None, processes: int) -> None
         wrong.add(
             "--processes: one process reads the stream of [kinesis_source]; give the others a configuration without"
         )
+    if KinesisSource.name in names:
+        wrong.take(lambda: check_topic(settings.kinesis_source, settings.profiles))
     if KinesisSource.name in names and settings.bridge.into == "kinesis":
         wrong.add("[kinesis_source] goes into the log, which keeps how far it has read; bridge.into is kinesis")
     if HttpSource.name in names:
@@ -166,7 +169,9 @@ async def opened_sources(
                 if data is None
                 else data / f"kinesis-{(settings.kinesis_source.stream or '').rpartition('/')[2]}.lock"
             )
-            reading = open_kinesis_source(settings.kinesis_source, intake, clock, lock, metrics=metrics, health=health)
+            reading = open_kinesis_source(
+                settings.kinesis_source, intake, clock, lock, profiles=settings.profiles, metrics=metrics, health=health
+            )
             sources.append(await stack.enter_async_context(reading))
             click.echo(f"kinesis: {settings.kinesis_source.stream} into {target}; Ctrl-C stops", err=True)
         yield [*sources, *ask_through(sparkplug, sources)]

@@ -10,19 +10,20 @@ from typing import TypeVar
 
 import structlog
 
+from headrace.connectors.kinesis_append import Append, KinesisAppend
 from headrace.connectors.kinesis_messages import MessageMaker, Messages
 from headrace.connectors.kinesis_position import Position, Start
 from headrace.connectors.kinesis_shard_reader import FIRST_BACKOFF, LONGEST_BACKOFF, ShardReader, unless
 from headrace.connectors.kinesis_shards import Read, Shard, ShardGone, ShardsClient, Stream, open_shards
 from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.topic_profile import SHIPPED, TopicProfile
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
-from headrace.engine.errors import ConfigError, Disconnected, RetryLater, first
+from headrace.engine.errors import ConfigError, RetryLater, first
 from headrace.engine.file_lock import LockHeld, lock_file
 from headrace.engine.health import Health, Progress
 from headrace.engine.intake import Intake, Mark
 from headrace.engine.metrics import Metrics
-from headrace.schemas import topics
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,7 @@ async def open_kinesis_source(
     clock: Clock,
     lock: Path | None = None,
     *,
+    profiles: Sequence[TopicProfile] = SHIPPED,
     metrics: Metrics | None = None,
     health: Health | None = None,
 ) -> AsyncIterator["KinesisSource"]:
@@ -68,6 +70,7 @@ async def open_kinesis_source(
 
     Args:
         lock: file that only one process at a time may have; for none, two of them append everything twice.
+        profiles: of topics, for `settings.topic`.
     Raises:
         ConfigError: aiobotocore is not installed, no stream or region is named, or another process has the lock.
     """
@@ -79,7 +82,7 @@ async def open_kinesis_source(
         ) from error
     try:
         async with open_shards(settings) as client:
-            yield KinesisSource(settings, client, intake, clock, metrics=metrics, health=health)
+            yield KinesisSource(settings, client, intake, clock, profiles=profiles, metrics=metrics, health=health)
     finally:
         if held is not None:
             held.close()
@@ -99,6 +102,7 @@ class KinesisSource:
         intake: appends, and keeps the positions.
         clock: for waiting.
         random: jitter of the backoff.
+        profiles: of topics, for `settings.topic`.
         metrics, health: of the process; told how it goes.
     """
 
@@ -112,6 +116,7 @@ class KinesisSource:
         clock: Clock,
         random: Random | None = None,
         *,
+        profiles: Sequence[TopicProfile] = SHIPPED,
         metrics: Metrics | None = None,
         health: Health | None = None,
     ) -> None:
@@ -120,7 +125,8 @@ class KinesisSource:
         self._intake = intake
         self._clock = clock
         self._random = random or Random()
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics = metrics or Metrics()
+        self._put: Append = KinesisAppend(settings, intake, profiles, clock, metrics)
         self._health = health or Health(clock, expects=[self.name])
         self._slots = asyncio.Semaphore(settings.requests)
         self._stream = Stream("", 0, 0)
@@ -231,7 +237,7 @@ class KinesisSource:
                 )
                 self._count_lost()
                 start = Start(self._stream.created_ms, None)
-            await self._append_until_taken(Messages(), Mark(name, start.dumps()))
+            await self._put(Messages(), Mark(name, start.dumps()))
         self._since_ms = start.since_ms
         for key, value in kept.items():
             if key.startswith(self._prefix):
@@ -300,32 +306,12 @@ class KinesisSource:
     async def _append(self, shard_id: str, messages: Messages) -> None:
         self._appending += 1
         try:
-            await self._append_until_taken(messages, Mark(self._prefix + shard_id, messages.position.dumps()))
+            await self._put(messages, Mark(self._prefix + shard_id, messages.position.dumps()))
         finally:
             self._appending -= 1
         self._positions[shard_id] = messages.position
         self._appended += len(messages.payloads)
         self._metrics.count("headrace_source_appended_total", len(messages.payloads), source=self.name)
-
-    async def _append_until_taken(self, messages: Messages, mark: Mark) -> None:
-        refused = [messages.refused.get(place) for place in range(len(messages.payloads))] if messages.refused else None
-        while True:
-            try:
-                await self._intake.append(
-                    messages.device_ids,
-                    messages.payloads,
-                    device_type=self._settings.device_type,
-                    profile=self._settings.profile,
-                    sources=messages.sources,
-                    alarms=messages.alarms,
-                    mark=mark,
-                    headers=None if refused is None else {topics.REFUSED: refused},
-                )
-            except (RetryLater, Disconnected) as error:
-                log.warning("kinesis_append_repeated", messages=len(messages.payloads), reason=str(error))
-                await self._clock.sleep(error.after if isinstance(error, RetryLater) else 1.0)
-            else:
-                return
 
     # -- what readers tell
 

@@ -7,6 +7,11 @@ from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 from headrace.connectors.kinesis_settings import StreamSettings
 from headrace.connectors.topic_profile import Alarm
 
+#: Stands in `topic` for the partition key.
+KEY = "{key}"
+#: What the topic's profile says where there is one.
+INSTEAD = ("device_type", "profile", "device_field", "alarm")
+
 
 def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
@@ -15,6 +20,12 @@ def _listed(value: object) -> object:
 class KinesisSourceSettings(StreamSettings):
     """The stream that messages are taken from. Durations are seconds."""
 
+    topic: str | None = Field(
+        None,
+        pattern=r"^[^+#\x00]+$",
+        description="that records count as published on, with `{key}` for the partition key: its topic profile says "
+        "device, type, format and alarms",
+    )
     device_type: str = Field(
         "environmental", min_length=1, description="name of the device type that the records are read with"
     )
@@ -45,4 +56,9 @@ class KinesisSourceSettings(StreamSettings):
     def _start_whole(self) -> Self:
         if (self.start == "timestamp") != (self.start_timestamp is not None):
             raise ValueError('start = "timestamp" and start_timestamp = "2026-01-18T10:30:00Z" come together')
+        fields = type(self).model_fields
+        # Not by model_fields_set: the defaults of a section come with whatever is set in it.
+        named = [name for name in INSTEAD if getattr(self, name) != fields[name].get_default()]
+        if self.topic is not None and named:
+            raise ValueError(f"with topic, its topic profile says {', '.join(named)}: leave that out here")
         return self

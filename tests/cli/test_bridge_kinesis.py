@@ -122,6 +122,7 @@ async def count(log: EmbeddedLog) -> int:
     [
         ("", ["--processes", "2"], "one process reads the stream"),
         ('[bridge]\ninto = "kinesis"\n[kinesis]\nstream = "other"\n', [], "which keeps how far it has read"),
+        ('[kinesis_source]\nstream = "fleet"\ntopic = "tb/{key}"\n', [], "no topic profile takes tb/{key}"),
         ('[kinesis_source]\nstream = "fleet"\ndevice_type = "meterr"\n', [], "'meterr' is unknown"),
     ],
 )

@@ -39,16 +39,16 @@ class GatedIntake(Intake):
         self.after.set()
         self.fail = False
 
-    async def append(self, *args: Any, **kwargs: Any) -> None:
+    async def append(self, device_ids: Sequence[bytes], payloads: Sequence[bytes], **more: Any) -> None:
         """See `Intake.append`."""
-        if not args[1]:
-            await super().append(*args, **kwargs)
+        if not payloads:
+            await super().append(device_ids, payloads, **more)
             return
         self.entered.set()
         await self.before.wait()
         if self.fail:
             raise LogError("the disk is full")
-        await super().append(*args, **kwargs)
+        await super().append(device_ids, payloads, **more)
         self.durable.set()
         await self.after.wait()
 

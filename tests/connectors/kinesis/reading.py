@@ -12,6 +12,7 @@ from aiohttp import web
 from headrace.connectors.kinesis_shards import open_shards
 from headrace.connectors.kinesis_source import KinesisSource
 from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.topic_profile import SHIPPED, TopicProfile
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.health import Health
 from headrace.engine.intake import Intake
@@ -60,8 +61,16 @@ def source_settings(url: str, **more: object) -> KinesisSourceSettings:
 class Reading:
     """A source at work; leaving the block stops it."""
 
-    def __init__(self, url: str, intake: Intake, clock: Clock | None = None, **more: object) -> None:
+    def __init__(
+        self,
+        url: str,
+        intake: Intake,
+        clock: Clock | None = None,
+        profiles: Sequence[TopicProfile] = SHIPPED,
+        **more: object,
+    ) -> None:
         self._settings = source_settings(url, **more)
+        self._profiles = profiles
         self._intake = intake
         self._clock = clock or HurriedClock()
         self.metrics, self.health = Metrics(), Health(SystemClock(), expects=["kinesis"])
@@ -71,7 +80,13 @@ class Reading:
         self._opened = open_shards(self._settings)
         client = await self._opened.__aenter__()
         self.source = KinesisSource(
-            self._settings, client, self._intake, self._clock, metrics=self.metrics, health=self.health
+            self._settings,
+            client,
+            self._intake,
+            self._clock,
+            profiles=self._profiles,
+            metrics=self.metrics,
+            health=self.health,
         )
         self.task = asyncio.create_task(self.source.run(self.stop))
         return self

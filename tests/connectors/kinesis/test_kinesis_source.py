@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from headrace.connectors.kinesis_position import Position
 from headrace.connectors.kinesis_source import LOOK_INTERVAL, open_kinesis_source
 from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.topic_profile import Alarm, TopicProfile
 from headrace.engine.clock import ManualClock, SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import ConfigError
 from headrace.engine.intake import Intake, Mark
 from headrace.engine.log import TopicPartition
+from headrace.engine.records import Record
 from headrace.schemas import topics
 from tests.connectors.kinesis.aggregate import aggregate
 from tests.connectors.kinesis.aws import Stream, client
@@ -74,6 +76,16 @@ async def log() -> AsyncIterator[EmbeddedLog]:
 def intake(log: EmbeddedLog) -> Intake:
     """Into this log."""
     return Intake(log, SystemClock())
+
+
+async def raw_records(log: EmbeddedLog) -> dict[bytes, list[Record]]:
+    """What is in the raw topic, by device."""
+    found: dict[bytes, list[Record]] = {}
+    for target, end in (await log.end_offsets(topics.RAW)).items():
+        read = await log.read(TopicPartition(*target), 0, 100) if end else None
+        for record in read.records if read is not None else ():
+            found.setdefault(record.key or b"", []).append(record)
+    return found
 
 
 async def positions(log: EmbeddedLog) -> dict[str, Position]:
@@ -314,9 +326,8 @@ async def test_a_damaged_aggregate_goes_in_as_it_is(kinesis: Any, url: str, log:
             await until_arrived(log, 2)
 
     assert sorted(await arrived(log)) == [("batch", damaged), ("d0", b"{}")]
-    ends = await log.end_offsets(topics.RAW)
-    reads = [await log.read(target, 0, 10) for target, end in ends.items() if end]
-    reasons = {record.key: record.headers.get(topics.REFUSED) for read in reads if read for record in read.records}
+    found = await raw_records(log)
+    reasons = {key: records[0].headers.get(topics.REFUSED) for key, records in found.items()}
     why = b"a record of the Kinesis Producer Library that is damaged: the checksum does not fit"
     assert reasons == {b"d0": None, b"batch": why}
     assert [each["reason"] for each in logs if each["event"] == "kinesis_aggregate_damaged"] == [
@@ -349,6 +360,44 @@ async def test_device_and_alarm_of_the_payload(kinesis: Any, url: str, log: Embe
         b"plant",
     )
     assert headers[topics.SOURCE].startswith(b"fleet/shardId-00000000000")
+
+
+async def test_records_as_messages_of_a_topic(kinesis: Any, url: str, log: EmbeddedLog) -> None:
+    """Its profile says type, format and alarms: a record becomes several, in order, or is refused."""
+    profile = TopicProfile(name="board", topic="tb/{device}", device_type="tilt", format="thingsboard", alarm=Alarm())
+    rows = [{"ts": 1_750_000_000_000 + place, "values": {"tilt_angle": place}} for place in range(3)]
+    async with Reading(url, intake(log), profiles=[profile], topic="tb/{key}") as reading:
+        await put(kinesis, [("wall-1", orjson.dumps(rows)), ("wall-2", b"?"), ("no/level", b"{}")])
+        await put(kinesis, [("all", aggregate([("wall-3", orjson.dumps(rows[:1]))]))])
+        await until_arrived(log, 6)
+
+    found = await raw_records(log)
+    angles = [orjson.loads(each.value or b"")["tilt_angle"] for each in found[b"wall-1"]]
+    assert angles == [0, 1, 2]
+    assert [len(found[key]) for key in (b"wall-2", b"wall-3", b"?")] == [1, 1, 1]
+    (refused,) = found[b"wall-2"]
+    assert refused.value == b"?"
+    assert refused.headers[topics.REFUSED]
+    assert reading.metrics.value("headrace_unpack_refused_total", profile="board") == 1
+    headers = found[b"wall-3"][0].headers
+    assert (headers[topics.DEVICE_TYPE], headers[topics.PROFILE], headers[topics.SOURCE]) == (
+        b"tilt",
+        b"board",
+        b"tb/wall-3",
+    )
+    assert sum((await log.end_offsets(topics.RAW_PRIORITY)).values()) >= 4
+    assert reading.source.statistics().received == 4
+
+
+async def test_a_damaged_aggregate_on_a_topic(kinesis: Any, url: str, log: EmbeddedLog) -> None:
+    """Is refused for that, whatever the format would say."""
+    profile = TopicProfile(name="board", topic="tb/{device}", device_type="tilt", format="thingsboard")
+    async with Reading(url, intake(log), profiles=[profile], topic="tb/{key}"):
+        await put(kinesis, [("wall-1", aggregate([("d1", b"1")])[:-1] + b"?")])
+        await until_arrived(log, 1)
+
+    (record,) = (await raw_records(log))[b"wall-1"]
+    assert b"Kinesis Producer Library that is damaged" in record.headers[topics.REFUSED]
 
 
 async def test_the_limits_of_a_shard_are_kept(kinesis: Any, url: str, log: EmbeddedLog) -> None:
@@ -397,6 +446,8 @@ async def test_a_second_process_is_refused(tmp_path: Path, log: EmbeddedLog, url
         ({"start": "timestamp"}, "come together"),
         ({"start_timestamp": "2026-01-18T10:30:00Z"}, "come together"),
         ({"start": "timestamp", "start_timestamp": "2026-01-18T10:30:00"}, "timezone"),
+        ({"topic": "tb/{key}", "device_type": "tilt"}, "its topic profile says device_type"),
+        ({"topic": "tb/+"}, "should match pattern"),
         ({"read_interval": 0.1}, "greater than or equal to 0.2"),
         ({"stream": "my stream"}, "must be the name of a stream"),
     ],
