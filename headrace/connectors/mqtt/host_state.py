@@ -42,10 +42,13 @@ class HostState:
         return Publish(self.topic.encode(), self._payload(True), retain=True)
 
     def look_at(self, messages: Iterable[Publish]) -> None:
-        """Notice where somebody says that we are not there: a will of a connection before this one."""
+        """Notice where somebody says that we are not there: a will of a connection before this one.
+
+        What is retained comes with our subscription, before we have said that we are.
+        """
         topic = self.topic.encode()
         for message in messages:
-            if message.topic == topic and b"true" not in message.payload:
+            if message.topic == topic and not message.retain and b"true" not in message.payload:
                 self._contradicted.set()
 
     async def say_online(self, connection: MqttConnection) -> None:
