@@ -20,9 +20,11 @@ _STEP = 256 << 10
 class Room:
     """What requests may hold together.
 
+    Nothing is held for bodies that are still to come, so clients that promise much and send nothing take no room.
+
     Args:
-        requests: in hand at a time.
-        most: bytes of their bodies.
+        requests: with a whole body that are not appended yet; more are refused unread.
+        most: bytes of bodies.
     """
 
     def __init__(self, requests: int, most: int) -> None:
@@ -31,25 +33,23 @@ class Room:
         self.requests = self.bytes = 0
 
     def enter(self) -> "Share":
-        """A place for one request.
+        """For a request that is not read yet.
 
         Raises:
-            HttpProblem: there is none.
+            HttpProblem: there is no place for it.
         """
         if self.requests >= self._requests:
             raise _busy("requests")
-        self.requests += 1
         return Share(self)
 
-    def take(self, size: int) -> None:
-        """Hold so many bytes more.
+    def check(self, size: int) -> None:
+        """Look whether there is room for so many bytes more.
 
         Raises:
-            HttpProblem: there is no room for them.
+            HttpProblem: there is not.
         """
         if self.bytes + size > self._most:
             raise _busy("bytes")
-        self.bytes += size
 
 
 class Share:
@@ -58,12 +58,22 @@ class Share:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._held = 0
-        self._has_place = True
+        self._has_place = False
+
+    def check(self, size: int) -> None:
+        """See `Room.check`."""
+        self._room.check(size)
 
     def take(self, size: int) -> None:
-        """Hold so many bytes more; see `Room.take`."""
-        self._room.take(size)
+        """Hold so many bytes more, if there is room; see `Room.check`."""
+        self._room.check(size)
+        self._room.bytes += size
         self._held += size
+
+    def take_place(self) -> None:
+        """All of it is there."""
+        self._room.requests += not self._has_place
+        self._has_place = True
 
     def leave_place(self) -> None:
         """Another request may come in its place: what is left to do costs no more than the bytes that are held."""
@@ -95,16 +105,18 @@ async def read_body(request: web.BaseRequest, settings: HttpSettings, share: Sha
     length = request.content_length
     if length is not None and length > settings.max_body_bytes:
         raise _too_large("body", length, settings.max_body_bytes)
-    share.take(length or 0)
+    share.check(length or 0)
     await _let_come(request)
     try:
         async with asyncio.timeout(settings.body_timeout):
-            return await _read(request, settings, share, length, packed)
+            body = await _read(request, settings, share, packed)
     except TimeoutError:
         said = f"the body took longer than {settings.body_timeout:g} s"
         raise HttpProblem(HTTPStatus.REQUEST_TIMEOUT, "too-slow", said) from None
     except web.RequestPayloadError as error:
         raise HttpProblem(HTTPStatus.BAD_REQUEST, "bad-request", f"the body cannot be read: {error}") from None
+    share.take_place()
+    return body
 
 
 def _is_packed(request: web.BaseRequest) -> bool:
@@ -130,17 +142,14 @@ async def _let_come(request: web.BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def _read(
-    request: web.BaseRequest, settings: HttpSettings, share: Share, length: int | None, packed: bool
-) -> bytes:
+async def _read(request: web.BaseRequest, settings: HttpSettings, share: Share, packed: bool) -> bytes:
     unpacking = Unpacking(settings.max_unpacked_bytes, share) if packed else None
     parts, size = [], 0
     async for part in request.content.iter_any():
         size += len(part)
         if size > settings.max_body_bytes:
             raise _too_large("body", size, settings.max_body_bytes)
-        if length is None:
-            share.take(len(part))
+        share.take(len(part))
         parts.append(part if unpacking is None else unpacking.feed(part))
     if unpacking is not None:
         unpacking.finish()

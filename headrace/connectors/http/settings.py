@@ -59,7 +59,7 @@ class HttpSettings(BaseModel):
     max_message_bytes: int = Field(262_144, ge=1, le=64 << 20, description="of one message")
     max_items: int = Field(10_000, ge=1, le=100_000, description="messages in a batch")
     max_connections: int = Field(1_000, ge=1, le=1_000_000, description="at a time; more are refused")
-    max_requests: int = Field(256, ge=1, description="in hand at a time; more are told to come later")
+    max_requests: int = Field(256, ge=1, description="that wait for the log at a time; more are told to come later")
     max_waiting_bytes: int = Field(16 << 20, ge=1 << 16, description="of bodies in hand; behind that likewise")
     head_timeout: float = Field(10.0, gt=0, le=300, description="seconds for TLS, and for the head of a request")
     body_timeout: float = Field(30.0, gt=0, le=3600, description="seconds for the body of a request")

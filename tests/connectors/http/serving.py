@@ -19,6 +19,7 @@ from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.health import Health
 from headrace.engine.intake import Intake
 from headrace.engine.log import TopicPartition, TopicSpec
 from headrace.schemas import topics
@@ -52,7 +53,9 @@ class Server:
         port: int,
         session: aiohttp.ClientSession,
         stop: asyncio.Event,
+        health: Health,
     ) -> None:
+        self.health = health
         self.stop = stop
         self.source = source
         self.intake = intake
@@ -130,6 +133,7 @@ async def serving(
         return
     clock, intake, stop = SystemClock(), GatedIntake(log), asyncio.Event()
     judge = PayloadJudge(DEVICE_TYPES, IngestConfig(), clock)
+    health = Health(clock, expects=[HttpSource.name])
     source = HttpSource(
         HttpSettings(port=0, **settings),
         intake,
@@ -140,12 +144,13 @@ async def serving(
         GROUP,
         clock,
         values=values,
+        health=health,
     )
     running = asyncio.create_task(source.run(stop))
     try:
         port = await source.wait_listening()
         async with aiohttp.ClientSession() as session:
-            yield Server(source, intake, port, session, stop)
+            yield Server(source, intake, port, session, stop, health)
         stop.set()
         await running
     finally:

@@ -178,6 +178,32 @@ async def test_bytes_that_wait_are_bounded() -> None:
         assert server.source.statistics().waiting_bytes == 0
 
 
+@pytest.mark.parametrize(("more", "status"), [(b"", 202), (b"Origin: https://example.org\r\n", 415)])
+async def test_no_media_type(more: bytes, status: int) -> None:
+    """It is JSON then; but not for a browser, which could be sent here by any page."""
+    head = f"POST {TELEMETRY} HTTP/1.1\r\nHost: x\r\nPrefer: respond-async\r\n".encode() + more
+    async with serving() as server:
+        answer = await server.raw(head + b"Content-Length: %d\r\n\r\n" % len(READING) + READING)
+
+        assert answer.status == status
+
+
+async def test_clients_that_promise_much_take_no_room() -> None:
+    """Bodies that are announced and do not come hold up nobody."""
+    async with serving(max_requests=2, **LIMITS) as server:
+        writers = []
+        for _ in range(20):
+            _reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(HEAD + b"Content-Length: 10000\r\n\r\n{")
+            writers.append(writer)
+        while server.source.statistics().waiting_bytes < 20:
+            await asyncio.sleep(0.005)
+
+        assert (await server.post(TELEMETRY, READING)).status == 202
+        for writer in writers:
+            writer.close()
+
+
 async def test_appends_of_the_same_moment_are_one_commit() -> None:
     """What comes while a commit is under way goes into the next."""
     async with serving() as server:
@@ -198,6 +224,7 @@ async def test_appends_of_the_same_moment_are_one_commit() -> None:
         ({"Content_Type": "text/plain"}, 415),
         ({"Content_Type": "application/x-www-form-urlencoded"}, 415),
         ({"Content_Type": "application/json; charset=utf-8"}, 202),
+        ({"Content_Type": "application/json", "Origin": "https://example.org"}, 202),
     ],
 )
 async def test_media_types(headers: dict[str, str], status: int) -> None:

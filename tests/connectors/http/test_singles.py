@@ -181,6 +181,17 @@ async def test_methods() -> None:
         assert (await server.ask("HEAD", "/health")).status == 200
 
 
+async def test_health() -> None:
+    """200 while all goes on, 503 with what stands still."""
+    async with serving() as server:
+        well = await server.ask("GET", "/health")
+        server.health.broken("log", "the disk is full", "make room")
+        ill = await server.ask("GET", "/health")
+
+        assert (well.status, well.document) == (200, {"status": "ok"})
+        assert (ill.status, kind(ill), ill.document["detail"]) == (503, "unavailable", "the disk is full")
+
+
 async def test_api_data_without_a_database() -> None:
     """It says that there is none."""
     async with serving() as server:
