@@ -142,7 +142,7 @@ async def opened_sources(
             intake = Intake(log, clock, metrics)
             target = settings.log.url if data is None else str(data)
         ordinary = RoutedIntake(intake, settings.profiles, metrics, clock)
-        routed, sparkplug = await with_sparkplug(settings, ordinary, intake, log, clock, metrics)
+        routed, sparkplug = await with_sparkplug(settings, ordinary, intake, log, data, stack, clock, metrics)
         host = host_state(settings, clock)
         names, sources = source_names(settings), list[Source]()
         if settings.listener.wanted:

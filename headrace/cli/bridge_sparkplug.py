@@ -1,6 +1,8 @@
 """Sparkplug B in the bridge: what it needs, and what goes through it."""
 
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 from headrace.cli.running import Mistakes
 from headrace.cli.settings import Settings
@@ -11,6 +13,9 @@ from headrace.connectors.sparkplug.intake import SparkplugIntake
 from headrace.connectors.sparkplug.routing import SparkplugRouting
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import Clock
+from headrace.engine.embedded.log import EmbeddedLog
+from headrace.engine.errors import ConfigError
+from headrace.engine.file_lock import LockHeld, lock_file
 from headrace.engine.intake import Intake, MessageIntake
 from headrace.engine.log import Log
 from headrace.engine.metrics import Metrics
@@ -40,12 +45,34 @@ def check_sparkplug(settings: Settings, processes: int) -> None:
 
 
 async def with_sparkplug(
-    settings: Settings, routed: RoutingIntake, intake: MessageIntake, log: Log | None, clock: Clock, metrics: Metrics
+    settings: Settings,
+    routed: RoutingIntake,
+    intake: MessageIntake,
+    log: Log | None,
+    data: Path | None,
+    stack: AsyncExitStack,
+    clock: Clock,
+    metrics: Metrics,
 ) -> tuple[RoutingIntake, SparkplugIntake | None]:
-    """The way of all messages, and of Sparkplug's if there is a profile of it; its topic is made."""
+    """The way of all messages, and of Sparkplug's if there is a profile of it; its topic is made.
+
+    Args:
+        data: folder of the embedded log: two of these on it would each know half.
+        stack: gives the folder back.
+    Raises:
+        ConfigError: another process has the folder.
+    """
     profile = _profile(settings)
     if profile is None:
         return routed, None
+    if data is not None and isinstance(log, EmbeddedLog):
+        try:
+            stack.enter_context(lock_file(data / "sparkplug.lock"))
+        except LockHeld as error:
+            raise ConfigError(
+                f"--data: a bridge takes Sparkplug messages into {data} already, process {error.owner}: stop it, "
+                "or leave the profile with format sparkplug out here"
+            ) from error
     assert isinstance(intake, Intake)
     assert log is not None
     await log.create_topics(SparkplugIntake.topic_specs())

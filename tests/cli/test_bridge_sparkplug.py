@@ -5,7 +5,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.cli.conftest import Headrace
+from headrace.engine.file_lock import lock_file
+from tests.cli.conftest import Headrace, in_subprocess
 
 PROFILE = """
 [[profiles]]
@@ -57,6 +58,17 @@ def test_a_profile_that_cannot_be(headrace: Headrace, tmp_path: Path, profile: s
     said = headrace("bridge", "--config", config, "--data", tmp_path / "data", code=2)
 
     assert reason in " ".join(said.stderr.split())
+
+
+def test_two_bridges_on_one_log(tmp_path: Path) -> None:
+    """The second is refused: each would know half of every edge node."""
+    config = tmp_path / "headrace.toml"
+    config.write_text(f'[mqtt]\nhost = "127.0.0.1"\n{PROFILE}')
+    (tmp_path / "data").mkdir()
+    with lock_file(tmp_path / "data" / "sparkplug.lock"):
+        said = in_subprocess("bridge", "--config", config, "--data", tmp_path / "data", code=2)
+
+    assert "a bridge takes Sparkplug messages into" in said.stderr
 
 
 GOLDEN = Path(__file__).parents[1] / "connectors" / "sparkplug" / "golden"

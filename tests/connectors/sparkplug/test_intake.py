@@ -1,7 +1,6 @@
 """Sparkplug messages into a real log: each value once, whatever is lost, overtaken, repeated or killed on the way."""
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -118,12 +117,10 @@ def as_read(messages: Iterable[Sent]) -> list[Value]:
     ]
 
 
-EXAMPLES = settings(max_examples=int(os.environ.get("SPARKPLUG_EXAMPLES", "40")), deadline=None)
+Check = Callable[[History, st.DataObject], None]
 
 
-@EXAMPLES
-@given(histories, st.data())
-def test_gaps_are_counted_exactly(sent: History, data: st.DataObject) -> None:
+def check_gaps(sent: History, data: st.DataObject) -> None:
     """Of what is lost, each stretch is a gap, counted once; all else is read once, in whatever order it comes."""
     losable = [place for place, each in enumerate(sent.sent) if each.kind in ("NDATA", "DDATA")]
     lost = data.draw(st.sets(st.sampled_from(losable), max_size=8) if losable else st.just(set()))
@@ -165,9 +162,7 @@ def _batches(sent: History, lost: set[int], data: st.DataObject) -> list[list[Se
     return [data.draw(st.permutations(batch)) for batch in found if batch]
 
 
-@EXAMPLES
-@given(histories, st.data())
-def test_every_value_once(sent: History, data: st.DataObject) -> None:
+def check_values(sent: History, data: st.DataObject) -> None:
     """Births lost and overtaken, batches redelivered after a kill, before or after the append: all that came is there.
 
     Each value is read once, or its message is a dead letter once.
@@ -201,6 +196,31 @@ def test_every_value_once(sent: History, data: st.DataObject) -> None:
         assert world.intake.statistics().waiting == 0
 
     in_world(work)
+
+
+CHECKS = pytest.mark.parametrize("check", [check_gaps, check_values], ids=["gaps", "values"])
+
+
+@CHECKS
+def test_histories(check: Check) -> None:
+    """Gaps are counted exactly, and every value that came is read once, whatever happens on the way."""
+    _check(check, 40)
+
+
+@pytest.mark.states
+@CHECKS
+def test_many_histories(check: Check, pytestconfig: pytest.Config) -> None:
+    """The same, more often."""
+    _check(check, pytestconfig.getoption("--examples"))
+
+
+def _check(check: Check, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(histories, st.data())
+    def run(sent: History, data: st.DataObject) -> None:
+        check(sent, data)
+
+    run()
 
 
 async def test_the_state_is_committed_with_the_records(world: World) -> None:
