@@ -108,7 +108,7 @@ class Edge:
             self._know(device, NOTHING._replace(connection=known.connection) if same else None)
         session.before, session.seq, session.bd_seq = session.seq, message.seq, bd_seq
         session.born_ms = session.last_ms = stamp
-        session.online, session.wants_rebirth, self._asked_ms = True, False, None
+        session.online, session.wants_rebirth = True, False
         session.missing.clear()
         session.counts.births += 1
         # One that comes again, out of turn, takes effect again, but its values were read.
@@ -263,7 +263,8 @@ class Edge:
                 session.counts.gaps += 1
                 session.counts.missing += ahead
                 out.gaps.append(Gap(self.name, ahead))
-                session.missing += [(expected + each) % NUMBERS for each in range(ahead)]
+                numbers_missing = [(expected + each) % NUMBERS for each in range(ahead)]
+                session.missing = sorted({*session.missing, *numbers_missing})
                 session.wants_rebirth = True
             session.seq = (expected + ahead - 1) % NUMBERS
             self._advance(self._release(number), out)

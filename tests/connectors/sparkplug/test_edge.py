@@ -303,6 +303,34 @@ def test_requests_are_rare() -> None:
     assert not host.edge.is_rebirth_due(NOW + 60_000)
 
 
+def test_births_that_explain_nothing() -> None:
+    """A node whose births leave out what its data have is not asked for them without end."""
+    node, host = born()
+    node.metrics = {**METRICS, "motor": {**METRICS["motor"], "torque": (9, "Double")}}
+    asked = 0
+    for second in range(30):
+        node.metrics, births = METRICS, node.metrics
+        if host.edge.is_rebirth_due(host.now):
+            host.edge.note_asked(host.now)
+            asked += 1
+            host.take(*node.births(host.now + 1, VALUES))
+        node.metrics = births
+        host.take(node.data("motor", host.now + 2, {"torque": float(second)})).wait(1)
+
+    assert asked == 3
+
+
+def test_the_same_number_lost_in_every_round() -> None:
+    """It is a gap each time, and remembered once."""
+    node, host = born()
+    sent = rpm(range(1_000), node)
+    host.take(*(message for message, place in zip(sent, range(2, 1_002), strict=True) if place % 256 != 7)).wait(3)
+    for _ in range(3):
+        host.wait(3)
+
+    assert (host.edge.session.counts.gaps, host.edge.session.missing) == (4, [7])
+
+
 def test_times_within_a_message() -> None:
     """One document per timestamp; the same metric twice at one time makes two, so that no value is lost."""
     node, host = born()
