@@ -30,7 +30,7 @@ from headrace.agents.cadence import Cadence
 from headrace.agents.detect import OPERATORS, SERIES, build_detect
 from headrace.agents.detector import Detector
 from headrace.agents.quiet import Quiet
-from headrace.agents.series_fold import SeriesFold, SeriesTables
+from headrace.agents.series_fold import SeriesFold, SeriesPart, SeriesTables
 from headrace.agents.three_sigma import ThreeSigma
 from headrace.connectors.fleet_episodes import Episode
 from headrace.engine.testkit import drive, reading_records
@@ -109,9 +109,10 @@ def scores(files: Mapping[str, nab.File], detector: Detector) -> Scores:
     for start in range(0, len(order), CHUNK):
         at = order[start : start + CHUNK]
         readings = _readings([names[number] for number in which[at].tolist()], times[at], values[at])
-        fold = SeriesFold(tables, 0, readings, [detector], frozenset(), Quiet())
-        fold.apply()
-        found[at[fold.places()]] = fold.scores[0, :, 0]
+        part = SeriesPart(tables, 0, readings)
+        fold = SeriesFold([part], [detector], frozenset(), Quiet())
+        part.apply()
+        found[at[part.places]] = fold.scores[0, :, 0]
     return {name: found[which == number] for number, name in enumerate(names)}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from headrace.agents.anomalies import Finder, send_anomalies
+from headrace.agents.anomalies import Finder, Found, send_anomalies
 from headrace.agents.cadence import Cadence
 from headrace.agents.detector import Detector
 from headrace.agents.ensemble import Ensemble
@@ -59,6 +59,16 @@ class Detect:
         parts = self.parts if batch.idle is None else self._idling
         found = [each for part in parts for each in part.find(batch)]
         send_anomalies(batch, sorted(found, key=lambda each: each[0]))
+
+    def process_together(self, batches: Sequence[Batch]) -> None:
+        """See `headrace.engine.operator.Joint`."""
+        found: list[list[Found]] = [[] for _ in batches]
+        for part in self.parts:
+            by_batch = part.find_together(batches) if isinstance(part, SeriesDetect) else map(part.find, batches)
+            for every, own in zip(found, by_batch, strict=True):
+                every.extend(own)
+        for batch, own in zip(batches, found, strict=True):
+            send_anomalies(batch, sorted(own, key=lambda each: each[0]))
 
 
 def build_detect(

@@ -1,13 +1,15 @@
 """Detectors of single series over every reading, and the events they make."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from headrace.agents.anomalies import Found as Anomalous
 from headrace.agents.anomalies import send_anomalies
 from headrace.agents.detector import Detector
 from headrace.agents.quiet import Quiet
-from headrace.agents.series_fold import Found, SeriesFold, SeriesTables
+from headrace.agents.series_fold import Found, SeriesFold, SeriesPart, SeriesTables
 from headrace.engine.batch import Batch
 from headrace.engine.errors import ConfigError
 from headrace.schemas import topics
@@ -57,27 +59,39 @@ class SeriesDetect:
 
     def find(self, batch: Batch) -> list[Anomalous]:
         """Judge every reading of the batch, and learn from it."""
+        return self.find_together([batch])[0]
+
+    def find_together(self, batches: Sequence[Batch]) -> list[list[Anomalous]]:
+        """What `find` gives for each, of different partitions; a round of many series costs little more than of few."""
+        parts = [
+            [SeriesPart(self._series, batch.partition, readings) for readings in batch.columns() if readings.measures]
+            for batch in batches
+        ]
+        alike: defaultdict[tuple[str, tuple[str, ...]], list[SeriesPart]] = defaultdict(list)
+        for part in chain.from_iterable(parts):
+            alike[part.readings.device_type, part.metrics].append(part)
+        for (device_type, _), group in alike.items():
+            SeriesFold(group, self._detectors, self._counters(device_type), self._quiet)
+        for batch, own in zip(batches, parts, strict=True):
+            for part in own:
+                batch.on_finish(part.apply)
+        return [self._anomalies(own) for own in parts]
+
+    def _anomalies(self, parts: Sequence[SeriesPart]) -> list[Anomalous]:
         found: list[tuple[tuple[int, str, int], dict[str, Any]]] = []
-        applies: list[Callable[[], None]] = []
-        for readings in batch.columns():
-            if not readings.measures:
-                continue
-            kind = self._types.get(readings.device_type)
-            counters = kind.counters if kind is not None else frozenset[str]()
-            fold = SeriesFold(self._series, batch.partition, readings, self._detectors, counters, self._quiet)
-            applies.append(fold.apply)
+        for part in parts:
+            kind, counters = self._types.get(part.readings.device_type), self._counters(part.readings.device_type)
             units = kind.units if kind is not None else {}
-            for each in fold.found:
-                place = (int(readings.rows[each.place]), each.metric, self._detectors.index(each.detector))
-                found.append((place, _document(each, readings, units.get(each.metric, ""), each.metric in counters)))
-
-        def apply() -> None:
-            for each in applies:
-                each()
-
-        batch.on_finish(apply)
+            for each in part.found:
+                place = (int(part.readings.rows[each.place]), each.metric, self._detectors.index(each.detector))
+                unit = units.get(each.metric, "")
+                found.append((place, _document(each, part.readings, unit, each.metric in counters)))
         found.sort(key=lambda anomaly: anomaly[0])
         return [(place[0], document) for place, document in found]
+
+    def _counters(self, device_type: str) -> frozenset[str]:
+        kind = self._types.get(device_type)
+        return kind.counters if kind is not None else frozenset()
 
 
 def _document(found: Found, readings: Readings, unit: str, counter: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Runs detectors over the readings of one device type in a batch: computed, then applied.
+"""Runs detectors over readings of one device type, of one partition or several: computed, then applied.
 
 A device's readings are looked at one after the other, those of different devices together: the first of each, then
-the second of each, and so on. So a batch costs as many rounds as its busiest device has readings in it.
+the second of each, and so on. So it takes as many rounds as the busiest device has readings.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,69 +55,103 @@ class Found(NamedTuple):
     numbers: dict[str, float]
 
 
-class SeriesFold:
-    """The anomalies of the readings of one device type; `apply` makes the tables what they made of them.
+class SeriesPart:
+    """The readings of one device type in a batch of one partition, and what is remembered of their devices.
 
     A reading older than its device's newest is not looked at.
 
     Args:
         tables: the state.
         partition: which.
-        readings: not empty.
-        detectors: those that `tables` were made for.
+        readings: not empty, with measures.
+    """
+
+    def __init__(self, tables: SeriesTables, partition: int, readings: Readings) -> None:
+        self.readings = readings
+        self._columns = [table.of_type(partition, readings.device_type) for table in tables.all]
+        usual = self._columns[0]
+        matrix = measure_matrix(readings.news(), len(readings), usual.measures)
+        #: Names of the measures that the device type has in this partition, in the order of the columns.
+        self.metrics = tuple(usual.measures.names)
+        for columns in self._columns[1:]:
+            columns.measures.add(self.metrics)
+        numbers = usual.devices.numbers(readings.device_ids)
+        usual.reserve()
+        groups = group(numbers, readings.times, _clocks(usual, numbers))
+        rows = np.flatnonzero(groups.times >= groups.before)
+        #: Of the r readings looked at: place in `readings`, which device, ascending, event time, (r, m) values.
+        self.places, self.rank, self.times = groups.order[rows], groups.rank[rows], groups.times[rows]
+        self.values = np.clip(matrix[:, self.places].T, -LARGEST, LARGEST)
+        self._names = [readings.device_ids[place] for place in groups.order[groups.heads].tolist()]
+        self.devices = len(self._names)
+        self.found: list[Found] = []
+        self._writes: list[Callable[[], None]] = []
+
+    def apply(self) -> None:
+        """For `Batch.on_finish`: make the tables what a `SeriesFold` made of them."""
+        for write in self._writes:
+            write()
+
+    def cells(self, table: int, places: Ints) -> "_Cells":
+        """The rows of a table that the readings touch.
+
+        Args:
+            table: which of `SeriesTables.all`.
+            places: (r,) of the rows, see `SeriesColumns`.
+        """
+        span = int(places.max()) + 1 if len(places) else 1
+        cells, which = np.unique(self.rank * span + places, return_inverse=True)
+        rank, place = np.divmod(cells, span)
+        columns = self._columns[table]
+        devices = columns.devices.numbers(self._names)[rank]
+        columns.reserve()
+        self._writes.append(lambda: columns.write(devices, place, touched.rows))
+        touched = _Cells(columns.read(devices, place), which)
+        return touched
+
+
+class _Cells:
+    """Rows of a table, (width, c, m), and which of them each of r readings touches, (r,)."""
+
+    def __init__(self, rows: Floats, which: Ints) -> None:
+        self.rows = rows
+        self.which = which
+
+
+class SeriesFold:
+    """Judges the readings of some partitions, and learns from them.
+
+    What becomes of one does not depend on which others come with it.
+
+    Args:
+        parts: of one device type, with the same metrics; each gets its anomalies as `found`.
+        detectors: those that the tables were made for.
         counters: measures that only rise.
         quiet: see `headrace.agents.quiet`.
     """
 
     def __init__(
-        self,
-        tables: SeriesTables,
-        partition: int,
-        readings: Readings,
-        detectors: Sequence[Detector],
-        counters: frozenset[str],
-        quiet: Quiet,
+        self, parts: Sequence[SeriesPart], detectors: Sequence[Detector], counters: frozenset[str], quiet: Quiet
     ) -> None:
-        self._detectors, self._quiet = detectors, quiet
-        device_type = readings.device_type
-        usual = tables.usual.of_type(partition, device_type)
-        matrix = measure_matrix(readings.news(), len(readings), usual.measures)
-        self._metrics = usual.measures.names
-        numbers = usual.devices.numbers(readings.device_ids)
-        every, self._writes = [usual], list[Callable[[], None]]()
-        for table in tables.all[1:]:
-            columns = table.of_type(partition, device_type)
-            columns.measures.add(self._metrics)
-            every.append(columns)
-        usual.reserve()
-
-        groups = group(numbers, readings.times, _clocks(usual, numbers))
-        rows = np.flatnonzero(groups.times >= groups.before)
-        self._places, self._rank = groups.order[rows], groups.rank[rows]
-        self._times = groups.times[rows]
-        self._values = np.clip(matrix[:, self._places].T, -LARGEST, LARGEST)
-        #: (detectors, r, m) scores that were not muted.
+        self._parts, self._detectors, self._quiet = parts, detectors, quiet
+        self._metrics = parts[0].metrics
+        self._ends = np.cumsum([len(part.times) for part in parts])
+        first = np.cumsum([0, *(part.devices for part in parts)])
+        self._rank = np.concatenate([part.rank + start for part, start in zip(parts, first[:-1], strict=True)])
+        self._times = np.concatenate([part.times for part in parts])
+        self._values = np.concatenate([part.values for part in parts])
+        #: (detectors, r, m) scores that were not muted, of the readings of all parts that are looked at.
         self.scores: Floats = np.zeros((len(detectors), *self._values.shape))
-        self.found: list[Found] = []
         self._counters: Flags = np.array([name in counters for name in self._metrics], dtype=np.bool_)
-        names = [readings.device_ids[place] for place in groups.order[groups.heads].tolist()]
-        self._run(every, names)
+        self._run()
 
-    def apply(self) -> None:
-        """For `Batch.on_finish`."""
-        for write in self._writes:
-            write()
-
-    def places(self) -> Ints:
-        """Place in the readings of each row of `scores`, (r,)."""
-        return self._places
-
-    def _run(self, every: Sequence[SeriesColumns], names: Sequence[str]) -> None:
+    def _run(self) -> None:
         hour, week_hour = hours(self._times)
-        usual, device = self._rows_of(every[0], names, np.zeros_like(hour))
-        day, day_cell = self._rows_of(every[1], names, hour)
-        week, week_cell = self._rows_of(every[2], names, week_hour)
-        noted = [self._rows_of(columns, names, np.zeros_like(hour))[0] for columns in every[3:]]
+        nowhere = np.zeros_like(hour)
+        usual, device = self._rows_of(0, nowhere)
+        day, day_cell = self._rows_of(1, hour)
+        week, week_cell = self._rows_of(2, week_hour)
+        noted = [self._rows_of(3 + number, nowhere)[0] for number in range(len(self._detectors))]
         with np.errstate(all="ignore"):
             for at in rounds(self._rank):
                 who = device[at]
@@ -129,16 +163,18 @@ class SeriesFold:
                     self._judge(number, detector, mine, moment, at)
                     notes[:, who] = mine
 
-    def _rows_of(self, columns: SeriesColumns, names: Sequence[str], places: Ints) -> tuple[Floats, Ints]:
+    def _rows_of(self, table: int, places: Ints) -> tuple[Floats, Ints]:
         """The rows that the readings touch, (width, c, m), and which of them each reading touches, (r,)."""
-        span = int(places.max()) + 1 if len(places) else 1
-        cells, which = np.unique(self._rank * span + places, return_inverse=True)
-        rank, place = np.divmod(cells, span)
-        devices = columns.devices.numbers(names)
-        columns.reserve()
-        rows = columns.read(devices[rank], place)
-        self._writes.append(lambda: columns.write(devices[rank], place, rows))
-        return rows, which
+        cells = [part.cells(table, own) for part, own in zip(self._parts, self._split(places), strict=True)]
+        rows = np.concatenate([each.rows for each in cells], axis=1)
+        ends = np.cumsum([each.rows.shape[1] for each in cells])
+        starts = ends - [each.rows.shape[1] for each in cells]
+        for each, start, end in zip(cells, starts, ends, strict=True):
+            each.rows = rows[:, start:end]
+        return rows, np.concatenate([each.which + start for each, start in zip(cells, starts, strict=True)])
+
+    def _split(self, column: Ints) -> list[Ints]:
+        return np.split(column, self._ends[:-1])
 
     def _judge(self, number: int, detector: Detector, state: Floats, moment: Moment, at: Ints) -> None:
         complete = bool(moment.present.all())
@@ -157,8 +193,10 @@ class SeriesFold:
     def _note(self, detector: Detector, verdict: Verdict, moment: Moment, score: Floats, hits: Ints, at: Ints) -> None:
         for row, measure in hits.tolist():
             numbers = {name: float(column[row, measure]) for name, column in verdict.numbers.items()}
-            self.found.append(Found(
-                int(self._places[at[row]]), self._metrics[measure], detector,
+            number = int(np.searchsorted(self._ends, at[row], side="right"))
+            part, start = self._parts[number], self._ends[number - 1] if number else 0
+            part.found.append(Found(
+                int(part.places[at[row] - start]), self._metrics[measure], detector,
                 float(score[row, measure]), float(moment.values[row, measure]), numbers,
             ))  # fmt: skip
 

@@ -46,7 +46,6 @@ class Share(click.ParamType):
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--full", "form", flag_value="full", help="Everything: curves, soak and peers too; hours.")
-@click.option("--ci", "form", flag_value="ci", help="The few figures that CI judges.")
 @click.option("--short", "form", flag_value="short", default="short", help="The form without options; minutes.")
 @click.option("--runs", type=click.IntRange(min=1), help=f"Measured runs per variant. Default: {RUNS['short']}, "
               f"of named figures and with --full {RUNS['full']}.")  # fmt: skip

@@ -13,9 +13,8 @@ from headrace.engine.errors import ConfigError
 #: Beside the package in a clone.
 FOLDER = Path(headrace.__file__).parent.parent / "benchmarks"
 
-#: What is run when no figure is named, each with what stands before it: CI, a developer before a push, a release.
-Form = Literal["ci", "short", "full"]
-FORMS: tuple[Form, ...] = ("ci", "short", "full")
+#: What is run when no figure is named: by CI and before a push; for a release.
+Form = Literal["short", "full"]
 
 #: One bound for every variant but the baseline, or by variant: those that are not named are not judged.
 Bound = float | dict[str, float] | None
@@ -38,9 +37,9 @@ class Figure(BaseModel):
         variants: arguments of the script by variant.
         axis, points, arguments: instead of variants, a curve: a variant per point, `{}` in its arguments.
         least_ratio, most_ratio: bounds of measured ÷ baseline, see `Bound`.
-        form: the smallest form that it is part of.
-        short: options with values by variant, in the forms `ci` and `short` instead of the usual ones.
-        runs, short_runs: of each variant that count, with `full` and in other forms; by default those of the form.
+        form: `short` if it is part of both.
+        short: options with values by variant, in the short form instead of the usual ones.
+        runs, short_runs: of each variant that count, in the full and the short form; by default those of the form.
         warm_up: whether a run of each variant goes before those; not where a run warms itself up.
         most_seconds: of one run; it is ended then.
     """
@@ -144,5 +143,4 @@ def chosen(figures: Mapping[str, Figure], names: tuple[str, ...], form: Form) ->
         raise ConfigError(f"no benchmark named {', '.join(unknown)}; there are {', '.join(figures)}")
     if names:
         return [figures[name] for name in dict.fromkeys(names)]
-    forms = FORMS[: FORMS.index(form) + 1]
-    return [figure for figure in figures.values() if figure.form in forms]
+    return [figure for figure in figures.values() if form in (figure.form, "full")]

@@ -15,7 +15,7 @@ from headrace.engine.errors import ConfigError, HeadraceError
 
 #: What is profiled: the whole path, from the log to PostgreSQL.
 SCRIPT = ("pipeline.py", "--variant", "headrace", "--messages")
-MESSAGES = {"ci": 60_000, "short": 60_000, "full": 300_000}
+MESSAGES = {"short": 60_000, "full": 300_000}
 RATE = 200
 #: Lines of each table.
 MOST = 15

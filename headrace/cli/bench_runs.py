@@ -13,7 +13,7 @@ from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError
 
 #: Runs of each variant that count; one before them warms up.
-RUNS = {"ci": 3, "short": 3, "full": 5}
+RUNS = {"short": 3, "full": 5}
 
 
 class How(NamedTuple):

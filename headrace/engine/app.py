@@ -14,7 +14,7 @@ from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.health import Health
 from headrace.engine.log import Log, TopicPartition, TopicSpec
 from headrace.engine.metrics import Metrics
-from headrace.engine.operator import HasWatermark, Operator, topics_of
+from headrace.engine.operator import HasWatermark, Joint, Operator, topics_of
 from headrace.engine.replicas import Gate, Replicas
 from headrace.engine.runtime.agent import AgentFunction, BatchAgent, BatchTopic
 from headrace.engine.runtime.assignor import StickyAssignor
@@ -31,6 +31,7 @@ from headrace.engine.runtime.replies import LogReplies
 from headrace.engine.runtime.routing import LocalRouter
 from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.runtime.tables import BatchTableManager
+from headrace.engine.runtime.together import Together
 from headrace.engine.runtime.transport import LogTransport
 
 #: Seconds that starting gets to end once the app is stopped.
@@ -112,7 +113,7 @@ class App(faust.App):
                 tables.register(topic, operator.tables)
             tables.couple(topics)
             agent = self.agent(self.batches(*topics), name=operator.name)(
-                _loop(operator, self._replicas.add(operator), self.metrics)
+                _loop(operator, self._replicas.add(operator), self)
             )
             agent.operator = operator
 
@@ -200,14 +201,19 @@ async def _ended(starting: asyncio.Task[None]) -> None:
         starting.exception()  # of no interest any more
 
 
-def _loop(operator: Operator, gate: Gate | None, metrics: Metrics) -> Any:
+def _loop(operator: Operator, gate: Gate | None, app: App) -> Any:
+    together = Together(operator, app.lanes, app.clock) if isinstance(operator, Joint) else None
+
     async def run(batches: Batches) -> None:
         async for batch in batches:
             if gate is not None:
                 await gate.wait_current(batch.records)
-            operator.process(batch)
+            if together is None or batches.alone:
+                operator.process(batch)
+            else:
+                await together.process(batch)
             if isinstance(operator, HasWatermark):
-                batch.on_finish(partial(_note_watermark, operator, batch, metrics))
+                batch.on_finish(partial(_note_watermark, operator, batch, app.metrics))
 
     return run
 

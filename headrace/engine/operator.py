@@ -165,6 +165,18 @@ class Operator(Protocol):
 
 
 @runtime_checkable
+class Joint(Protocol):
+    """An operator that costs less when it gets batches of several partitions at once than one after the other."""
+
+    def process_together(self, batches: Sequence[Batch]) -> None:
+        """Do with each, of different partitions and none of them idle, what `process` does.
+
+        Whatever it raises, each of them is then offered to `process` alone.
+        """
+        ...
+
+
+@runtime_checkable
 class ReadsSeveral(Protocol):
     """An operator that reads several topics, with as many partitions each; `Operator.topic` is the first.
 

@@ -1,14 +1,20 @@
 """The agent that runs detectors by name."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from headrace.agents.cadence import Cadence
 from headrace.agents.detect import DEFAULT, OPERATORS, SERIES, Detect, build_detect
 from headrace.cli.agents import detector_parameters
 from headrace.cli.settings import Settings
+from headrace.engine.batch import Batch, Shared
 from headrace.engine.errors import ConfigError
-from headrace.engine.testkit import Driven, drive, pass_time, readings_log
+from headrace.engine.records import Records
+from headrace.engine.testkit import Driven, drive, fetched, pass_time, readings_log
 from headrace.schemas import topics
 from headrace.schemas.anomaly import Anomaly
 from headrace.tables.device_types import load_device_types
@@ -42,6 +48,58 @@ def test_every_detector_runs_beside_the_others() -> None:
     assert {each.detector for each in anomalies(whole)} >= {"ensemble", "robust", "holt", "rate-of-change", "cadence"}
     for sizes in ((100, 899, 2), (990, 1, 1, 1, 1, 1, 1, 1, 1)):
         assert drive(detect(*every), log, batch_sizes=sizes, restart=lambda: detect(*every)) == whole
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 8),
+        st.sampled_from(["environmental", "environmental", "tilt", "meter"]),
+        st.sampled_from([0, MINUTE, MINUTE, 5 * MINUTE, 90 * MINUTE, -MINUTE]),
+        st.dictionaries(
+            st.sampled_from(["temperature", "humidity", "tilt_angle", "energy"]),
+            st.sampled_from([20.0, 20.5, 21.0, 900.0, -3.0]),
+            max_size=3,
+        ),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+def along(partition: int, steps: list[Any]) -> Records:
+    """The readings of one partition, each device's from its own last one on."""
+    clocks: dict[tuple[int, str], int] = {}
+    rows = []
+    for device, kind, step, measures in steps:
+        clocks[device, kind] = clocks.get((device, kind), T0) + step
+        rows.append((f"{partition}-{device}", kind, clocks[device, kind], measures))
+    return readings_log(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, min_size=2, max_size=5), st.integers(1, 15))
+def test_partitions_together_are_as_alone(histories: list[list[Any]], size: int) -> None:
+    """Anomalies and tables of a partition are the same, byte for byte, whatever comes with it."""
+    logs = [along(partition, steps) for partition, steps in enumerate(histories)]
+    alone, together = (detect(*SERIES, *OPERATORS, stuck={"times": 1.0, "least": 2}) for _ in range(2))
+
+    def batches(start: int) -> list[Batch]:
+        pieces = ((number, log.take(range(start, min(start + size, len(log))))) for number, log in enumerate(logs))
+        return [Batch(Shared(fetched(piece, topics.READINGS, number, start))) for number, piece in pieces if len(piece)]
+
+    for start in range(0, max(map(len, logs)), size):
+        expected, found = batches(start), batches(start)
+        for batch in expected:
+            alone.process(batch)
+        together.process_together(found)
+        for batch in (*expected, *found):
+            batch.finish()
+        assert [[send.records for send in batch.sends] for batch in found] == [
+            [send.records for send in batch.sends] for batch in expected
+        ]
+    for number in range(len(logs)):
+        for one, other in zip(alone.tables, together.tables, strict=True):
+            assert one.changes(number) == other.changes(number)
 
 
 def test_what_ships_has_no_table_it_does_not_need() -> None:

@@ -37,7 +37,7 @@ unit = "messages/s"
 payload = "nothing"
 guarantee = "none"
 least_ratio = {least}
-form = "ci"
+form = "short"
 runs = 2
 [speed.variants]
 slow = ["100", "slow"]
@@ -94,7 +94,7 @@ def test_the_budget_file_is_right() -> None:
     figures = load_figures(FOLDER / "budget.toml")
 
     assert all((FOLDER / each.script).exists() for each in figures.values())
-    assert 2 <= len(chosen(figures, (), "ci")) < len(chosen(figures, (), "short")) < len(figures)
+    assert 2 <= len(chosen(figures, (), "short")) < len(chosen(figures, (), "full")) == len(figures)
 
 
 def test_every_mistake_of_a_budget_file_is_said(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_every_mistake_of_a_budget_file_is_said(tmp_path: Path) -> None:
 
 def test_a_report_says_where_and_of_what_it_was_taken(folder: Path, headrace: Headrace) -> None:
     """Machine, versions, commit, payload, guarantee, every value, and the command of one run."""
-    headrace("bench", "--runs", 2, "--json", folder / "report.json", "--page", folder / "page.md", "--ci")
+    headrace("bench", "--runs", 2, "--json", folder / "report.json", "--page", folder / "page.md")
 
     found = json.loads((folder / "report.json").read_text())
     assert found["machine"]["cores"] >= 1
@@ -299,9 +299,9 @@ def test_forms_differ_in_runs_and_sizes() -> None:
     variants = {"slow": [], "fast": ["--messages", "90", "--kafka"]}
     speed = figure(runs=4, short_runs=2, warm_up=False, variants=variants, short={"fast": ["--messages", "5"]})
 
-    assert [How(form).runs_of(speed) for form in ("full", "short", "ci")] == [4, 2, 2]
+    assert [How(form).runs_of(speed) for form in ("full", "short")] == [4, 2]
     assert (How("short", 7).runs_of(speed), How("short").runs_of(figure(runs=4))) == (7, 4)
-    assert (speed.command("fast", "full"), speed.command("fast", "ci")) == (
+    assert (speed.command("fast", "full"), speed.command("fast", "short")) == (
         ["script.py", "--messages", "90", "--kafka"],
         ["script.py", "--kafka", "--messages", "5"],
     )

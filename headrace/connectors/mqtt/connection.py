@@ -36,6 +36,9 @@ from headrace.engine.errors import Disconnected
 ANSWER_TIMEOUT = 10.0
 #: Seconds for the broker to close after we said goodbye.
 CLOSE_TIMEOUT = 0.5
+#: Seconds between two reads of a connection on which much comes. A broker that writes message by message wakes us as
+#: often; what has come in this time is read at once.
+BREATH = 0.001
 LARGEST_ID = 65_535
 _PUBLISH = int(Kind.PUBLISH)
 
@@ -270,9 +273,12 @@ class MqttConnection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._heard, self.heard_at = True, self._loop.time()
+        before, self._heard, self.heard_at = self.heard_at, True, self._loop.time()
         if self._leaving:
             return
+        if self.heard_at - before < BREATH:
+            self._transport.pause_reading()
+            self._loop.call_later(BREATH, self._read_on)
         messages: list[Publish] = []
         released: list[int] = []
         try:
@@ -292,6 +298,10 @@ class MqttConnection(asyncio.Protocol):
         if messages:
             self.message_at = self.heard_at
             self._deliver(self, messages)
+
+    def _read_on(self) -> None:
+        if not self.paused and not self.closed:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pinger is not None:

@@ -16,6 +16,7 @@ from mode.utils.types.trees import NodeT
 
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
+from headrace.engine.operator import Joint
 from headrace.engine.runtime.batches import Batches
 from headrace.engine.runtime.delivery import Delivery
 from headrace.engine.runtime.event_agent import EventAgent
@@ -54,7 +55,8 @@ class BatchAgent(EventAgent):
         batches = self._batches.get(target)
         if batches is None:
             app = cast(Any, self.app)
-            batches = self._batches[target] = Batches(self.name, app.clock, app.metrics, app.lanes)
+            joint = isinstance(self.operator, Joint)
+            batches = self._batches[target] = Batches(self.name, app.clock, app.metrics, app.lanes, joint=joint)
             if self._partitions is not None:
                 self._partitions.create_task(self._run_partition(batches))
         batches.put(delivery)

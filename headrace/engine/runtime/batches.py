@@ -14,6 +14,7 @@ from headrace.engine.errors import AgentStopped, BadRecord, CutBatch
 from headrace.engine.metrics import Metrics
 from headrace.engine.runtime.delivery import Delivery
 from headrace.engine.runtime.lanes import Lanes
+from headrace.engine.runtime.together import TogetherFailed
 
 #: How often a batch is offered again before it is cut in halves, and the wait before the n-th time: 2^n × 100 ms.
 MAX_TRIES = 3
@@ -26,11 +27,12 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Part:
-    """Records `start` to `stop` of the delivery, offered `tries` times so far."""
+    """Records `start` to `stop` of the delivery, offered `tries` times so far; `alone`: not with other partitions."""
 
     start: int
     stop: int
     tries: int = 0
+    alone: bool = False
 
 
 class Batches:
@@ -38,9 +40,13 @@ class Batches:
 
     Asking for the next batch finishes the last one. A function that raises leaves it unfinished; `failed` then decides
     what is offered next.
+
+    Args:
+        joint: the function itself waits for its turn, together with that of other partitions (`Together`).
     """
 
-    def __init__(self, agent: str, clock: Clock, metrics: Metrics, lanes: Lanes) -> None:
+    def __init__(self, agent: str, clock: Clock, metrics: Metrics, lanes: Lanes, *, joint: bool = False) -> None:
+        self._joint = joint
         self._agent = agent
         self._clock = clock
         self._metrics = metrics
@@ -68,13 +74,20 @@ class Batches:
             self._delivery = await self._queue.get()
             self._sends = []
             self._parts.append(_Part(0, len(self._delivery.fetched.records)))
-            await self._lanes.wait_turn(self._delivery.fetched.target)
+            if not self._joint:
+                await self._lanes.wait_turn(self._delivery.fetched.target)
             self._forget_over()
         self._part = self._parts.popleft()
         self._batch = self._view(self._part)
         current_batch.set(self._batch)
         self._given = self._clock.monotonic()
         return self._batch
+
+    @property
+    def alone(self) -> bool:
+        """Whether the batch last given is not to be worked on together with those of other partitions."""
+        part, delivery = self._part, self._delivery
+        return part is None or part.alone or part.tries > 0 or delivery is None or delivery.idle is not None
 
     async def failed(self, error: Exception) -> None:
         """The agent raised on the batch it had: wait, and arrange what it is offered next."""
@@ -87,7 +100,10 @@ class Batches:
             raise error  # raised outside any batch: nothing to offer again
         if delivery.over:
             return
-        if isinstance(error, CutBatch) and error.is_within(part.stop - part.start):
+        if isinstance(error, TogetherFailed):
+            part.alone = True
+            self._parts.appendleft(part)
+        elif isinstance(error, CutBatch) and error.is_within(part.stop - part.start):
             self._offer_apart(part, part.start + error.row, part.tries)
         elif isinstance(error, BadRecord) and 0 <= error.index < part.stop - part.start:
             self._isolate(delivery, part, part.start + error.index, error.reason, "bad_record")

@@ -30,6 +30,8 @@ class BatchTableManager(TableManager):
         self._states: dict[str, list[State]] = {}
         #: By topic those whose partitions are committed together, itself included.
         self._coupled: dict[str, set[str]] = {}
+        #: By topic those whose agents write some of the same tables, itself included.
+        self._sharing_topics: dict[str, set[str]] = {}
         self._restored_partitions: set[TopicPartition] = set()
         self._problems: dict[TopicPartition, str] = {}
         #: What migrated tables still have to write, by changelog.
@@ -39,6 +41,7 @@ class BatchTableManager(TableManager):
     def register(self, topic: str, states: Iterable[State]) -> None:
         """These tables are written by an agent that reads `topic`."""
         self._states.setdefault(topic, []).extend(states)
+        self._sharing_topics.clear()
 
     def couple(self, topics: Sequence[str]) -> None:
         """One operator reads these, and may write its tables with each."""
@@ -85,11 +88,14 @@ class BatchTableManager(TableManager):
                 self._migrated.pop(self._changelog(state, target), None)
             self._restored_partitions -= {target, *self._sharing(target, self._restored_partitions)}
 
-    def _sharing(self, target: TopicPartition, among: Iterable[TopicPartition]) -> list[TopicPartition]:
+    def _sharing(self, target: TopicPartition, among: Set[TopicPartition]) -> set[TopicPartition]:
         """Those partitions whose tables are, in part, those of `target`."""
-        names = {state.name for state in self._states.get(target.topic, ())}
-        topics = {topic for topic, states in self._states.items() if any(state.name in names for state in states)}
-        return [other for other in among if other.partition == target.partition and other.topic in topics]
+        topics = self._sharing_topics.get(target.topic)
+        if topics is None:
+            names = {state.name for state in self._states.get(target.topic, ())}
+            topics = {topic for topic, states in self._states.items() if any(state.name in names for state in states)}
+            self._sharing_topics[target.topic] = topics
+        return {each for topic in topics if (each := TopicPartition(topic, target.partition)) in among}
 
     def is_restored(self, target: TopicPartition) -> bool:
         """Whether the tables of a partition are what their changelogs say."""
