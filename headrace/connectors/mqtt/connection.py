@@ -35,7 +35,7 @@ from headrace.engine.errors import Disconnected
 #: Seconds for the connection to open, and for an answer while nothing else comes.
 ANSWER_TIMEOUT = 10.0
 #: Seconds for the broker to close after we said goodbye.
-CLOSE_TIMEOUT = 0.5
+CLOSE_TIMEOUT = 2.0
 #: Seconds between two reads of a connection on which much comes. A broker that writes message by message wakes us as
 #: often; what has come in this time is read at once.
 BREATH = 0.001

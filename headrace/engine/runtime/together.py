@@ -10,6 +10,10 @@ from headrace.engine.log import TopicPartition
 from headrace.engine.operator import Joint
 from headrace.engine.runtime.lanes import Lanes
 
+#: Times as many records as an agent gets of one partition that it gets of several: that takes little longer than one
+#: batch, or it would not want them together.
+GROUP = 4
+
 
 class TogetherFailed(Exception):
     """An operator raised on several batches, and nobody knows on which: each is to be offered alone."""
@@ -27,7 +31,7 @@ class _Offer:
 class Together:
     """Collects what partitions have ready while others work, and gives it to the operator.
 
-    No more at once than `Lanes.most` records, or one batch: the priority lane waits for that long.
+    No more at once than `GROUP` × `Lanes.most` records, or one batch: the priority lane waits for that long.
     """
 
     def __init__(self, operator: Joint, lanes: Lanes, clock: Clock) -> None:
@@ -61,7 +65,7 @@ class Together:
     def _process_first(self) -> None:
         group = [self._waiting.popleft()]
         count = len(group[0].batch)
-        while self._waiting and count + len(self._waiting[0].batch) <= self._lanes.most:
+        while self._waiting and count + len(self._waiting[0].batch) <= GROUP * self._lanes.most:
             group.append(self._waiting.popleft())
             count += len(group[-1].batch)
         error = None

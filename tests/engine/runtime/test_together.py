@@ -10,7 +10,7 @@ from headrace.engine.errors import BadRecord
 from headrace.engine.log import Log, TopicSpec
 from headrace.engine.records import Records
 from headrace.engine.runtime.lanes import SLICE, Lanes
-from headrace.engine.runtime.together import Together
+from headrace.engine.runtime.together import GROUP, Together
 from headrace.engine.testkit import fetched
 from headrace.schemas import topics
 from tests.engine.runtime.running import FAST, NoWait, append, committed, everything, run_until
@@ -93,11 +93,12 @@ def a_batch(partition: int, size: int) -> Batch:
     return Batch(Shared(fetched(Records([b"k"] * size, [b"1"] * size, [0] * size), "many", partition)))
 
 
-async def test_no_more_at_once_than_an_agent_gets_of_one_partition() -> None:
-    """The priority lane waits for a group as long as for a batch; a larger batch comes alone."""
+async def test_what_comes_at_once_is_bounded() -> None:
+    """The priority lane waits for a group; a batch that is larger than one comes alone."""
     agent = Copying()
     together = Together(agent, Lanes(SystemClock()), SystemClock())
-    sizes = [SLICE // 2, SLICE // 2, 1, 2 * SLICE, SLICE]
+    most = GROUP * SLICE
+    sizes = [most // 2, most // 2, 1, 2 * most, most]
 
     await asyncio.gather(*(together.process(a_batch(partition, size)) for partition, size in enumerate(sizes)))
 
