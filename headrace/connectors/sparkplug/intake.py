@@ -281,40 +281,38 @@ class SparkplugIntake:
 
     async def _commit(self, work: "_Work") -> None:
         """Append what messages came to, and what is known of their edge nodes, in one step."""
-        out = work.out
-        entries = self._recent.add(list(work.digests)) if work.digests else {}
-        for edge in work.touched.values():
-            entries |= changes_of(edge)
-        refused = [*work.unread, *(_refused(message, reason) for message, reason in out.refusals)]
-        readings = [(each.message.about.device_id, each.document, each.message.topic) for each in out.readings]
-        rows = [*readings, *((each.device_id, each.raw, each.topic) for each in refused)]
-        if not (rows or entries):
-            return
         try:
-            await self._intake.append(
-                [device_id.encode() for device_id, _, _ in rows],
-                [value for _, value, _ in rows],
-                device_type=self._profile.device_type,
-                profile=self._profile.name,
-                sources=[topic[:MAX_TOPIC_BYTES] for _, _, topic in rows],
-                headers={
-                    names.REFUSED: [
-                        *[None] * len(readings),
-                        *(each.reason[:MAX_REASON].encode(errors="replace") for each in refused),
-                    ]
-                },
-                beside=presence_appends(self._presence, out.lives),
-                changes=[Changes(_STATE, entries)] if entries else [],
-            )
+            await self._append_work(work)
         except BaseException:
             self._edges = None  # what is known is ahead of the log: read it there again
             raise
-        self._appended += len(readings)
-        self._refused += len(refused)
-        for gap in out.gaps:
+        for gap in work.out.gaps:
             self._metrics.count("headrace_sparkplug_gaps_total")
             self._metrics.count("headrace_sparkplug_missing_total", gap.missing)
             log.debug("sparkplug_gap", edge=gap.edge, missing=gap.missing)
+
+    async def _append_work(self, work: "_Work") -> None:
+        entries = self._recent.add(list(work.digests)) if work.digests else {}
+        for edge in work.touched.values():
+            entries |= changes_of(edge)
+        refused = [*work.unread, *(_refused(message, reason) for message, reason in work.out.refusals)]
+        readings = [(each.message.about.device_id, each.document, each.message.topic) for each in work.out.readings]
+        rows = [*readings, *((each.device_id, each.raw, each.topic) for each in refused)]
+        if not (rows or entries):
+            return
+        reasons = [*[None] * len(readings), *map(_reason, refused)]
+        await self._intake.append(
+            [device_id.encode() for device_id, _, _ in rows],
+            [value for _, value, _ in rows],
+            device_type=self._profile.device_type,
+            profile=self._profile.name,
+            sources=[topic[:MAX_TOPIC_BYTES] for _, _, topic in rows],
+            headers={names.REFUSED: reasons} if refused else None,
+            beside=presence_appends(self._presence, work.out.lives),
+            changes=[Changes(_STATE, entries)] if entries else [],
+        )
+        self._appended += len(readings)
+        self._refused += len(refused)
 
     # --- requests ---
 
