@@ -21,7 +21,9 @@ log = structlog.get_logger(__name__)
 LEAST_INTERVAL, BYTES_PER_SECOND = 0.2, 2_000_000
 #: First and longest limit of the wait before a repetition, seconds; it doubles while nothing gets through.
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.2, 30.0
-#: Seconds after which the position of a shard is committed though nothing came: that all was read up to then.
+#: Records of a read after many that failed, at least: less may come through where the line is slow.
+LEAST_RECORDS = 50
+#: Milliseconds after which the position of a shard is committed though nothing came: that all was read up to then.
 IDLE_MARK_MS = 60_000
 T = TypeVar("T")
 
@@ -87,6 +89,7 @@ class ShardReader:
         self._retention_ms = retention_ms
         self._iterator: str | None = None
         self._failures = 0
+        self._limit = settings.max_records
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until the shard has ended or `stop` is set; an append that has begun is finished.
@@ -111,9 +114,10 @@ class ShardReader:
         try:
             if self._iterator is None:
                 self._iterator = await self._begin()
-            read = await self._client.read(self._iterator, self._settings.max_records)
+            read = await self._client.read(self._iterator, self._limit)
         except RetryLater as error:
             self._failures += 1
+            self._limit = max(self._limit // 2, min(LEAST_RECORDS, self._settings.max_records))
             self._told.failed(self.shard_id, error)
             return None
         except IteratorExpired:
@@ -121,6 +125,7 @@ class ShardReader:
             self._iterator = None
             return None
         self._failures = 0
+        self._limit = min(2 * self._limit, self._settings.max_records)
         return read
 
     async def _begin(self) -> str:

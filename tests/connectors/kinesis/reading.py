@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 from aiohttp import web
 
 from headrace.connectors.kinesis_shards import open_shards
@@ -117,6 +118,8 @@ class ReadWay:
         self.faults: dict[str, deque[str]] = {}
         #: Requests by operation.
         self.seen: Counter[str] = Counter()
+        #: Records that reads asked for, in order.
+        self.limits: list[int] = []
 
     def fail(self, operation: str, faults: Sequence[str]) -> None:
         """The next requests of this operation."""
@@ -141,6 +144,8 @@ class ReadWay:
         body = await request.read()
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         self.seen[operation] += 1
+        if operation == "GetRecords":
+            self.limits.append(orjson.loads(body)["Limit"])
         waiting = self.faults.get(operation)
         fault = waiting.popleft() if waiting else ""
         if fault in ERRORS:

@@ -413,6 +413,17 @@ async def test_the_limits_of_a_shard_are_kept(kinesis: Any, url: str, log: Embed
     assert min(waits) >= 0.2
 
 
+async def test_reads_that_fail_ask_for_less(kinesis: Any, url: str, log: EmbeddedLog) -> None:
+    """Where ten MiB do not come through in time less may; when it does, more is asked for again."""
+    await Stream(kinesis, "fleet").make(1)
+    async with ReadWay(url) as way:
+        way.fail("GetRecords", ["error"] * 6)
+        async with Reading(way.url, intake(log), max_records=1_000):
+            await until(lambda: len(way.limits) >= 12)
+
+    assert way.limits[:12] == [1_000, 500, 250, 125, 62, 50, 50, 100, 200, 400, 800, 1_000]
+
+
 async def test_how_far_it_is_behind(kinesis: Any, url: str, log: EmbeddedLog) -> None:
     """The gauge is what Kinesis says of the slowest shard; a source that has read everything is behind nothing."""
     await put(kinesis, [("d1", b'{"seq": 1}')])
