@@ -1,10 +1,13 @@
 """`headrace bridge` and `explain` with Sparkplug B: what is refused, and what becomes of a message."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import orjson
 import pytest
 
+from headrace.cli.settings import Settings
 from headrace.engine.file_lock import lock_file
 from tests.cli.conftest import Headrace, in_subprocess
 
@@ -112,3 +115,20 @@ def test_the_route_of_a_command(headrace: Headrace, plant: Path) -> None:
     said = headrace("explain", "spBv1.0/G/NCMD/pi", f"@{GOLDEN / 'ncmd.bin'}", "--config", plant, code=2)
 
     assert "acknowledged and nothing more" in said.stderr
+
+
+def test_the_guide_is_right(headrace: Headrace, tmp_path: Path) -> None:
+    """Its settings load, and its device type reads the specification's own example by its profile."""
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "sparkplug.md").read_text()
+    bridge, device_type, *others = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    for block in others:
+        assert Settings(**tomllib.loads(block)) != Settings()
+    (tmp_path / "types").mkdir()
+    (tmp_path / "types" / "press.toml").write_text(device_type)
+    config = tmp_path / "headrace.toml"
+    config.write_text(bridge.replace('"types"', f'"{tmp_path / "types"}"'))
+    birth = GOLDEN / "nbirth.bin"
+
+    said = headrace("explain", "spBv1.0/G/NBIRTH/pi", f"@{birth}", "--config", config, "--json").stdout
+
+    assert orjson.loads(said)["reading"]["measures"] == {"voltage": 12.1}
