@@ -275,7 +275,7 @@ def _batch(settings: HttpSettings) -> Document:
     ]
     many = {"type": "array", "minItems": 1, "maxItems": settings.max_items, "examples": [[one]]}
     described["requestBody"]["content"] = {
-        "application/json": {"schema": many | {"items": {"$ref": "#/components/schemas/Reading"}}},
+        "application/json": {"schema": many | {"items": {"description": "A Reading; what is none is refused alone."}}},
         "application/x-ndjson": {"schema": {"type": "string"}},
     }
     described["responses"] = _responses(good, [*_ANY, *_BODY, HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY])

@@ -1,6 +1,6 @@
 """Which request goes where."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -18,6 +18,7 @@ from headrace.connectors.http.singles import API_DATA, SENSOR_DATA, Singles
 from headrace.connectors.http.stored_values import newest_rows
 from headrace.engine.health import Health
 from headrace.engine.metrics import Metrics
+from headrace.schemas.text import near
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,14 @@ Endpoint = Callable[[web.BaseRequest, Client], Awaitable[web.Response]]
 Methods = Mapping[str, Endpoint]
 #: `/devices/{device_id}/telemetry`, cut at its slashes.
 _DEVICES, _TELEMETRY = "devices", "telemetry"
+
+
+#: Query parameters that there are.
+_PARAMETERS: Mapping[tuple[str, str], Sequence[str]] = {
+    ("POST", "/batch"): ("device_type",),
+    ("GET", "/api/data"): ("device_id", "limit"),
+    ("HEAD", "/api/data"): ("device_id", "limit"),
+}
 
 
 class Routing:
@@ -101,6 +110,7 @@ class Routing:
             raise HttpProblem(
                 HTTPStatus.METHOD_NOT_ALLOWED, "not-allowed", f"only {allowed} here", headers={"Allow": allowed}
             )
+        _check_query(request, _PARAMETERS.get((request.method, path), ()))
         client = Client("", ()) if path in self._open else self._access.client(request)
         return await endpoint(request, client)
 
@@ -122,3 +132,11 @@ class Routing:
     async def _newest(self, request: web.BaseRequest, client: Client) -> web.Response:
         rows = await newest_rows(request, client, self._values)
         return web.Response(body=orjson.dumps({"data": rows}), content_type="application/json")
+
+
+def _check_query(request: web.BaseRequest, known: Sequence[str]) -> None:
+    """Refuse what is not asked for here: a parameter that is misspelt would be one that was not sent."""
+    for name in request.query:
+        if name not in known:
+            said = f"there is no query parameter {name[:100]!r} here{near(name[:100], known)}"
+            raise HttpProblem(HTTPStatus.BAD_REQUEST, "bad-request", said)

@@ -66,6 +66,8 @@ async def test_of_another_device_type() -> None:
         assert statuses(answer) == ["accepted"]
         assert [device for device, _ in await server.appended()] == ["hall-1"]
         assert (unknown.status, "aggregator" in unknown.document["detail"]) == (400, True)
+        misspelt = await server.post("/batch?devicetype=aggregator", [row])
+        assert (misspelt.status, "device_type" in misspelt.document["detail"]) == (400, True)
 
 
 async def test_all_refused() -> None:
