@@ -64,14 +64,16 @@ class Client:
 
 
 @pytest.fixture
-def bridge(start: Any) -> "tuple[subprocess.Popen[str], Client]":
-    """A bridge that serves HTTP."""
+def bridge(start: Any) -> Iterator["tuple[subprocess.Popen[str], Client]"]:
+    """A bridge that serves HTTP. It ends as it should: killed, it would leave the database that it asks."""
     port = free_port()
     process = start(f"[http]\nport = {port}\nhead_timeout = 2\nbody_timeout = 2\n", "--json")
     assert f"http: http://127.0.0.1:{port} into" in wait_started(process)
     client = Client(port)
     until_listening(port)
-    return process, client
+    yield process, client
+    process.terminate()
+    process.wait(PATIENCE)
 
 
 @pytest.fixture
