@@ -39,7 +39,7 @@ def counted(before: Counted | None, number: int, modulo: int, time: int | None) 
     """A stream with one message more, and what that changed, counts.
 
     With times on both a message is known to be an old one, or one of a device that begins anew. Without, one that
-    is up to `WINDOW` behind is an old one, unless its number is 0 or 1.
+    is less than `WINDOW` behind, and not from before the first, is an old one, unless its number is 0 or 1.
 
     Args:
         before: None for the first message.
@@ -56,7 +56,7 @@ def counted(before: Counted | None, number: int, modulo: int, time: int | None) 
         if 0 < ahead <= min(MAX_GAP, modulo // 2):
             return _next(before, number, ahead, time)
         behind = (modulo - ahead) % modulo
-        if behind <= WINDOW and _is_old(before, number, behind, time):
+        if _is_old(before, number, behind, time):
             return _old(before, behind)
     return _anew(before, number, modulo, time)
 
@@ -68,15 +68,19 @@ def _is_old(before: Counted, number: int, behind: int, time: int | None) -> bool
     return behind == 0 or (behind < before.known and number not in _FIRST)
 
 
+def _seen(before: Counted, behind: int) -> bool:
+    """Whether it came before; of what is further behind than `WINDOW` nobody knows, and a gap is not filled twice."""
+    return behind >= WINDOW or bool(before.seen >> behind & 1)
+
+
 def _old(before: Counted, behind: int) -> tuple[Counted, dict[Outcome, int]]:
-    bit = 1 << behind
-    if before.seen & bit:
+    if _seen(before, behind):
         return msgspec.structs.replace(before, repeats=before.repeats + 1), {"repeat": 1}
     found = msgspec.structs.replace(before, received=before.received + 1, late=before.late + 1)
     if behind >= before.known:
         # From before the first: nobody has counted it as lost.
         return found, {"received": 1, "late": 1}
-    found = msgspec.structs.replace(found, lost=before.lost - 1, seen=before.seen | bit)
+    found = msgspec.structs.replace(found, lost=before.lost - 1, seen=before.seen | 1 << behind)
     return found, {"received": 1, "lost": -1, "late": 1}
 
 

@@ -111,9 +111,9 @@ def _show_report(report: Report, dry_run: bool) -> None:
 
 
 def _show(device: str, found: list[CachedEntry]) -> None:
-    console = Console()
+    console = Console(markup=False)
     if not found:
-        console.print(f"the cache has nothing of {device}", markup=False)
+        console.print(f"the cache has nothing of {device}")
         return
     table = Table(
         "KEY", Column("AS OF", no_wrap=True), Column("EXPIRES IN", no_wrap=True), Column("CONTENT", overflow="fold")
@@ -123,4 +123,4 @@ def _show(device: str, found: list[CachedEntry]) -> None:
         content = each.document.get("metrics", each.document.get("measures"))
         expires = "never" if each.expires_in is None else f"{each.expires_in:.0f} s"
         table.add_row(each.key, as_of, expires, orjson.dumps(content).decode())
-    console.print(table, markup=False)
+    console.print(table)

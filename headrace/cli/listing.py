@@ -19,11 +19,11 @@ def listing(*columns: str, right: tuple[str, ...] = (), header: bool = True) -> 
 
 
 def show_listing(table: Table) -> None:
-    """Print a table."""
+    """Print a table. Square brackets in its cells are text, whoever named a device so; styles come as `Text`."""
     if sys.stdout.isatty():
-        Console().print(table)
+        Console(markup=False).print(table)
         return
-    console = Console(width=ENDLESS)
+    console = Console(width=ENDLESS, markup=False)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

@@ -52,6 +52,6 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         *(TopicSpec(name, partitions) for name in (*topics.OUTPUTS, topics.NOTIFICATIONS, topics.PRESENCE)),
         TopicSpec(topics.ALERT_COMMANDS, partitions),
         TopicSpec(topics.ALERT_STATES, partitions, compacted=True, retention=HISTORY),
-        TopicSpec(topics.SEQUENCES, partitions, compacted=True),
+        TopicSpec(topics.SEQUENCES, partitions, compacted=True, retention=HISTORY),
         *map(replicated_topic, (topics.RULES, topics.SILENCES, topics.ALERT_CAUSES)),
     ]

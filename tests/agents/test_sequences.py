@@ -175,3 +175,15 @@ def test_any_order_within_the_window_loses_nothing(order: list[int], again: list
 
     assert isinstance(state, Counted)
     assert (state.received, state.lost, state.repeats) == (1 + len(order), 0, len(again))
+
+
+def test_an_old_message_from_far_behind_is_no_new_beginning() -> None:
+    """Its time says so; nobody knows any more whether it came, so nothing is taken off what was lost."""
+    state = None
+    for number in [*range(1, 20), *range(21, 101)]:
+        state, _ = counted(state, number, 65_536, T0 + number * 1_000)
+
+    after, what = counted(state, 20, 65_536, T0 + 20_000)
+
+    assert what == {"repeat": 1}
+    assert (after.last, after.received, after.lost, after.resets) == (100, 99, 1, 0)

@@ -15,6 +15,8 @@ from headrace.cli.settings import Settings
 from headrace.connectors.mqtt.codec.packets import Publish, Will
 from headrace.connectors.mqtt.commands import Commands
 from headrace.connectors.mqtt.presence import PresenceLog
+from headrace.connectors.routed_intake import RoutedIntake
+from headrace.connectors.topic_profile import TopicProfile
 from headrace.engine.clock import ManualClock, SystemClock
 from headrace.engine.log_range import read_range, reading
 from headrace.engine.records import Record
@@ -136,6 +138,19 @@ class World:
         presence.queue.close()
         await presence.queue.run()
 
+    async def uplinks(self) -> None:
+        """A frame of a LoRaWAN sensor, which is counted, and its joining, which is no reading."""
+        profile = TopicProfile(
+            name="lorawan", topic="application/+/device/{device}/event/+", device_type="environmental",
+            format="chirpstack",
+        )  # fmt: skip
+        said = {"time": "2025-06-15T16:00:00+00:00", "deviceInfo": {"devEui": "0101"}}
+        events = {"join": said, "up": {**said, "fCnt": 7, "fPort": 1, "object": {"temperature": 20.5}}}
+        await RoutedIntake(self.pipeline.intake, [profile], clock=self.clock).append(
+            [f"application/7/device/0101/event/{kind}".encode() for kind in events],
+            [orjson.dumps(event) for event in events.values()],
+        )
+
 
 async def test_everything_that_is_written_keeps_its_contract(tmp_path: Path) -> None:
     """Alerts of all kinds of ends, people who work on them, bad and late messages, alarms, anomalies, registries."""
@@ -153,6 +168,7 @@ async def test_everything_that_is_written_keeps_its_contract(tmp_path: Path) -> 
 
         async def feed(stop: asyncio.Event) -> None:
             await world.beside()
+            await world.uplinks()
             await world.minutes(6, DEVICES, temp=20, humidity=40, note="fine")
             await world.send(["d-7"], temp=999)
             await world.send(["d-7"], temp=21)

@@ -48,6 +48,15 @@ def test_the_route_of_a_message(headrace: Headrace) -> None:
         assert part in shown
 
 
+def test_square_brackets_are_text(headrace: Headrace) -> None:
+    """In what a device calls itself or sends they are no styles of the table."""
+    payload = '{"timestamp": 1750000000000, "temp": 4, "note": "see [/b] [red]x"}'
+    shown = headrace("explain", "dt/devices/[red]hall/telemetry", payload).stdout.decode()
+
+    assert "[red]hall" in shown
+    assert "see [/b] [red]x" in shown
+
+
 def test_an_unknown_topic(headrace: Headrace) -> None:
     """It says what was probably meant, and where the message ends."""
     told = orjson.loads(headrace("explain", "dt/device/roof-7/telemetry", HOT, "--json").stdout)

@@ -90,7 +90,7 @@ class Share:
 
 def _busy(what: str) -> HttpProblem:
     return HttpProblem(
-        HTTPStatus.TOO_MANY_REQUESTS, "busy", f"too many {what} are waiting for the log; send it again later"
+        HTTPStatus.TOO_MANY_REQUESTS, "busy", f"too many {what} are on their way into the log; send it again later"
     )
 
 

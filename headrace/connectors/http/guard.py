@@ -164,7 +164,10 @@ class GuardedConnection(web.RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what is no HTTP; see aiohttp."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("http_failed", exc_info=exc)
+            if isinstance(exc, ConnectionError):
+                log.debug("http_client_gone")
+            else:
+                log.error("http_failed", exc_info=exc)
             problem = HttpProblem(HTTPStatus.INTERNAL_SERVER_ERROR, "failed", "this is a fault of the server")
         elif type(exc).__name__ == "LineTooLong":
             problem = HttpProblem(

@@ -22,11 +22,11 @@ def split(body: bytes, media_type: str, most: int) -> list[bytes]:
         HttpProblem: it is no array, or has too many messages.
     """
     lines = media_type in NDJSON
-    if body.count(b"\n" if lines else b",") > (most if lines else MAX_COMMAS):
-        raise _too_many(most)
+    if not lines and body.count(b",") > MAX_COMMAS:
+        raise _too_large(f"an array has {MAX_COMMAS:,} commas at most, those in texts too")
     items = _lines(body) if lines else _elements(body)
     if len(items) > most:
-        raise _too_many(most)
+        raise _too_large(f"a batch has {most} messages at most")
     if not items:
         raise HttpProblem(HTTPStatus.BAD_REQUEST, "invalid-message", "the batch is empty; send one message or more")
     return items
@@ -47,7 +47,5 @@ def _elements(body: bytes) -> list[bytes]:
         raise HttpProblem(HTTPStatus.BAD_REQUEST, "not-json", said) from None
 
 
-def _too_many(most: int) -> HttpProblem:
-    return HttpProblem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"a batch has {most} messages at most; send it in parts"
-    )
+def _too_large(said: str) -> HttpProblem:
+    return HttpProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", f"{said}; send it in parts")

@@ -285,7 +285,7 @@ def _batch(settings: HttpSettings) -> Document:
 def _newest() -> Document:
     return {
         "operationId": "newestApiData",
-        "summary": "The newest values of collector devices, the newest first",
+        "summary": "The newest values of collector devices within 30 days, the newest first",
         "parameters": [
             {"name": "device_id", "in": "query", "schema": {"type": "string"}, "example": "wall-3"},
             {
