@@ -71,7 +71,12 @@ class Report:
         self.content = {**before, "figures": known}
 
     def _write(self) -> None:
-        if self._path is not None:
-            beside = self._path.with_name(f"{self._path.name}.new")
-            beside.write_text(json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
-            beside.replace(self._path)
+        if self._path is None:
+            return
+        text = json.dumps(self.content, indent=1, ensure_ascii=False) + "\n"
+        if self._path.exists() and not self._path.is_file():
+            self._path.write_text(text)  # a pipe or a device, /dev/null for one, is no file to put another in place of
+            return
+        beside = self._path.with_name(f"{self._path.name}.new")
+        beside.write_text(text)
+        beside.replace(self._path)

@@ -1,6 +1,7 @@
 """`headrace bench`: what it runs, how it judges, and what it says about changes."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,18 @@ def test_a_report_may_be_added_to(folder: Path, headrace: Headrace) -> None:
     assert [each["name"] for each in found["figures"]] == ["speed", "growing"]
     assert found["figures"][1] == first["figures"][0]
     assert len(found["figures"][0]["variants"]["fast"]["values"]) == 2
+
+
+def test_a_pipe_stays_one(folder: Path, headrace: Headrace) -> None:
+    """What is no file is written to, not replaced by one."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    headrace("bench", "speed", "--runs", 1, "--json", pipe)
+
+    assert pipe.is_fifo()
+    assert json.loads(os.read(reader, 1 << 20))["figures"][0]["name"] == "speed"
+    os.close(reader)
 
 
 def test_a_report_of_another_machine_is_not_added_to(folder: Path, headrace: Headrace) -> None:
