@@ -37,12 +37,12 @@ def _all_at_once(payloads: Sequence[bytes | None], max_bytes: int) -> list[Docum
     """The objects, or None if any payload is none: then somebody has to look at each."""
     loads = orjson.loads
     try:
+        if max(map(len, payloads), default=0) > max_bytes:  # type: ignore[arg-type]
+            return None
         documents = [loads(payload) for payload in payloads]  # type: ignore[arg-type]
     except (orjson.JSONDecodeError, TypeError):
         return None
-    if set(map(type, documents)) <= {dict} and max(map(len, payloads), default=0) <= max_bytes:  # type: ignore[arg-type]
-        return documents
-    return None
+    return documents if set(map(type, documents)) <= {dict} else None
 
 
 def _decode_one(place: int, payload: bytes | None, max_bytes: int, reasons: Reasons) -> Document:

@@ -56,8 +56,10 @@ class Detect:
 
     def process(self, batch: Batch) -> None:
         """Let each detector look at the batch."""
-        parts = self.parts if batch.idle is None else self._idling
-        found = [each for part in parts for each in part.find(batch)]
+        if batch.idle is None:
+            self.process_together([batch])
+            return
+        found = [each for part in self._idling for each in part.find(batch)]
         send_anomalies(batch, sorted(found, key=lambda each: each[0]))
 
     def process_together(self, batches: Sequence[Batch]) -> None:

@@ -2,18 +2,17 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from headrace.engine.clock import Clock
 from headrace.engine.errors import Disconnected, HeadraceError, LogError, RetryLater
-from headrace.engine.intake import DeviceEvent
+from headrace.engine.intake import DeviceEvent, Intake
 from headrace.engine.log import Changes
-from headrace.engine.records import Header
 from headrace.schemas.topics import SEQUENCE
 
 log = structlog.get_logger(__name__)
@@ -22,27 +21,6 @@ log = structlog.get_logger(__name__)
 MAX_MESSAGES = 20_000
 #: Seconds before an append that the log could not take is tried again, if it does not say.
 APPEND_PAUSE = 1.0
-
-
-class Intake(Protocol):
-    """The part of `headrace.engine.intake.Intake` that is needed here."""
-
-    async def append(
-        self,
-        device_ids: Sequence[bytes],
-        payloads: Sequence[bytes],
-        *,
-        device_type: str | Sequence[str],
-        profile: str | Sequence[str],
-        sources: Sequence[bytes] | bytes = b"",
-        alarms: Sequence[int] = (),
-        headers: Mapping[str, Header] | None = None,
-        events: Sequence[DeviceEvent] = (),
-        message_ids: Sequence[bytes] | None = None,
-        changes: Sequence[Changes] = (),
-    ) -> None:
-        """Append messages in order; when this returns they are there for good."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from headrace.connectors.http.access import Access
-from headrace.connectors.http.appender import Appender, Intake
+from headrace.connectors.http.appender import Appender
 from headrace.connectors.http.batches import Batches
 from headrace.connectors.http.body import Room
 from headrace.connectors.http.delivery import Delivery
@@ -27,6 +27,7 @@ from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import ConfigError, first
 from headrace.engine.health import Health, Progress
+from headrace.engine.intake import Intake
 from headrace.engine.log import Log, TopicSpec
 from headrace.engine.metrics import Metrics
 from headrace.schemas.device_type import DeviceType

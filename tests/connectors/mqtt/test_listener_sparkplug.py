@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 
 import aiomqtt
-import orjson
 import pytest
 
 from headrace.connectors.mqtt.host_state import HostState
@@ -22,14 +21,14 @@ from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.intake import Intake
 from tests.connectors.mqtt.edge_client import EdgeClient
 from tests.connectors.sparkplug.edge_node import EdgeNode
-from tests.contract.source_contract import arrived, until
+from tests.connectors.sparkplug.motor import PATIENCE, Motor
+from tests.contract.source_contract import until
 
 PROFILES = (TopicProfile(name="plant", topic="spBv1.0/#", device_type="machine", format="sparkplug"),)
 RIGHTS = {"publish": ["spBv1.0/+/+/+/#"], "subscribe": ["spBv1.0/+/NCMD/+", "spBv1.0/STATE/+"]}
-PATIENCE = 20.0
 
 
-class Plant:
+class Plant(Motor):
     """A listener with its Sparkplug intake, on a log in memory."""
 
     def __init__(self, log: EmbeddedLog) -> None:
@@ -40,17 +39,6 @@ class Plant:
         config = ListenerConfig.model_validate({"port": 0, "anonymous": True, **RIGHTS})
         self.listener = MqttListener(config, routing, log, clock, host=HostState("scada", clock))
         self.sparkplug.commands.append(self.listener.command)
-
-    async def rpm(self) -> list[int]:
-        """What the motor was read to say, in order of the log."""
-        found = await arrived(self.log)
-        return [orjson.loads(value)["rpm"] for device, value in found if device == "plant/press/motor"]
-
-    async def until_read(self, *rpm: int) -> None:
-        """Wait until the motor has said all these."""
-        async with asyncio.timeout(PATIENCE):
-            while set(await self.rpm()) != set(rpm):
-                await asyncio.sleep(0.01)
 
 
 @pytest.fixture

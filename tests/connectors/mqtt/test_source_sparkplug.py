@@ -24,16 +24,16 @@ from headrace.engine.log import TopicSpec
 from headrace.schemas import topics
 from tests.connectors.mqtt.edge_client import EdgeClient
 from tests.connectors.sparkplug.edge_node import EdgeNode
+from tests.connectors.sparkplug.motor import PATIENCE, Motor
 from tests.contract.source_contract import GatedIntake, arrived, until
 from tests.mosquitto import Mosquitto
 
 pytestmark = pytest.mark.integration
 PROFILES = (TopicProfile(name="plant", topic="spBv1.0/#", device_type="machine", format="sparkplug"),)
 METRICS = {"motor": {"rpm": (7, "Int32")}}
-PATIENCE = 20.0
 
 
-class Bridge:
+class Bridge(Motor):
     """A source with its Sparkplug intake, one after the other on one log."""
 
     def __init__(self, broker: Mosquitto, log: EmbeddedLog, host_id: str | None = None) -> None:
@@ -64,17 +64,6 @@ class Bridge:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-
-    async def rpm(self) -> list[int]:
-        """What the motor was read to say, in order of the log."""
-        found = await arrived(self.log)
-        return [orjson.loads(value)["rpm"] for device, value in found if device == "plant/press/motor"]
-
-    async def until_read(self, *rpm: int) -> None:
-        """Wait until the motor has said all these."""
-        async with asyncio.timeout(PATIENCE):
-            while set(await self.rpm()) != set(rpm):
-                await asyncio.sleep(0.01)
 
 
 @pytest.fixture
