@@ -20,12 +20,20 @@ ALERT_COMMANDS = "alerts.commands.v1"
 SILENCES = "alerts.silences.v1"
 #: Open alerts of gateways that explain others, compacted, for every worker: key gateway id and rule id.
 ALERT_CAUSES = "alerts.causes"
-#: What became of notifications about alerts: CloudEvents, key user id.
+#: That an alert may concern somebody: key recipient, value a `headrace.schemas.notification.Request` as JSON.
+NOTIFICATION_REQUESTS = "notifications.requests"
+#: What is to be sent: key recipient, value a `headrace.schemas.notification.Notification` as JSON.
+OUTBOX = "notifications.outbox"
+#: What became of notifications about alerts: CloudEvents, key recipient.
 NOTIFICATIONS = "notifications.v1"
+#: The delivery log, compacted: key notification id, value a `headrace.schemas.notification.NotificationState` as JSON.
+NOTIFICATION_STATES = "notifications.state.v1"
 #: Alert rules, compacted: key rule id, value an `AlertRule` as JSON.
 RULES = "rules"
 #: The device registry, compacted: key device id, value a `headrace.schemas.device.Device` as JSON.
 DEVICES = "registry.devices"
+#: People who may be told, compacted: key user id, value a `headrace.schemas.user.User` as JSON.
+USERS = "registry.users"
 #: Connects and disconnects of devices on headrace's own MQTT listener, births and deaths of Sparkplug: key device id,
 #: value a `headrace.schemas.presence.Presence` as JSON.
 PRESENCE = "devices.presence"

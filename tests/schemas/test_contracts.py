@@ -24,7 +24,14 @@ OFFICIAL = Path(__file__).parent / "asyncapi" / "asyncapi-3.0.0.json"
 #: the changelog.
 RELEASED = Path(__file__).parent / "released_topics"
 #: Topics that nobody else is to rely on: between workers, or without anything in them yet.
-INTERNAL = {topics.ALERT_CAUSES, topics.NOTIFICATIONS}
+INTERNAL = {
+    topics.ALERT_CAUSES,
+    topics.NOTIFICATIONS,
+    topics.NOTIFICATION_REQUESTS,
+    topics.NOTIFICATION_STATES,
+    topics.OUTBOX,
+    topics.USERS,
+}
 TYPED = [topic for topic in PUBLIC_TOPICS if topic.model is not None]
 
 

@@ -1,0 +1,1 @@
+"""Notifications: who is told of an alert, by which channels, and when."""

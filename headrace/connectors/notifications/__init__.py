@@ -1,0 +1,1 @@
+"""Notifications: texts, channels, and the delivery of what agents decided."""
