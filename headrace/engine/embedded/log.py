@@ -113,17 +113,21 @@ class EmbeddedLog:
             if change.entries:
                 changes.append(changed.by_changes(partition, change, now_ms))
         positions = [(self._known(target).id, offset) for target, offset in transaction.positions.items()]
-        committed: operations.Committed = await self._write(
-            lambda connection: operations.commit(connection, appends, changes, transaction.group, positions)
+
+        def show(committed: operations.Committed) -> None:
+            for (_, body, append), base in zip(appends, committed.bases, strict=True):
+                next_offset = base + len(append.records)
+                self._tail.put(Fetched(append.target, base, next_offset, append.records), len(body))
+                self._move_end(append.target, next_offset)
+            for target, end in committed.ends.items():
+                self._move_end(target, end)
+            if appends or committed.ends:
+                self._notify()
+
+        # Shown also if the caller was cancelled: see test_cancelled_commit_happens_whole_or_not_at_all.
+        await self._writer.run(
+            lambda connection: operations.commit(connection, appends, changes, transaction.group, positions), show
         )
-        for (_, body, append), base in zip(appends, committed.bases, strict=True):
-            next_offset = base + len(append.records)
-            self._tail.put(Fetched(append.target, base, next_offset, append.records), len(body))
-            self._move_end(append.target, next_offset)
-        for target, end in committed.ends.items():
-            self._move_end(target, end)
-        if appends or committed.ends:
-            self._notify()
         self._commits += 1
         if self._commits % RETENTION_EVERY == 0:
             await self.apply_retention()

@@ -5,6 +5,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from headrace.engine.errors import LogError
@@ -38,13 +39,17 @@ class Writer:
         """Why the log takes nothing more, or None."""
         return self._failure
 
-    async def run(self, job: Job) -> Any:
+    async def run(self, job: Job, then: Callable[[Any], None] | None = None) -> Any:
         """Run `job` in a transaction; returns when that is durable.
 
+        Args:
+            then: called with what the job returns, before this does, also if the caller is cancelled meanwhile.
         Raises:
             LogError: the transaction failed; nothing of it is visible.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if then is not None:
+            future.add_done_callback(partial(_tell, then))
         self._queue.put((job, future))
         # The job runs whatever becomes of the caller: a cancelled caller must not cancel the future the thread sets.
         return await asyncio.shield(future)
@@ -107,6 +112,11 @@ class Writer:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             return  # the failure that led here is the one reported
+
+
+def _tell(then: Callable[[Any], None], done: asyncio.Future[Any]) -> None:
+    if done.exception() is None:
+        then(done.result())
 
 
 def _resolve(futures: list[asyncio.Future[Any]], results: list[Any], failure: LogError | None) -> None:
