@@ -84,6 +84,10 @@ class SourceWorld(ABC):
         if messages and self.offers_more:
             await self.offer(messages)
 
+    async def until_arrived(self, log: EmbeddedLog, count: int) -> None:
+        """Wait until so many different messages are in the log."""
+        await until_arrived(log, count, self.task)
+
     async def finish(self) -> None:
         """Stop it as a person does."""
         self.stop.set()
@@ -117,7 +121,7 @@ class SourceContract:
         """Everything arrives once, as it was sent, and in order for each device."""
         messages = made(2_000, 20)
         await world.start(GatedIntake(log), messages)
-        await until_arrived(log, len(messages))
+        await world.until_arrived(log, len(messages))
         await world.finish()
 
         assert by_device(await arrived(log)) == by_device(messages)
@@ -132,7 +136,7 @@ class SourceContract:
         assert await arrived(log) == []
 
         await world.start(GatedIntake(log))
-        await until_arrived(log, len(messages))
+        await world.until_arrived(log, len(messages))
         await world.finish()
         assert by_device(await arrived(log)) == by_device(messages)
 
@@ -145,7 +149,7 @@ class SourceContract:
         await world.kill()
 
         await world.start(GatedIntake(log))
-        await until_arrived(log, len(messages))
+        await world.until_arrived(log, len(messages))
         await world.finish()
         found = await arrived(log)
         assert by_device(list(dict.fromkeys(found))) == by_device(messages)
@@ -156,10 +160,10 @@ class SourceContract:
         messages = made(600, 5)
         most = 500 if world.offers_more else 600
         await world.start(GatedIntake(log), messages[:most])
-        await until_arrived(log, most)
+        await world.until_arrived(log, most)
         await world.finish()
         await world.start(GatedIntake(log), messages[most:])
-        await until_arrived(log, len(messages))
+        await world.until_arrived(log, len(messages))
         await world.finish()
 
         assert by_device(await arrived(log)) == by_device(messages)
@@ -174,7 +178,7 @@ class SourceContract:
         intake.before.set()
         await world.finish()
         await world.start(GatedIntake(log))
-        await until_arrived(log, len(messages))
+        await world.until_arrived(log, len(messages))
         await world.finish()
 
         assert by_device(await arrived(log)) == by_device(messages)
@@ -189,7 +193,7 @@ class SourceContract:
             await asyncio.wait_for(world.task, PATIENCE)
 
         await world.start(GatedIntake(log))
-        await until_arrived(log, len(messages))
+        await world.until_arrived(log, len(messages))
         await world.finish()
         assert by_device(await arrived(log)) == by_device(messages)
 
@@ -205,7 +209,7 @@ class SourceContract:
         assert seen < len(messages) // 2
 
         intake.before.set()
-        await until_arrived(log, len(messages))
+        await world.until_arrived(log, len(messages))
         await world.finish()
         assert by_device(await arrived(log)) == by_device(messages)
 
@@ -243,10 +247,12 @@ async def arrived(log: EmbeddedLog) -> list[Message]:
     return found
 
 
-async def until_arrived(log: EmbeddedLog, count: int) -> None:
-    """Wait until so many different messages are in the log."""
+async def until_arrived(log: EmbeddedLog, count: int, source: "asyncio.Task[None] | None" = None) -> None:
+    """Wait until so many different messages are in the log, or raise what the source ended with."""
     async with asyncio.timeout(PATIENCE):
         while sum((await log.end_offsets(topics.RAW)).values()) < count or len(set(await arrived(log))) < count:
+            if source is not None and source.done():
+                source.result()
             await asyncio.sleep(0.02)
 
 

@@ -14,7 +14,9 @@ from headrace.connectors.kinesis_shards import open_shards
 from headrace.connectors.kinesis_source import KinesisSource
 from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfile
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock, SystemClock
+from headrace.engine.errors import first
 from headrace.engine.health import Health
 from headrace.engine.intake import Intake
 from headrace.engine.metrics import Metrics
@@ -60,7 +62,7 @@ def source_settings(url: str, **more: object) -> KinesisSourceSettings:
 
 
 class Reading:
-    """A source at work; leaving the block stops it."""
+    """A source at work; leaving the block stops it, and if the source ends with an error so does the block."""
 
     def __init__(
         self,
@@ -78,8 +80,9 @@ class Reading:
         self.stop = asyncio.Event()
 
     async def __aenter__(self) -> "Reading":
-        self._opened = open_shards(self._settings)
+        self._opened, self._group = open_shards(self._settings), asyncio.TaskGroup()
         client = await self._opened.__aenter__()
+        await self._group.__aenter__()
         self.source = KinesisSource(
             self._settings,
             client,
@@ -89,22 +92,22 @@ class Reading:
             metrics=self.metrics,
             health=self.health,
         )
-        self.task = asyncio.create_task(self.source.run(self.stop))
+        self.task = self._group.create_task(self.source.run(self.stop))
         return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aexit__(self, *error: Any) -> None:
         self.stop.set()
         try:
             async with asyncio.timeout(PATIENCE):
-                await asyncio.gather(self.task, return_exceptions=error[0] is not None)
+                await self._group.__aexit__(*error)
+        except ExceptionGroup as errors:
+            raise first(errors) from None
         finally:
             await self._opened.__aexit__(None, None, None)
 
     async def kill(self) -> None:
         """End it as a crash does."""
-        self.task.cancel()
-        await asyncio.wait([self.task])
-        self.task = asyncio.create_task(asyncio.sleep(0))
+        await cancel_and_wait(self.task)
 
 
 class ReadWay:
