@@ -16,9 +16,9 @@ from headrace.cli.opened_log import UNLIMITED, log_folder
 from headrace.cli.running import Mistakes, Setup, finishes
 from headrace.cli.settings import Settings
 from headrace.connectors.http.source import HttpSource
-from headrace.connectors.kinesis import open_kinesis
-from headrace.connectors.kinesis_append import check_topic
-from headrace.connectors.kinesis_source import KinesisSource, open_kinesis_source
+from headrace.connectors.kinesis.append import check_topic
+from headrace.connectors.kinesis.sink import open_kinesis
+from headrace.connectors.kinesis.source import KinesisSource, open_kinesis_source
 from headrace.connectors.mqtt.listener import MqttListener
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.mqtt.source import MqttSource

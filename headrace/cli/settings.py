@@ -13,8 +13,8 @@ from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.archive.settings import ArchiveSettings, RetentionSettings
 from headrace.connectors.http.settings import HttpSettings
-from headrace.connectors.kinesis_settings import KinesisSettings
-from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.kinesis.settings import KinesisSettings
+from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
 from headrace.connectors.redis.settings import RedisSettings

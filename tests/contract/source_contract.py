@@ -106,6 +106,8 @@ class SourceContract:
     """Tests of the promises. At least once: `repeats` says whether a crash may bring a message twice."""
 
     repeats = True
+    #: Bytes of a message, of which what lies between the world and the source holds few.
+    large = 20_000
 
     @pytest.fixture
     async def log(self) -> AsyncIterator[EmbeddedLog]:
@@ -199,7 +201,7 @@ class SourceContract:
 
     async def test_back_pressure(self, world: SourceWorld, log: EmbeddedLog) -> None:
         """While the log takes nothing, the source takes no more than a part of what is on offer; then all of it."""
-        messages, intake = made(3_000, 5, size=20_000), GatedIntake(log)
+        messages, intake = made(3_000, 5, size=self.large), GatedIntake(log)
         intake.before.clear()
         await world.start(intake, messages)
         await intake.entered.wait()

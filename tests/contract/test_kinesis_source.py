@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from headrace.connectors.kinesis_shards import ShardsClient, open_shards
-from headrace.connectors.kinesis_source import KinesisSource
-from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.kinesis.shards import ShardsClient, open_shards
+from headrace.connectors.kinesis.source import KinesisSource
+from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.engine.intake import Intake
 from tests.connectors.kinesis.aws import Stream, client
 from tests.connectors.kinesis.reading import HurriedClock, merge, put, sharded_moto, source_settings, split
@@ -54,6 +54,7 @@ class TestKinesisSource(SourceContract):
     """Checkpoints are committed with the messages."""
 
     repeats = False
+    large = 0  # a source asks for as many as it takes
 
     @pytest.fixture(params=["still", "resharded"])
     async def world(self, request: pytest.FixtureRequest, kinesis_url: str) -> AsyncIterator[KinesisWorld]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from headrace.connectors.kinesis_aggregated import MAGIC
+from headrace.connectors.kinesis.aggregated import MAGIC
 
 
 def aggregate(records: Sequence[tuple[str, bytes]]) -> bytes:

@@ -17,7 +17,7 @@ from aiobotocore.session import get_session
 from aiohttp import web
 from local_kafka.ports import free_ports
 
-from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.kinesis.settings import KinesisSettings
 
 REGION = "eu-central-1"
 START_TIMEOUT = 30.0

@@ -10,9 +10,9 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from headrace.connectors.kinesis_shards import open_shards
-from headrace.connectors.kinesis_source import KinesisSource
-from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.kinesis.shards import open_shards
+from headrace.connectors.kinesis.source import KinesisSource
+from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfile
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock, SystemClock

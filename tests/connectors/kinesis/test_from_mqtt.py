@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from headrace.connectors.kinesis import KinesisIntake, open_kinesis
+from headrace.connectors.kinesis.sink import KinesisIntake, open_kinesis
 from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.connectors.mqtt.publisher import MqttPublisher
 from headrace.connectors.mqtt.settings import MqttSettings

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from headrace.connectors.kinesis_messages import Messages
-from headrace.connectors.kinesis_source_settings import KEY, KinesisSourceSettings
+from headrace.connectors.kinesis.messages import Messages
+from headrace.connectors.kinesis.source_settings import KEY, KinesisSourceSettings
 from headrace.connectors.topic_profile import TopicProfile
 from headrace.connectors.topic_routes import UNKNOWN, TopicRoutes
 from headrace.connectors.unpacking import unpack

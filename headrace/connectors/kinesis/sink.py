@@ -9,9 +9,9 @@ from random import Random
 
 import structlog
 
-from headrace.connectors.kinesis_client import KinesisClient, open_client
-from headrace.connectors.kinesis_record import Entry, entry
-from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.kinesis.client import KinesisClient, open_client
+from headrace.connectors.kinesis.record import Entry, entry
+from headrace.connectors.kinesis.settings import KinesisSettings
 from headrace.engine.clock import Clock
 from headrace.engine.errors import RetryLater, first
 from headrace.engine.intake import DeviceEvent, Mark
@@ -46,7 +46,7 @@ class KinesisIntake:
     """Puts messages into a stream, as `headrace.engine.intake.Intake` puts them into the log.
 
     The partition key is the device id, the data the payload as it was sent (as a rule of AWS IoT does it);
-    `headrace.connectors.kinesis_record` says what becomes of ids and payloads too large for Kinesis.
+    `headrace.connectors.kinesis.record` says what becomes of ids and payloads too large for Kinesis.
 
     At least once, **in order per device**. PutRecords stores some records of a request and refuses others, and promises
     no order. So a request holds one record of a device at most, and the next is sent when that is confirmed: b never

@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from headrace.connectors.kinesis import KinesisIntake, open_kinesis
-from headrace.connectors.kinesis_record import MAX_RECORD_BYTES
+from headrace.connectors.kinesis.record import MAX_RECORD_BYTES
+from headrace.connectors.kinesis.sink import KinesisIntake, open_kinesis
 from headrace.engine.clock import SteppedClock, SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.intake import Mark

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 
-from headrace.connectors.kinesis_settings import StreamSettings
+from headrace.connectors.kinesis.settings import StreamSettings
 from headrace.connectors.topic_profile import Alarm
 
 #: Stands in `topic` for the partition key.

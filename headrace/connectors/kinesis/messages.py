@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from headrace.connectors.kinesis_aggregated import BadAggregate, UserRecord, unpack
-from headrace.connectors.kinesis_position import Position
-from headrace.connectors.kinesis_shards import Arrived, Read
-from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.kinesis.aggregated import BadAggregate, UserRecord, unpack
+from headrace.connectors.kinesis.position import Position
+from headrace.connectors.kinesis.shards import Arrived, Read
+from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.connectors.payload_fields import PayloadFields
 from headrace.schemas.topics import NO_DEVICE
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.connectors.kinesis_aggregated import MAGIC, BadAggregate, unpack
+from headrace.connectors.kinesis.aggregated import MAGIC, BadAggregate, unpack
 from tests.connectors.kinesis.aggregate import aggregate
 
 records = st.lists(st.tuples(st.text(min_size=1, max_size=256), st.binary(max_size=300)), max_size=40)

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import structlog
 
-from headrace.connectors.kinesis_append import Append, KinesisAppend
-from headrace.connectors.kinesis_messages import MessageMaker, Messages
-from headrace.connectors.kinesis_position import Position, Start
-from headrace.connectors.kinesis_shard_reader import FIRST_BACKOFF, LONGEST_BACKOFF, ShardReader, unless
-from headrace.connectors.kinesis_shards import Read, Shard, ShardGone, ShardsClient, Stream, open_shards
-from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.kinesis.append import Append, KinesisAppend
+from headrace.connectors.kinesis.messages import MessageMaker, Messages
+from headrace.connectors.kinesis.position import Position, Start
+from headrace.connectors.kinesis.shard_reader import FIRST_BACKOFF, LONGEST_BACKOFF, ShardReader, unless
+from headrace.connectors.kinesis.shards import Read, Shard, ShardGone, ShardsClient, Stream, open_shards
+from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.connectors.topic_profile import SHIPPED, TopicProfile
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock

@@ -8,8 +8,8 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from headrace.cli.settings import Settings
-from headrace.connectors.kinesis import open_kinesis
-from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.kinesis.settings import KinesisSettings
+from headrace.connectors.kinesis.sink import open_kinesis
 from headrace.engine.clock import SystemClock
 from headrace.engine.config import load
 from headrace.engine.errors import ConfigError, HeadraceError, LogError
@@ -80,8 +80,8 @@ def test_without_aiobotocore_the_command_to_run_is_named() -> None:
     program = """
 import asyncio, sys
 sys.modules["aiobotocore.config"] = None
-from headrace.connectors.kinesis import open_kinesis
-from headrace.connectors.kinesis_settings import KinesisSettings
+from headrace.connectors.kinesis.sink import open_kinesis
+from headrace.connectors.kinesis.settings import KinesisSettings
 from headrace.engine.clock import SystemClock
 async def main():
     async with open_kinesis(KinesisSettings(stream="fleet"), SystemClock()):

@@ -6,8 +6,8 @@ from typing import Any
 
 import structlog
 
-from headrace.connectors.kinesis_record import Entry
-from headrace.connectors.kinesis_settings import KinesisSettings, StreamSettings
+from headrace.connectors.kinesis.record import Entry
+from headrace.connectors.kinesis.settings import KinesisSettings, StreamSettings
 from headrace.engine.errors import ConfigError, LogError, RetryLater
 
 log = structlog.get_logger(__name__)

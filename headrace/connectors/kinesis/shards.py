@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from headrace.connectors.kinesis_client import StreamClient, open_plain_client
-from headrace.connectors.kinesis_position import Position
-from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.kinesis.client import StreamClient, open_plain_client
+from headrace.connectors.kinesis.position import Position
+from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.engine.errors import HeadraceError, RetryLater
 
 HOUR_MS = 3_600_000

@@ -7,10 +7,10 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from headrace.connectors.kinesis_messages import MessageMaker, Messages
-from headrace.connectors.kinesis_position import Position
-from headrace.connectors.kinesis_shards import IteratorExpired, PositionGone, Read, ShardsClient
-from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.kinesis.messages import MessageMaker, Messages
+from headrace.connectors.kinesis.position import Position
+from headrace.connectors.kinesis.shards import IteratorExpired, PositionGone, Read, ShardsClient
+from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import RetryLater

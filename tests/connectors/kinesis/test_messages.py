@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.connectors.kinesis_messages import MessageMaker
-from headrace.connectors.kinesis_position import Position
-from headrace.connectors.kinesis_shards import Arrived, Read
-from headrace.connectors.kinesis_source_settings import KinesisSourceSettings
+from headrace.connectors.kinesis.messages import MessageMaker
+from headrace.connectors.kinesis.position import Position
+from headrace.connectors.kinesis.shards import Arrived, Read
+from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from tests.connectors.kinesis.aggregate import aggregate
 
 Records = list[list[tuple[str, bytes]]]

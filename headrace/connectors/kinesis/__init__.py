@@ -1,0 +1,1 @@
+"""Amazon Kinesis: messages into a stream instead of the log, and messages of a stream into the log."""
