@@ -60,6 +60,8 @@ def shown(default: object) -> str:
         return "none"
     if isinstance(default, tuple) and default and isinstance(default[0], TopicProfile):
         return f"`{[profile.name for profile in default]}`"
+    if isinstance(default, dict):
+        default = {key: list(value) if isinstance(value, tuple) else value for key, value in default.items()}
     return f"`{list(default) if isinstance(default, tuple) else default}`"
 
 
@@ -97,7 +99,7 @@ def test_profiles_of_the_guide_are_right() -> None:
     assert len(TypeAdapter(TopicProfiles).validate_python(alarms)) == 2
 
 
-@pytest.mark.parametrize("guide", ["mqtt.md", "kinesis.md", "kinesis-source.md"])
+@pytest.mark.parametrize("guide", ["mqtt.md", "kinesis.md", "kinesis-source.md", "users.md"])
 def test_settings_of_a_guide_are_right(guide: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every one of its examples loads, as it stands there."""
     monkeypatch.setenv("MQTT_PASSWORD", "secret")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, field_vali
 
 from headrace.agents.detect import DEFAULT
 from headrace.agents.ingest import IngestConfig
+from headrace.agents.notifying.settings import NotifySettings
 from headrace.agents.rollup import Emit
 from headrace.agents.three_sigma import MOST_PANES
 from headrace.connectors.archive.settings import ArchiveSettings, RetentionSettings
@@ -212,6 +213,7 @@ class Settings(LayeredSettings):
     rollup: RollupSettings = RollupSettings()
     detect: DetectSettings = DetectSettings()
     alert: AlertSettings = AlertSettings()
+    notify: NotifySettings = NotifySettings()
     database: DatabaseSettings = DatabaseSettings()
     timescale: TimescaleSettings = TimescaleSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -29,10 +29,11 @@ Channel = Literal["email", "push", "sms", "webhook", "pagerduty", "alertmanager"
 Status = Literal["queued", "held", "dropped", "sending", "sent", "delivered", "failed", "unknown", "dead"]
 #: Why a decision is as it is. The first ones speak for telling, the others against it, or for later.
 Code = Literal[
-    "subscribed", "on-call", "integration", "rule-webhook", "severity", "override", "told-before", "quiet-hours-over",
-    "cap-over",
-    "user-inactive", "other-organisation", "not-subscribed", "matrix", "preference", "subscription-channels",
-    "no-contact", "suppressed", "quiet-hours", "cap", "already-told", "not-told-before", "ended", "expired",
+    "subscribed", "on-call", "integration", "rule-webhook", "severity", "floor", "override", "told-before",
+    "quiet-hours-over", "cap-over",
+    "user-inactive", "other-organisation", "not-subscribed", "matrix", "rule-channels", "preference",
+    "subscription-channels", "no-contact", "suppressed", "quiet-hours", "cap", "already-told", "not-told-before",
+    "ended", "expired",
 ]  # fmt: skip
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "io.headrace.notification")

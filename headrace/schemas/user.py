@@ -3,14 +3,14 @@
 JSON has the camelCase names of the public schema; what has its default is left out.
 """
 
-import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
+from headrace.schemas.recurrence import FIRST_YEAR, LAST_YEAR, check_rule, check_start
 from headrace.schemas.rule import Channel, DeviceId, Severity
-from headrace.schemas.rule_model import RuleModel
+from headrace.schemas.rule_model import NoSwitch, RuleModel
 from headrace.schemas.window import known_zone
 
 #: What no database and no terminal takes is not in texts.
@@ -33,13 +33,6 @@ EVERY_DEVICE = "*"
 #: Subscriptions, shifts, tokens that one user may have, and devices that one subscription may name.
 MOST_EACH = 100
 MOST_DEVICES = 10_000
-_RULE = re.compile(r"[A-Z0-9=;,+\-]{1,300}")
-
-
-def _recurrence(value: str) -> str:
-    if not _RULE.fullmatch(value) or not value.startswith("FREQ="):
-        raise ValueError("must be an RRULE of RFC 5545, such as FREQ=WEEKLY;INTERVAL=3")
-    return value
 
 
 def _token(value: Any) -> Any:
@@ -142,22 +135,26 @@ class Shift(RuleModel):
 
     Args:
         team: named by escalation steps.
-        start: first moment, wall clock there (DTSTART), without offset.
-        hours: how long each shift lasts on the wall clock (DURATION).
-        rrule: how it recurs (RRULE, RFC 5545); None for once.
+        start: first moment, wall clock there (DTSTART), without offset; the rule must have it.
+        hours: how long each shift lasts on the wall clock, to the minute: who hands over at eight does so on every day.
+        rrule: how it recurs, by days, weeks, months or years (RRULE, RFC 5545); None for once.
         timezone: IANA name; None for the user's.
     """
 
     team: Id
     start: datetime
-    hours: Annotated[float, Field(gt=0, le=366 * 24)]
-    rrule: Annotated[str, AfterValidator(_recurrence)] | None = None
+    hours: Annotated[float, Field(ge=1 / 60, le=366 * 24), NoSwitch]
+    rrule: Annotated[str, AfterValidator(check_rule)] | None = None
     timezone: Zone | None = None
 
     @model_validator(mode="after")
     def _wall_clock(self) -> "Shift":
         if self.start.tzinfo is not None:
             raise ValueError("start: must be a wall-clock time without offset; the zone is in timezone")
+        if self.start.microsecond or not FIRST_YEAR <= self.start.year <= LAST_YEAR:
+            raise ValueError(f"start: must be a whole second in the years {FIRST_YEAR} to {LAST_YEAR}")
+        if self.rrule is not None:
+            check_start(self.rrule, self.start)
         return self
 
 
