@@ -53,5 +53,5 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(topics.ALERT_COMMANDS, partitions),
         TopicSpec(topics.ALERT_STATES, partitions, compacted=True, retention=HISTORY),
         TopicSpec(topics.SEQUENCES, partitions, compacted=True, retention=HISTORY),
-        *map(replicated_topic, (topics.RULES, topics.SILENCES, topics.ALERT_CAUSES)),
+        *map(replicated_topic, (topics.RULES, topics.SILENCES, topics.ALERT_CAUSES, topics.USERS)),
     ]

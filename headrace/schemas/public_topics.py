@@ -16,6 +16,7 @@ from headrace.schemas.rollup import LateReading, Rollup
 from headrace.schemas.rule import AlertRule
 from headrace.schemas.sequence import DeviceSequences
 from headrace.schemas.silence import Silence
+from headrace.schemas.user import User
 
 JSON = "application/json"
 CLOUD_EVENT = "application/cloudevents+json"
@@ -141,6 +142,12 @@ PUBLIC_TOPICS = (
     PublicTopic(
         topics.DEVICES, "Device", "The device registry.",
         _DEVICE, Device, f"{NEWEST} Changes apply to what is appended later. `headrace devices` checks them first.",
+        access="both", compacted=True,
+    ),
+    PublicTopic(
+        topics.USERS, "User", "People who may be told of alerts.",
+        "the user id", User, f"{NEWEST} Changes apply to what is appended later. A user that is wrong is not taken, "
+        "and counted; the one before it stays. `headrace users` checks them first.",
         access="both", compacted=True,
     ),
     PublicTopic(

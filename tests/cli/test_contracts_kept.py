@@ -28,10 +28,12 @@ from headrace.schemas.public_topics import BY_NAME, PUBLIC_TOPICS
 from headrace.schemas.rule import AlertRule
 from headrace.schemas.silence import Silence
 from headrace.schemas.topic_schemas import examples
+from headrace.schemas.user import User
 from headrace.tables.device_types import load_device_types
 from headrace.tables.devices import DeviceRegistry
 from headrace.tables.known_rules import RuleRegistry
 from headrace.tables.live_registry import LiveRegistry
+from headrace.tables.users import UserRegistry
 from tests.contract_check import mistakes
 
 pytestmark = pytest.mark.integration
@@ -125,6 +127,8 @@ class World:
             for device in DEVICES[:4]
         }  # fmt: skip
         await DeviceRegistry(self.log, SystemClock()).change(known)
+        users = [User.model_validate(each["value"]) for each in examples(BY_NAME[topics.USERS])]
+        await UserRegistry(self.log, SystemClock()).change({user.user_id: user for user in users})
 
     async def beside(self) -> None:
         """What the MQTT listener writes of connections and commands."""

@@ -30,7 +30,6 @@ INTERNAL = {
     topics.NOTIFICATION_REQUESTS,
     topics.NOTIFICATION_STATES,
     topics.OUTBOX,
-    topics.USERS,
 }
 TYPED = [topic for topic in PUBLIC_TOPICS if topic.model is not None]
 
