@@ -27,6 +27,7 @@ from local_kafka.cluster import Cluster
 from headrace.agents.rollup import Rollup
 from headrace.engine import logging
 from headrace.engine.app import App
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.clock import ManualClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.kafka.log import KafkaLog
@@ -39,7 +40,6 @@ from headrace.engine.runtime.garbage import rare_collections
 from headrace.engine.runtime.large_arrays import release_large_arrays
 from headrace.engine.runtime.restoring import restore_table
 from headrace.engine.runtime.settings import RuntimeSettings
-from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.testkit import Driven, fetched, run_batch
 from headrace.schemas import topics
 from headrace.schemas.readings import Readings, encode_readings

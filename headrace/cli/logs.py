@@ -7,7 +7,6 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import ConfigError
 from headrace.engine.intake import Intake
-from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import SCHEME
 from headrace.engine.log import Log, TopicSpec
 from headrace.engine.monitoring import Monitoring
@@ -28,6 +27,8 @@ async def open_log(settings: Settings, folder: Path | None, role: str, monitorin
         LogError: it cannot be opened.
     """
     if settings.log.url.startswith(SCHEME):
+        from headrace.engine.kafka.log import KafkaLog  # noqa: PLC0415 - half a second that a laptop need not wait
+
         log = KafkaLog(
             settings.log.url,
             settings.kafka,

@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.cli.opened_database import opened_database
 from headrace.cli.settings import Settings
 from headrace.connectors.archive.object_store import ArchiveStore, open_store
-from headrace.connectors.archive.reader import ArchiveReader
+
+if TYPE_CHECKING:
+    from headrace.connectors.archive.reader import ArchiveReader
 
 
 @asynccontextmanager
@@ -28,11 +30,13 @@ async def opened_archive(
 @asynccontextmanager
 async def opened_reader(
     settings: Settings, data: Path | None, connect: Mapping[str, Any]
-) -> AsyncIterator[ArchiveReader | None]:
+) -> AsyncIterator["ArchiveReader | None"]:
     """What reads the archive for history; None where there is no archive."""
     if settings.archive.url is None and (data is None or not (data / "archive").is_dir()):
         yield None
         return
+    from headrace.connectors.archive.reader import ArchiveReader  # noqa: PLC0415 - Polars, for those who have an archive
+
     reader = ArchiveReader(connect, open_store(settings.archive, data))
     try:
         yield reader

@@ -16,9 +16,9 @@ from headrace.connectors.timescale.ledger_rows import RESOLUTIONS
 from headrace.connectors.timescale.record_queries import RECORDS
 from headrace.connectors.timescale.records import MOST_RECORDS
 from headrace.connectors.timescale.states import MOST_DEVICES
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.errors import ConfigError
 from headrace.engine.ledger import read_ledger
-from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.table_reader import table_rows
 
 _records = page_options(RECORDS, MOST_RECORDS, "the newest so many")

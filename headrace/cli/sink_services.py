@@ -12,9 +12,7 @@ from headrace.cli.logs import open_log, topic_specs
 from headrace.cli.opened_database import schema_keeper, table_specs
 from headrace.cli.opened_log import UNLIMITED, log_folder
 from headrace.cli.running import Setup, finishes
-from headrace.connectors.archive.job import ArchiveJob
 from headrace.connectors.archive.object_store import open_store
-from headrace.connectors.archive.service import ArchiveService
 from headrace.connectors.postgres_server import PostgresServer
 from headrace.connectors.redis.sink import MAX_RECORDS, RedisSink
 from headrace.connectors.redis.verifier import CacheVerifier
@@ -126,6 +124,10 @@ def archive(around: Surroundings) -> Service | None:
     settings = around.setup.settings
     if not settings.archive.daily:
         return None
+    # Polars, for those who have an archive.
+    from headrace.connectors.archive.job import ArchiveJob  # noqa: PLC0415
+    from headrace.connectors.archive.service import ArchiveService  # noqa: PLC0415
+
     store = open_store(settings.archive, around.data)
     types, rows = around.setup.device_types, settings.archive.part_rows
     schema = schema_keeper(settings)

@@ -17,11 +17,11 @@ from headrace.cli.own_agents import own_agents
 from headrace.cli.running import Mistakes, config_option
 from headrace.cli.settings import Settings
 from headrace.cli.show_group import ShowGroup
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
 from headrace.engine.operator import Operator, Readable
-from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.table_reader import partition_of, table_rows
 from headrace.engine.topic_overview import key_counts
 

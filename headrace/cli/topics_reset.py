@@ -15,11 +15,11 @@ from headrace.cli.opened_log import OpenedLog, opened_log
 from headrace.cli.own_agents import own_agents
 from headrace.cli.running import consoles
 from headrace.cli.settings import Settings
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError, LogInUse
 from headrace.engine.log import Log
 from headrace.engine.operator import Operator, topics_of
-from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.topic_reset import Reset, Where, carry_out, plan_reset
 from headrace.schemas import topics as names
 

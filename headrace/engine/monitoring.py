@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from headrace.engine.app import App
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.collectors import Collectors, LagCollector, Reads, ledger_collector
 from headrace.engine.health import Health
@@ -16,6 +15,9 @@ from headrace.engine.monitor import Monitor, MonitorSettings
 from headrace.engine.operator import Operator
 from headrace.engine.queries import Queries
 from headrace.engine.table_server import TableServer
+
+if TYPE_CHECKING:
+    from headrace.engine.app import App
 
 
 class Monitoring:
@@ -59,7 +61,7 @@ class Monitoring:
         """Read the ledger from now on; call before entering."""
         self._collectors.add("ledger", ledger_collector(self.metrics, read), self._settings.interval)
 
-    def answer_about(self, app: App, operators: Sequence[Operator]) -> None:
+    def answer_about(self, app: "App", operators: Sequence[Operator]) -> None:
         """Answer questions about the tables of these operators from now on; call on the app's event loop."""
         self.monitor.tables = TableServer(Queries(app, operators))
 

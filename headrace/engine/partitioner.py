@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from aiokafka.partitioner import murmur2
-
 #: Keys remembered per partitioner; at the limit the memory starts over. About 150 bytes each.
 MAX_CACHED_KEYS = 1_000_000
 
@@ -23,6 +21,8 @@ class Partitioner:
         """The partition of `key`, from 0."""
         known = self._known.get(key)
         if known is None:
+            from aiokafka.partitioner import murmur2  # noqa: PLC0415 - brings all of aiokafka, for who writes
+
             if len(self._known) >= MAX_CACHED_KEYS:
                 self._known.clear()
             known = self._known[key] = (murmur2(key) & 0x7FFFFFFF) % self.partitions

@@ -1,14 +1,16 @@
 """Interactive queries: what the tables of a running app hold about a device, or which worker knows."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
-from headrace.engine.app import App
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
 from headrace.engine.operator import Operator, Readable
-from headrace.engine.runtime.tables import BatchTableManager
 from headrace.engine.table_reader import between, partition_of
+
+if TYPE_CHECKING:  # Faust takes a second to import, and most commands run no agent
+    from headrace.engine.app import App
+    from headrace.engine.runtime.tables import BatchTableManager
 
 
 @runtime_checkable
@@ -45,7 +47,7 @@ class Queries:
         operators: those it was given by `App.add`.
     """
 
-    def __init__(self, app: App, operators: Iterable[Operator]) -> None:
+    def __init__(self, app: "App", operators: Iterable[Operator]) -> None:
         self._app = app
         self._tables = {
             table.name: (operator.topic, table)
@@ -73,7 +75,7 @@ class Queries:
         topic, state = self._tables[table]
         log, group = self._app.record_log, self._app.conf.id
         target = TopicPartition(topic, partition_of(log, group, table, device))
-        if target in self._app.assigned and cast(BatchTableManager, self._app.tables).is_restored(target):
+        if target in self._app.assigned and cast("BatchTableManager", self._app.tables).is_restored(target):
             rows = state.rows(state.entries_of(target.partition, device))
             return Answer(target.partition, True, None, list(between(rows, device, first_ms, last_ms)))
         return Answer(target.partition, False, (await log.owners(group)).get(target), [])

@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.log import Log, TopicPartition
 from headrace.engine.operator import Readable
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.runtime.restoring import NOTES, readable
-from headrace.engine.runtime.tables import changelog_topic
 
 
 class TableRow(NamedTuple):

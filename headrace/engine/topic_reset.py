@@ -4,10 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.log import Changes, Log, TopicPartition, Transaction
 from headrace.engine.log_range import first_offsets
 from headrace.engine.runtime.restoring import BEGIN_KEY
-from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.shared_log import SharedLog
 
 #: Where a group starts over: where it is, as far as the log has that; at the oldest record; at the end; or at the first

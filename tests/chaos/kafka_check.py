@@ -8,11 +8,11 @@ from headrace.cli.agents import GROUP, Agents, build_agents
 from headrace.cli.running import Setup
 from headrace.connectors.fleet_faults import FleetTruth
 from headrace.engine import dead_letters
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.log import Fetched, TopicPartition
 from headrace.engine.operator import Operator
 from headrace.engine.records import Record
-from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.testkit import Driven, run_batch
 from headrace.schemas import topics
 from headrace.schemas.readings import decode_readings

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 from faust.types.tables import CollectionT
 
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import Log, TopicPartition, TopicSpec
 from headrace.engine.runtime.event_tables import EventTable
-from headrace.engine.runtime.tables import BatchTableManager, changelog_topic
+from headrace.engine.runtime.tables import BatchTableManager
 
 
 class EventTableManager(BatchTableManager):

@@ -7,15 +7,11 @@ from typing import Any, cast
 from faust.tables.manager import TableManager
 from faust.types.tuples import TP
 
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.errors import TableUnreadable
 from headrace.engine.log import Changes, Log, TopicPartition, TopicSpec
 from headrace.engine.operator import OnDisk, State, Stored
 from headrace.engine.runtime.restoring import restore_table
-
-
-def changelog_topic(group: str, table: str) -> str:
-    """Name of the compacted topic that `table` of `group` is kept in."""
-    return f"{group}-{table}-changelog"
 
 
 class BatchTableManager(TableManager):

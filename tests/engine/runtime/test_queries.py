@@ -10,6 +10,7 @@ import pytest
 
 from headrace.agents.rollup import Rollup
 from headrace.engine.app import App
+from headrace.engine.changelog import changelog_topic
 from headrace.engine.errors import ConfigError
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
@@ -17,7 +18,6 @@ from headrace.engine.monitor import MonitorSettings
 from headrace.engine.monitoring import Monitoring
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.queries import Queries
-from headrace.engine.runtime.tables import changelog_topic
 from headrace.engine.testkit import readings_log
 from headrace.schemas import topics
 from tests.engine.runtime.kafka_apps import SETTINGS, Build, Place, Server, wait_shared
