@@ -14,8 +14,9 @@ from headrace.agents.exact_path import Limits
 from headrace.agents.identify import DeviceIds, refuse_not_unpacked, refuse_unknown_topics
 from headrace.agents.ingest_outputs import Group, appended_types, conflicts_of, in_order, readings_of, send_rows
 from headrace.agents.read_payloads import PayloadReader
+from headrace.agents.sequences import Sequences
 from headrace.agents.strangers import Strangers, label
-from headrace.engine.batch import Batch
+from headrace.engine.batch import Batch, Send
 from headrace.engine.intake import tally
 from headrace.engine.log import Tally
 from headrace.engine.metrics import Metrics
@@ -60,6 +61,8 @@ class Ingest:
     """Turns `telemetry.raw` into `telemetry.readings`; what is wrong goes to `telemetry.dlq`, contradictions to
     `telemetry.conflicts`, repeats nowhere. In log order, the same for any batches.
 
+    Counts sequence numbers, see `headrace.agents.sequences`: it alone knows what was delivered again.
+
     A message that completes an earlier one is passed on with what both say; `Readings.repeats` names what was said.
 
     Args:
@@ -90,7 +93,8 @@ class Ingest:
         self.replicas: Sequence[Replica] = () if devices is None else (devices,)
         self.seen = Seen(config.dedup_horizon)
         self.counters = Counters()
-        self.tables = (self.seen, self.counters)
+        self.sequences = Sequences(metrics)
+        self.tables = (self.seen, self.counters, self.sequences.streams)
         self.strangers = Strangers(metrics)
 
     def process(self, batch: Batch) -> None:
@@ -101,14 +105,21 @@ class Ingest:
             batch.dead_letter(place, reasons[place])
         readings: list[tuple[list[int], list[bytes]]] = []
         conflicts: dict[int, bytes] = {}
+        verdicts: list[tuple[Group, Judged]] = []
         for group in groups:
             judged = self.seen.judge(batch.partition, group.device_type.name, group.messages)
             batch.on_finish(judged.apply)
             self._count(batch, group, judged)
             readings.append(readings_of(group, judged))
             conflicts |= conflicts_of(batch, group, judged)
+            verdicts.append((group, judged))
+        self.sequences.count(batch, verdicts)
         send_rows(batch, topics.READINGS, *in_order(readings), appended_types(groups))
         send_rows(batch, topics.CONFLICTS, *in_order([(list(conflicts), list(conflicts.values()))]))
+
+    def view(self, partition: int) -> list[Send]:
+        """See `headrace.engine.operator.Viewed`."""
+        return self.sequences.view(partition)
 
     def read(self, batch: Batch, reasons: Reasons) -> list[Group]:
         """The messages that are right, as columns of normalised values, by device type.

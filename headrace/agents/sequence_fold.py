@@ -3,6 +3,7 @@
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 #: Larger steps ahead are no gap but a new beginning; LoRaWAN 1.0 has the same limit (MAX_FCNT_GAP).
 MAX_GAP = 16_384
@@ -12,7 +13,11 @@ _MASK = (1 << WINDOW) - 1
 #: Numbers that devices begin with.
 _FIRST = (0, 1)
 
-Outcome = Literal["received", "lost", "late", "repeat", "reset"]
+Outcome = Literal["received", "lost", "late", "repeat", "reset", "unusable"]
+#: What ingest knows of a message: that it is none of those before it, that it came again, or, of messages that it
+#: refused or that are further behind than it remembers, neither.
+Told = Literal["distinct", "duplicate", "unknown"]
+Change = dict[Outcome, int]
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -20,7 +25,8 @@ class Counted(msgspec.Struct, frozen=True):
 
     Args:
         seen: bit n is whether the number n behind the last has come.
-        known: bits of `seen` that mean something: numbers since the stream began, at most `WINDOW`.
+        known: numbers since the stream began, at most `WINDOW`: so many bits of `seen` may be of lost ones.
+        began: event time of the message with which the device last began anew, ms.
     """
 
     last: int
@@ -33,39 +39,79 @@ class Counted(msgspec.Struct, frozen=True):
     seen: int = 1
     known: int = 1
     time: int | None = None
+    began: int | None = None
 
 
-def counted(before: Counted | None, number: int, modulo: int, time: int | None) -> tuple[Counted, dict[Outcome, int]]:
+def counted(
+    before: Counted | None, number: int, modulo: int, time: int | None, told: Told = "distinct"
+) -> tuple[Counted | None, Change]:
     """A stream with one message more, and what that changed, counts.
 
     With times on both a message is known to be an old one, or one of a device that begins anew. Without, one that
-    is less than `WINDOW` behind, and not from before the first, is an old one, unless its number is 0 or 1.
+    is less than `WINDOW` behind is an old one, unless its number is 0 or 1 and was there before, or before the first.
+
+    What may be a message that is sent again on its way does not count as a repeat, and never begins anew.
 
     Args:
         before: None for the first message.
         number: of the message, 0 or more and less than `modulo`.
         time: event time of the message, ms; None if nobody knows.
+        told: what ingest says of it.
 
     >>> counted(Counted(last=7, modulo=256), 10, 256, None)[1]
     {'received': 1, 'lost': 2}
     """
+    if told == "duplicate" and not _is_another(before, number, modulo, time):
+        return before, {}
     if before is None:
         return Counted(number, modulo, time=time), {"received": 1}
-    ahead = (number - before.last) % modulo
+    step = (number - before.last) % modulo
+    ahead, behind = (step, 0) if 0 < step <= _furthest(modulo) else (0, -step % modulo)
+    if _is_of_earlier_run(before, step, -step % modulo, time) or (
+        told == "unknown" and not ahead and _may_be_again(before, number, behind, time)
+    ):
+        return before, {}
     if before.modulo == modulo:
-        if 0 < ahead <= min(MAX_GAP, modulo // 2):
+        if ahead:
             return _next(before, number, ahead, time)
-        behind = (modulo - ahead) % modulo
         if _is_old(before, number, behind, time):
             return _old(before, behind)
     return _anew(before, number, modulo, time)
+
+
+def _is_another(before: Counted | None, number: int, modulo: int, time: int | None) -> bool:
+    """Whether a message that says nothing new is the next one all the same: clocks of devices may be coarse."""
+    if before is None or time is None or before.modulo != modulo:
+        return False
+    return time == before.time and 0 < (number - before.last) % modulo < WINDOW
+
+
+def _is_of_earlier_run(before: Counted, ahead: int, behind: int, time: int | None) -> bool:
+    """Whether it was sent before the device began anew: then its number says nothing about those of today.
+
+    A step ahead that is small may be one of a device whose clock was set back.
+    """
+    if time is None or behind < WINDOW:
+        return False
+    if before.began is not None and time < before.began:
+        return True
+    return before.time is not None and time < before.time and WINDOW <= ahead <= _furthest(before.modulo)
+
+
+def _may_be_again(before: Counted, number: int, behind: int, time: int | None) -> bool:
+    """Whether nobody can say that a message, which is not ahead, is another than those that came."""
+    if time is not None and before.time is not None:
+        return time <= before.time and _seen(before, behind)
+    return _seen(before, behind) and (behind < WINDOW or number not in _FIRST)
 
 
 def _is_old(before: Counted, number: int, behind: int, time: int | None) -> bool:
     """Whether a message that is not ahead was sent before the newest, rather than by a device that begins anew."""
     if time is not None and before.time is not None:
         return time <= before.time
-    return behind == 0 or (behind < before.known and number not in _FIRST)
+    if behind == 0 or number not in _FIRST:
+        return behind < WINDOW
+    return behind < before.known and not _seen(before, behind)
 
 
 def _seen(before: Counted, behind: int) -> bool:
@@ -73,19 +119,18 @@ def _seen(before: Counted, behind: int) -> bool:
     return behind >= WINDOW or bool(before.seen >> behind & 1)
 
 
-def _old(before: Counted, behind: int) -> tuple[Counted, dict[Outcome, int]]:
+def _old(before: Counted, behind: int) -> tuple[Counted, Change]:
     if _seen(before, behind):
-        return msgspec.structs.replace(before, repeats=before.repeats + 1), {"repeat": 1}
-    found = msgspec.structs.replace(before, received=before.received + 1, late=before.late + 1)
+        return replace(before, repeats=before.repeats + 1), {"repeat": 1}
+    found = replace(before, received=before.received + 1, late=before.late + 1, seen=before.seen | 1 << behind)
     if behind >= before.known:
         # From before the first: nobody has counted it as lost.
         return found, {"received": 1, "late": 1}
-    found = msgspec.structs.replace(found, lost=before.lost - 1, seen=before.seen | 1 << behind)
-    return found, {"received": 1, "lost": -1, "late": 1}
+    return replace(found, lost=before.lost - 1), {"received": 1, "lost": -1, "late": 1}
 
 
-def _next(before: Counted, number: int, ahead: int, time: int | None) -> tuple[Counted, dict[Outcome, int]]:
-    found = msgspec.structs.replace(
+def _next(before: Counted, number: int, ahead: int, time: int | None) -> tuple[Counted, Change]:
+    found = replace(
         before,
         last=number,
         received=before.received + 1,
@@ -97,8 +142,8 @@ def _next(before: Counted, number: int, ahead: int, time: int | None) -> tuple[C
     return found, {"received": 1, "lost": ahead - 1} if ahead > 1 else {"received": 1}
 
 
-def _anew(before: Counted, number: int, modulo: int, time: int | None) -> tuple[Counted, dict[Outcome, int]]:
-    found = msgspec.structs.replace(
+def _anew(before: Counted, number: int, modulo: int, time: int | None) -> tuple[Counted, Change]:
+    found = replace(
         before,
         last=number,
         modulo=modulo,
@@ -107,5 +152,11 @@ def _anew(before: Counted, number: int, modulo: int, time: int | None) -> tuple[
         seen=1,
         known=1,
         time=time,
+        began=time,
     )
     return found, {"received": 1, "reset": 1}
+
+
+def _furthest(modulo: int) -> int:
+    """The largest step ahead that is a gap."""
+    return min(MAX_GAP, modulo // 2)

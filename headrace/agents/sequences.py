@@ -2,19 +2,25 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import orjson
 
-from headrace.agents.sequence_fold import Counted, Outcome, counted
+from headrace.agents.ingest_outputs import Group
+from headrace.agents.sequence_fold import Counted, Outcome, Told, counted
 from headrace.engine.batch import Batch, Send
 from headrace.engine.metrics import Metrics
 from headrace.engine.records import Records
 from headrace.schemas import topics
 from headrace.schemas.sequence import DeviceSequences, SequenceCounts
 from headrace.tables.keyvalue import KeyValue
+from headrace.tables.seen_compare import Verdict
+from headrace.tables.seen_devices import Judged
 
 _HEADER = re.compile(rb"(\d{1,10}) (\d{1,10})(?: (-?\d{1,18}))?")
+#: What ingest refuses, or no longer remembers, may be a message that is delivered again.
+_TOLD: dict[int, Told] = {Verdict.DUPLICATE: "duplicate", Verdict.BEYOND: "unknown"}
 
 
 class Stream(NamedTuple):
@@ -25,32 +31,32 @@ class Stream(NamedTuple):
 
 
 class Sequences:
-    """Counts the numbers that messages of `telemetry.raw` carry in a header, and shows them in `devices.sequences`.
+    """Counts the numbers that raw messages carry in a header, and shows them in `devices.sequences`.
 
-    Looks at every message as it was accepted, before ingest tells repeats and refuses what is wrong: a frame that
-    cannot be read was not lost on the way. Dead letters that are sent back do not count again. Costs nothing without
-    the header. One entry per device and profile.
+    Part of ingest, which says of each message whether it came before: what a broker delivers again changes nothing.
+    Messages that ingest refuses count too: what cannot be read was not lost on the way. Dead letters that are sent
+    back do not count again. Costs nothing without the header. One entry per device and profile.
 
     Args:
         metrics: counts too.
     """
 
-    name = "sequences"
-    topic = topics.RAW
-    outputs = (topics.SEQUENCES,)
-
     def __init__(self, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
         self.streams = KeyValue.typed("sequences", key=Stream, value=Counted)
-        self.tables = (self.streams,)
         #: Per partition the devices whose counts changed since the last commit, and the newest append time, ms.
         self._changed: dict[int, tuple[dict[str, None], int]] = {}
 
-    def process(self, batch: Batch) -> None:
-        """See `headrace.engine.operator.Operator`."""
+    def count(self, batch: Batch, judged: Iterable[tuple[Group, Judged]]) -> None:
+        """Count the numbers of a batch of raw messages; staged.
+
+        Args:
+            judged: what ingest says of those that it did not refuse.
+        """
         records = batch.records
         if topics.SEQUENCE not in records.headers:
             return
+        told = _told(judged)
         draft = self.streams.draft(batch)
         changed: dict[str, None] = {}
         outcomes: Counter[Outcome] = Counter()
@@ -62,21 +68,24 @@ class Sequences:
             strict=True,
         )
         for row, (key, header, profile, redriven) in enumerate(columns):
-            said = _HEADER.fullmatch(header) if header and not redriven else None
             device_id = _text(key)
-            if said is None or not device_id or device_id == topics.NO_DEVICE:
+            if not header or redriven or not device_id or device_id == topics.NO_DEVICE:
                 continue
-            number, modulo, time = (None if group is None else int(group) for group in said.groups())
-            assert number is not None
-            assert modulo is not None
-            if number >= modulo:
+            said = _HEADER.fullmatch(header)
+            said = _read(header)
+            if said is None:
+                outcomes["unusable"] += 1
                 continue
+            number, modulo, stated = said
+            how, time = told.get(row, ("unknown", None))
             stream = Stream(device_id, _text(profile))
-            found, what = counted(draft.get(stream, row), number, modulo, time)
-            draft.put(stream, found, row)
-            changed[device_id] = None
-            outcomes.update(what)
-        if changed:
+            before = draft.get(stream, row)
+            found, what = counted(before, number, modulo, time if stated is None else stated, how)
+            if found is not None and what:
+                draft.put(stream, found, row)
+                changed[device_id] = None
+                outcomes.update(what)
+        if outcomes:
             batch.on_finish(lambda: self._finish(batch.partition, changed, records.timestamps[-1], outcomes))
 
     def view(self, partition: int) -> list[Send]:
@@ -90,9 +99,10 @@ class Sequences:
         return [Send(topics.SEQUENCES, Records(keys, values, [appended_at] * len(keys)), partition)]
 
     def _finish(self, partition: int, changed: dict[str, None], appended_at: int, outcomes: Counter[Outcome]) -> None:
-        before, _ = self._changed.get(partition, ({}, 0))
-        self._changed[partition] = (before | changed, appended_at)
-        for outcome in ("received", "lost", "late", "repeat", "reset"):
+        if changed:
+            before, _ = self._changed.get(partition, ({}, 0))
+            self._changed[partition] = (before | changed, appended_at)
+        for outcome in ("received", "lost", "late", "repeat", "reset", "unusable"):
             # A number that was lost and comes late stays in the counter, which only rises.
             if outcomes[outcome] > 0:
                 self._metrics.count("headrace_sequence_numbers_total", outcomes[outcome], outcome=outcome)
@@ -100,6 +110,29 @@ class Sequences:
     def _document(self, partition: int, device_id: str) -> DeviceSequences:
         streams = self.streams.range(partition, (device_id,), (device_id,))
         return DeviceSequences(device_id=device_id, streams={stream.profile: _counts(each) for stream, each in streams})
+
+
+def _read(header: bytes) -> tuple[int, int, int | None] | None:
+    """Number, how many there are, and the time; None if the header says no number that can be counted."""
+    said = _HEADER.fullmatch(header)
+    if said is None:
+        return None
+    number, modulo, time = int(said[1]), int(said[2]), None if said[3] is None else int(said[3])
+    return (number, modulo, time) if number < modulo else None
+
+
+def _told(judged: Iterable[tuple[Group, Judged]]) -> dict[int, tuple[Told, int | None]]:
+    """What ingest knows of each message that it did not refuse, and its own event time, by its place in the batch."""
+    found: dict[int, tuple[Told, int | None]] = {}
+    for group, verdicts in judged:
+        times: list[int | None] = group.messages.times.tolist()
+        if group.device_type.time.missing == "append":
+            # A message without a time was given that of its append, which says nothing about what was sent before.
+            pairs = zip(times, group.messages.append_times.tolist(), strict=True)
+            times = [None if time == appended else time for time, appended in pairs]
+        for row, verdict, time in zip(group.rows, verdicts.verdicts.tolist(), times, strict=True):
+            found[row] = ("distinct" if time is None else _TOLD.get(verdict, "distinct"), time)
+    return found
 
 
 def _counts(stream: Counted) -> SequenceCounts:

@@ -10,7 +10,6 @@ from headrace.agents.ingest import Ingest
 from headrace.agents.ingest_priority import IngestPriority
 from headrace.agents.quiet import Quiet
 from headrace.agents.rollup import Rollup
-from headrace.agents.sequences import Sequences
 from headrace.cli.settings import DetectSettings, Settings
 from headrace.engine.metrics import Metrics
 from headrace.schemas.device_type import DeviceType
@@ -29,7 +28,6 @@ class Agents(NamedTuple):
     rollup: Rollup
     detect: Detect
     alert: Alerts
-    sequences: Sequences
 
 
 def build_agents(
@@ -55,7 +53,6 @@ def build_agents(
         ),
         build_detect(detect.detectors, detector_parameters(detect), device_types, Quiet(seconds=detect.quiet)),
         Alerts(rules, rule_table(device_types)),
-        Sequences(metrics),
     )
 
 

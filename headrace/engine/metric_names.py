@@ -161,8 +161,8 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "mqtt_reason": ("reason of MQTT 5 for a refusal, as in `not_authorized`", ()),
     "outcome": (
         "of a sequence number: `received`; `lost`: left out; `late`: came after greater ones; `repeat`: there before; "
-        "`reset`: the device began anew",
-        ("received", "lost", "late", "repeat", "reset"),
+        "`reset`: the device began anew; `unusable`: what stands there is no such number",
+        ("received", "lost", "late", "repeat", "reset", "unusable"),
     ),
     "partition": ("number of a partition", ()),
     "profile": ("name of a topic profile", ()),

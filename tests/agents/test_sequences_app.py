@@ -1,4 +1,4 @@
-"""The agent `sequences` in an app on a log: workers that die at every step change no count."""
+"""Sequence numbers in an app on a log: workers that die at every step change no count."""
 
 import asyncio
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from headrace.agents.sequences import Sequences
+from headrace.agents.ingest import Ingest
 from headrace.engine.app import App
 from headrace.engine.batch import Batch
 from headrace.engine.embedded.log import EmbeddedLog
@@ -15,35 +15,35 @@ from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
 from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.testkit import drive
 from headrace.schemas import topics
-from tests.agents.test_sequences import T0, Row, log_of, newest
+from tests.agents.test_sequences import METER, T0, Row, ingest, log_of, newest
 from tests.engine.runtime.lives import Life
 
 FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.02, max_batch_records=10)
 DEATHS = 12
 
 
-class Counting(Sequences):
+class Counting(Ingest):
     """Counts its batches."""
 
     batches = 0
 
     def process(self, batch: Batch) -> None:
-        """As `Sequences`."""
+        """As `Ingest`."""
         Counting.batches += 1
         super().process(batch)
 
 
 async def app_of(log: EmbeddedLog) -> App:
-    """With the agent."""
+    """With ingest."""
     app = App("g", log, runtime=FAST)
-    app.add([Counting()])
+    app.add([Counting({METER.name: METER})])
     await app.create_topics(specs(), partitions=1)
     return app
 
 
 def specs() -> list[TopicSpec]:
     """The topics that it needs."""
-    plain = [TopicSpec(name, 1) for name in (topics.RAW, topics.DEAD_LETTERS)]
+    plain = [TopicSpec(name, 1) for name in (topics.RAW, topics.READINGS, topics.CONFLICTS, topics.DEAD_LETTERS)]
     return [*plain, TopicSpec(topics.SEQUENCES, 1, compacted=True)]
 
 
@@ -80,7 +80,7 @@ def test_death_at_every_step_changes_no_count(tmp_path: Path) -> None:
 
     Life(tmp_path, nothing, app_of, topics.RAW).run()
 
-    assert asyncio.run(read(tmp_path)) == newest(drive(Sequences(), log_of(rows)))
+    assert asyncio.run(read(tmp_path)) == newest(drive(ingest(), log_of(rows)))
 
 
 async def read(folder: Path) -> dict[str, Any]:

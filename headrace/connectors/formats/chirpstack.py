@@ -174,5 +174,4 @@ def _time(text: object) -> int | None:
 
 
 def _sequence(document: dict[str, Any], time_ms: int | None) -> bytes | None:
-    number = document.get("fCnt", 0)
-    return sequence_header(number, FRAME_COUNTERS, time_ms) if type(number) is int else None
+    return sequence_header(document.get("fCnt", 0), FRAME_COUNTERS, time_ms)

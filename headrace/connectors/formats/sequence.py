@@ -5,7 +5,10 @@ from typing import Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from headrace.connectors.formats.parts import Aside, Message, NotUnpacked, Part, Unpack
+from headrace.connectors.formats.parts import Aside, Message, NotUnpacked, Part, Unpack, kind
+
+#: Characters that are kept of what is no sequence number.
+MAX_SHOWN = 40
 
 
 class SequenceField(BaseModel):
@@ -22,15 +25,28 @@ class SequenceField(BaseModel):
     modulo: Literal[256, 65_536, 4_294_967_296] = 4_294_967_296
 
 
-def sequence_header(number: int, modulo: int, time_ms: int | None = None) -> bytes | None:
-    """The header's value; None if that is no number of this many.
+def sequence_header(number: object, modulo: int, time_ms: int | None = None) -> bytes | None:
+    """The header's value; behind a question mark, why it is no number of this many; None if there is none.
 
-    >>> sequence_header(17, 65_536)
-    b'17 65536'
+    >>> sequence_header(17, 65_536), sequence_header(-1, 256)
+    (b'17 65536', b'? -1 is no whole number from 0 to 255')
     """
-    if not 0 <= number < modulo:
+    if number is None:
         return None
+    if type(number) is float and number.is_integer():
+        number = int(number)  # JSON knows no difference
+    if type(number) is not int or not 0 <= number < modulo:
+        return f"? {_shown(number)} is no whole number from 0 to {modulo - 1}".encode()
     return b"%d %d" % (number, modulo) if time_ms is None else b"%d %d %d" % (number, modulo, time_ms)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool | dict | list):
+        return kind(value)
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"  # it may have more digits than Python writes
+    shown = ascii(value) if isinstance(value, str) else str(value)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
 
 
 class Numbered:
@@ -65,4 +81,4 @@ class Numbered:
             number: object = getattr(self._decode(payload), "number")  # noqa: B009 - of a type made at run time
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
-        return sequence_header(number, self._modulo) if type(number) is int else None
+        return sequence_header(number, self._modulo)

@@ -28,6 +28,8 @@ def fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, 
         place += 1
         if key & 0x80:
             key, place = _varint(data, place - 1, stop)
+        if key < 8:
+            raise BadPayload("a field has the number 0, which Protocol Buffers forbid")
         kind = key & 7
         if kind in (VARINT, BYTES):
             if place < stop and data[place] < 0x80:
