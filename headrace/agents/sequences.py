@@ -76,11 +76,10 @@ class Sequences:
             if said is None:
                 outcomes["unusable"] += 1
                 continue
-            number, modulo, stated = said
             how, time = told.get(row, ("unknown", None))
             stream = Stream(device_id, _text(profile))
             before = draft.get(stream, row)
-            found, what = counted(before, number, modulo, time if stated is None else stated, how)
+            found, what = counted(before, said.number, said.modulo, time if said.time is None else said.time, how)
             if found is not None and what:
                 draft.put(stream, found, row)
                 changed[device_id] = None
@@ -112,13 +111,21 @@ class Sequences:
         return DeviceSequences(device_id=device_id, streams={stream.profile: _counts(each) for stream, each in streams})
 
 
-def _read(header: bytes) -> tuple[int, int, int | None] | None:
-    """Number, how many there are, and the time; None if the header says no number that can be counted."""
-    said = _HEADER.fullmatch(header)
-    if said is None:
+class _Said(NamedTuple):
+    """A number, how many there are, and when it was sent."""
+
+    number: int
+    modulo: int
+    time: int | None
+
+
+def _read(header: bytes) -> _Said | None:
+    """What the header says; None if that is no number that can be counted."""
+    match = _HEADER.fullmatch(header)
+    if match is None:
         return None
-    number, modulo, time = int(said[1]), int(said[2]), None if said[3] is None else int(said[3])
-    return (number, modulo, time) if number < modulo else None
+    said = _Said(int(match[1]), int(match[2]), None if match[3] is None else int(match[3]))
+    return said if said.number < said.modulo else None
 
 
 def _told(judged: Iterable[tuple[Group, Judged]]) -> dict[int, tuple[Told, int | None]]:

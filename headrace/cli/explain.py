@@ -78,6 +78,13 @@ def _show(made: Explanation, setup: Setup) -> None:
 
 
 def _show_part(row: Callable[..., None], part: Explanation | PartExplanation, setup: Setup) -> None:
+    if part.sequence is not None:
+        said = part.sequence.removeprefix("? ")
+        if said == part.sequence:
+            number, modulo, *_ = said.split()
+            row("sequence", number, f"of {int(modulo):,} numbers")
+        else:
+            row("sequence", "not counted", said)
     if part.dead_letter is not None:
         row("dead letter", "refused", part.dead_letter)
     if part.reading is not None:

@@ -1,6 +1,5 @@
 """The route that one message takes, found out in memory."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,19 +8,19 @@ import orjson
 from headrace.agents.alerting.sample import sample_of
 from headrace.agents.alerting.watch import holds
 from headrace.agents.ingest import Ingest
+from headrace.cli.explanation_sparkplug import append_sparkplug, sparkplug_profile, without_records
 from headrace.cli.running import Setup
 from headrace.connectors.formats import NAMES_DEVICES
 from headrace.connectors.formats.parts import MAX_ITEMS
 from headrace.connectors.routed_intake import RoutedIntake
-from headrace.connectors.sparkplug.intake import SparkplugIntake
 from headrace.connectors.topic_profile import DEVICE, TYPE, TopicProfile
 from headrace.connectors.topic_routes import MAX_TOPIC_BYTES
 from headrace.engine.clock import ManualClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
-from headrace.engine.errors import ConfigError
 from headrace.engine.intake import Intake
-from headrace.engine.log import TopicPartition, TopicSpec
+from headrace.engine.log import TopicPartition
+from headrace.engine.partitioner import Partitioner
 from headrace.engine.records import Records
 from headrace.engine.testkit import drive
 from headrace.schemas import topics
@@ -37,6 +36,7 @@ class PartExplanation:
     """What becomes of one record of a message; as in `Explanation`."""
 
     device: str | None
+    sequence: str | None
     partition: int
     urgent: bool
     goes_to: list[str]
@@ -57,6 +57,7 @@ class Explanation:
         reading: as `telemetry.readings` has it; None if it is dead-lettered.
         dead_letter: the reason.
         rules: alert rules whose condition holds on the reading.
+        sequence: number of the message and how many there are, or behind a question mark why it is none.
         format: of the payload.
         event: what the message is about, if it is no reading.
         records: that the message is unpacked to, count; what stands above is of the first.
@@ -78,6 +79,7 @@ class Explanation:
     reading: dict[str, Any] | None
     dead_letter: str | None
     rules: list[dict[str, Any]]
+    sequence: str | None
     format: str
     event: str | None
     records: int
@@ -90,27 +92,29 @@ async def explained(topic: bytes, payload: bytes, setup: Setup, now_ms: int) -> 
     log = EmbeddedLog(MEMORY)
     await log.create_topics(Intake.topic_specs(partitions))
     clock = ManualClock(now_ms)
-    sparkplug = _sparkplug_profile(topic, settings.profiles)
+    sparkplug = sparkplug_profile(topic, settings.profiles)
     if sparkplug is None:
         await RoutedIntake(Intake(log, clock), settings.profiles, clock=clock).append([topic], [payload])
     else:
-        await _append_sparkplug(setup, sparkplug, log, clock, topic, payload)
+        await append_sparkplug(setup, sparkplug, log, clock, topic, payload)
     appended = await _appended(log, topics.RAW, partitions)
     events = await _appended(log, topics.EVENTS, partitions)
     urgent = {
         records.header(topics.MESSAGE_ID)[0] for _, records in await _appended(log, topics.RAW_PRIORITY, partitions)
     }
+    lives = [] if sparkplug is None else await _appended(log, topics.PRESENCE, partitions)
     await log.close()
 
+    if sparkplug is not None and not appended:
+        return _quiet(topic, sparkplug, partitions, alive=bool(lives))
     ingest = Ingest(setup.device_types, settings.ingest)
     parts = [
         _part(setup, ingest, *each, urgent=each[1].header(topics.MESSAGE_ID)[0] in urgent)
         for each in appended[:MOST_PARTS]
     ]
     if events:
-        parts = parts or [PartExplanation(_device(events[0][1]), events[0][0], False, [topics.EVENTS], None, None, [])]
-    if not parts:
-        raise ConfigError("a command to a Sparkplug node, or the state of a host, is acknowledged and nothing more")
+        device = _device(events[0][1])
+        parts = parts or [PartExplanation(device, None, events[0][0], False, [topics.EVENTS], None, None, [])]
     (_, records), first = (appended or events)[0], parts[0]
     name = records[0].headers[topics.PROFILE].decode()
     profile = next((each for each in settings.profiles if each.name == name), None)
@@ -130,6 +134,7 @@ async def explained(topic: bytes, payload: bytes, setup: Setup, now_ms: int) -> 
         reading=first.reading,
         dead_letter=first.dead_letter,
         rules=first.rules,
+        sequence=first.sequence,
         format=profile.format if profile else "json",
         event=events[0][1][0].headers[topics.EVENT].decode() if events else None,
         records=len(appended),
@@ -137,21 +142,31 @@ async def explained(topic: bytes, payload: bytes, setup: Setup, now_ms: int) -> 
     )
 
 
-def _sparkplug_profile(topic: bytes, profiles: Iterable[TopicProfile]) -> TopicProfile | None:
-    text = topic.decode(errors="replace")
-    return next((each for each in profiles if each.format == "sparkplug" and each.find(text) is not None), None)
-
-
-async def _append_sparkplug(
-    setup: Setup, profile: TopicProfile, log: EmbeddedLog, clock: ManualClock, topic: bytes, payload: bytes
-) -> None:
-    """Append what a message says by itself; what it would wait for, in vain here, is soon over."""
-    settings = setup.settings.sparkplug
-    await log.create_topics([*SparkplugIntake.topic_specs(), TopicSpec(topics.PRESENCE, 1)])
-    intake = SparkplugIntake(settings, profile, Intake(log, clock), log, clock)
-    await intake.append([topic], [payload])
-    clock.advance(round(1000 * settings.hold))
-    await intake.pass_time()
+def _quiet(topic: bytes, profile: TopicProfile, partitions: int, *, alive: bool) -> Explanation:
+    """Of a Sparkplug message that makes no record; `alive` is whether it says who is there."""
+    event, device = without_records(topic)
+    return Explanation(
+        topic=topic.decode(errors="backslashreplace"),
+        profile=profile.name,
+        profile_why=profile.topic,
+        device=device,
+        device_why="in the topic",
+        device_type=profile.device_type,
+        device_type_why=_why_device_type(profile),
+        lane="normal",
+        lane_why=_why_lane(profile, False, known=device is not None),
+        partition=Partitioner(partitions).partition((device or topics.NO_DEVICE).encode()),
+        partitions=partitions,
+        goes_to=[topics.PRESENCE] if alive else [],
+        reading=None,
+        dead_letter=None,
+        rules=[],
+        sequence=None,
+        format=profile.format,
+        event=event,
+        records=0,
+        parts=[],
+    )
 
 
 def _part(setup: Setup, ingest: Ingest, partition: int, record: Records, *, urgent: bool) -> PartExplanation:
@@ -163,6 +178,7 @@ def _part(setup: Setup, ingest: Ingest, partition: int, record: Records, *, urge
         goes_to += [topics.RAW_PRIORITY, *[topics.READINGS_PRIORITY] * bool(reading)]
     return PartExplanation(
         device=_device(record),
+        sequence=(record.header(topics.SEQUENCE)[0] or b"").decode(errors="replace") or None,
         partition=partition,
         urgent=urgent,
         goes_to=goes_to,

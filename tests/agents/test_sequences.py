@@ -41,7 +41,7 @@ def log_of(rows: Sequence[Row], modulo: int = 256, profile: str = "p") -> Record
         topics.SEQUENCE: [b"%d %d" % (number, modulo) for _, number, _ in rows],
     }
     keys = [device.encode() for device, *_ in rows]
-    return Records(keys, [orjson.dumps(each) for each in payloads], [T0 + 60_000] * len(rows), headers)
+    return Records([*keys], [orjson.dumps(each) for each in payloads], [T0 + 60_000] * len(rows), headers)
 
 
 def numbers(*given: int, modulo: int = 256) -> dict[str, Any]:
@@ -204,4 +204,5 @@ def test_an_old_message_from_far_behind_is_no_new_beginning() -> None:
     after, what = counted(state, 20, 65_536, T0 + 20_000)
 
     assert what == {"repeat": 1}
+    assert after is not None
     assert (after.last, after.received, after.lost, after.resets) == (100, 99, 1, 0)

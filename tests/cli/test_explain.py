@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from tests.cli.conftest import Headrace
+from tests.connectors.sparkplug.edge_node import metric, payload
 
 TILT = """
 [[profiles]]
@@ -14,6 +15,7 @@ topic = "tilt/{device}"
 device_type = "tilt"
 alarm = { field = "status", values = ["alarm", "critical"] }
 """
+NOW = 1_750_000_000_000
 HOT = '{"timestamp": 1750000000000, "temp": 45, "firmware": "1.2"}'
 
 
@@ -144,3 +146,69 @@ def test_a_message_that_is_no_reading(headrace: Headrace, tmp_path: Path) -> Non
 
     assert (told["event"], told["device"], told["goes_to"]) == ("connect", "a", ["devices.events"])
     assert (told["reading"], told["dead_letter"], told["records"]) == (None, None, 0)
+
+
+METERS = """
+[[profiles]]
+name = "meters"
+topic = "meters/{device}"
+device_type = "environmental"
+sequence = { field = "seq", modulo = 65536 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("seq", "told"),
+    [
+        ("7", ["sequence", "7", "of 65,536 numbers"]),
+        ("7.0", ["sequence", "7", "of 65,536 numbers"]),
+        ("-1", ["not counted", "-1 is no whole number from 0 to 65535"]),
+        ('"7"', ["not counted", "'7' is no whole number from 0 to 65535"]),
+        ("65536", ["not counted", "65536 is no whole number"]),
+        ("true", ["not counted", "a boolean is no whole number"]),
+        ("9" * 30, ["not counted", "is no whole number"]),
+    ],
+)
+def test_sequence_numbers(headrace: Headrace, tmp_path: Path, seq: str, told: list[str]) -> None:
+    """The number and how many there are, or why it is none that could be counted."""
+    (tmp_path / "meters.toml").write_text(METERS)
+    sent = f'{{"timestamp": 1750000000000, "temp": 4, "seq": {seq}}}'
+
+    shown = headrace("explain", "meters/m", sent, "--config", tmp_path / "meters.toml").stdout.decode()
+
+    for part in told:
+        assert part in shown
+    assert ("devices.sequences" in shown) == ("not counted" not in shown)
+
+
+PLANT = '[[profiles]]\nname = "plant"\ntopic = "spBv1.0/#"\ndevice_type = "environmental"\nformat = "sparkplug"\n'
+
+
+@pytest.mark.parametrize(
+    ("topic", "message", "event", "device"),
+    [
+        (
+            "plant/NDEATH/press",
+            payload([metric("bdSeq", "Int64", 0)], None, None),
+            "death of an edge node",
+            "plant/press",
+        ),
+        ("plant/NBIRTH/press", payload([], 0, NOW), "birth of an edge node, without values", "plant/press"),
+        ("plant/DDEATH/press/motor", payload([], 1, NOW), "death of a device", "plant/press/motor"),
+        ("plant/NCMD/press", payload([], None, NOW), "command, which is for the edge node alone", None),
+        ("STATE/host", b'{"online": true}', "state of a host application", None),
+    ],
+)
+def test_sparkplug_without_values(
+    headrace: Headrace, tmp_path: Path, topic: str, message: bytes, event: str, device: str | None
+) -> None:
+    """What a message is that makes no record is said; it is no mistake."""
+    (tmp_path / "plant.toml").write_text(PLANT)
+    (tmp_path / "message").write_bytes(message)
+    arguments = ["explain", f"spBv1.0/{topic}", f"@{tmp_path / 'message'}", "--config", tmp_path / "plant.toml"]
+
+    told = orjson.loads(headrace(*arguments, "--json").stdout)
+    shown = headrace(*arguments).stdout.decode()
+
+    assert (told["event"], told["device"], told["records"], told["reading"]) == (event, device, 0, None)
+    assert event in shown

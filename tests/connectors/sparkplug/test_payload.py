@@ -133,6 +133,9 @@ def test_bytes_that_were_changed(name: str, data: st.DataObject) -> None:
     [
         (b"\x12\x05\x0a", "longer than what is around it"),
         (b"\x0b", "wire type 3"),
+        (b"\x00\x01", "the number 0"),
+        (b"\x82\x00\x00", "the number 0"),
+        (piece(2, b"\x05\x00\x00\x00\x00"), "the number 0"),
         (b"\x08" + b"\xff" * 11, "a number has no end"),
         (b"\x08\x80", "a number has no end"),
         (b"\x08", "a number has no end"),
