@@ -71,7 +71,6 @@ class Sequences:
             device_id = _text(key)
             if not header or redriven or not device_id or device_id == topics.NO_DEVICE:
                 continue
-            said = _HEADER.fullmatch(header)
             said = _read(header)
             if said is None:
                 outcomes["unusable"] += 1

@@ -62,9 +62,9 @@ def history(count: int) -> list[Row]:
 
 def test_death_at_every_step_changes_no_count(tmp_path: Path) -> None:
     """Workers die a few steps of their event loop after some batch: the topic ends as if nobody had."""
-    rows = history(600)
+    records = log_of(history(600))
     for death in range(DEATHS):
-        part = log_of(rows[death * len(rows) // DEATHS : (death + 1) * len(rows) // DEATHS])
+        part = records.slice(death * len(records) // DEATHS, (death + 1) * len(records) // DEATHS)
 
         async def prepare(log: EmbeddedLog, part: Any = part) -> None:
             await log.create_topics(specs())
@@ -80,7 +80,7 @@ def test_death_at_every_step_changes_no_count(tmp_path: Path) -> None:
 
     Life(tmp_path, nothing, app_of, topics.RAW).run()
 
-    assert asyncio.run(read(tmp_path)) == newest(drive(ingest(), log_of(rows)))
+    assert asyncio.run(read(tmp_path)) == newest(drive(ingest(), records))
 
 
 async def read(folder: Path) -> dict[str, Any]:
