@@ -18,6 +18,7 @@ from headrace.connectors.kinesis.settings import KinesisSettings
 from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.notifications.settings import ChannelsSettings
 from headrace.connectors.redis.settings import RedisSettings
 from headrace.connectors.sparkplug.settings import SparkplugSettings
 from headrace.connectors.timescale.settings import TimescaleSettings
@@ -219,6 +220,7 @@ class Settings(LayeredSettings):
     retention: RetentionSettings = RetentionSettings()
     archive: ArchiveSettings = ArchiveSettings()
     redis: RedisSettings = RedisSettings()
+    channels: ChannelsSettings = ChannelsSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")
