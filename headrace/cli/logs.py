@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from headrace.cli.settings import Settings
+from headrace.connectors.notifications.delivery import Delivery
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import ConfigError
@@ -50,9 +51,10 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
     return [
         *Intake.topic_specs(partitions),
         *SinkRunner.topic_specs(),
-        *(TopicSpec(name, partitions) for name in (*topics.OUTPUTS, topics.NOTIFICATIONS, topics.PRESENCE)),
+        *(TopicSpec(name, partitions) for name in (*topics.OUTPUTS, topics.PRESENCE)),
         TopicSpec(topics.ALERT_COMMANDS, partitions),
         TopicSpec(topics.ALERT_STATES, partitions, compacted=True, retention=HISTORY),
         TopicSpec(topics.SEQUENCES, partitions, compacted=True, retention=HISTORY),
         *map(replicated_topic, (topics.RULES, topics.SILENCES, topics.ALERT_CAUSES, topics.USERS)),
+        *Delivery.topic_specs(partitions),
     ]

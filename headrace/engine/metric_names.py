@@ -30,6 +30,7 @@ CounterName = Literal[
     "headrace_listener_refused_total",
     "headrace_loop_blocked_seconds_total",
     "headrace_loop_blocked_total",
+    "headrace_notifications_total",
     "headrace_quarantined_total",
     "headrace_rebalances_total",
     "headrace_records_read_total",
@@ -69,6 +70,8 @@ GaugeName = Literal[
     "headrace_lag_records",
     "headrace_ledger_messages",
     "headrace_listener_connections",
+    "headrace_notification_servers_down",
+    "headrace_notifications_waiting",
     "headrace_partitions_assigned",
     "headrace_partitions_stopped",
     "headrace_ready",
@@ -91,6 +94,8 @@ HistogramName = Literal[
     "headrace_commit_seconds",
     "headrace_intake_append_seconds",
     "headrace_kinesis_append_seconds",
+    "headrace_notification_attempt_seconds",
+    "headrace_notification_delivery_seconds",
     "headrace_restore_seconds",
     "headrace_sink_write_seconds",
 ]
@@ -99,6 +104,7 @@ MetricName = CounterName | GaugeName | HistogramName
 Kind = Literal["counter", "gauge", "histogram"]
 Label = Literal[
     "agent",
+    "channel",
     "collector",
     "device_type",
     "field",
@@ -116,6 +122,7 @@ Label = Literal[
     "sink",
     "source",
     "state",
+    "status",
     "term",
     "topic",
     "version",
@@ -142,6 +149,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 #: What the labels mean, and every value of those that have few.
 LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "agent": ("name of an agent, or of the sink that refused a record", ()),
+    "channel": ("of notifications", ()),
     "collector": ("what reads gauges at intervals", ("lag", "ledger")),
     "device_type": ("name of a device type, as the message was labelled; empty if it was not", ()),
     "field": ("name of a field in a payload; `...` for all after the first 1,000", ()),
@@ -174,6 +182,10 @@ LABELS: Mapping[Label, tuple[str, tuple[str, ...]]] = {
     "sink": ("name of a sink", ()),
     "source": ("name of a source", ()),
     "state": ("of a sink", ("connecting", "running", "retrying", "probing", "standby")),
+    "status": (
+        "of a message",
+        ("queued", "held", "dropped", "sending", "sent", "delivered", "failed", "unknown", "dead"),
+    ),
     "term": ("of the ledger", ("accepted", "stored", "duplicate", "conflict", "dead_lettered", "in_flight")),
     "topic": ("name of a topic", ()),
     "version": ("of headrace", ()),
@@ -331,6 +343,18 @@ METRICS: Mapping[MetricName, Metric] = {
     "headrace_sink_records_total": Metric("counter", "Records that the sink stored.", ("sink",)),
     "headrace_sink_write_seconds": Metric("histogram", "Seconds that a write to the sink took.", ("sink",)),
     "headrace_sink_retries_total": Metric("counter", "Writes and connections that failed.", ("sink",)),
+    # Notifications
+    "headrace_notifications_total": Metric(
+        "counter", "States that messages to contacts have come to.", ("channel", "status")
+    ),
+    "headrace_notifications_waiting": Metric("gauge", "Messages that wait to be sent.", ("channel",)),
+    "headrace_notification_servers_down": Metric(
+        "gauge", "Servers of the channel that take no messages; a channel of a provider has one.", ("channel",)
+    ),
+    "headrace_notification_attempt_seconds": Metric("histogram", "Seconds that an attempt took.", ("channel",)),
+    "headrace_notification_delivery_seconds": Metric(
+        "histogram", "Seconds from the decision until the receiver had taken the message.", ("channel",)
+    ),
     # The archive
     "headrace_archive_rows_total": Metric("counter", "Rows moved from the database to the archive."),
     "headrace_archive_failures_total": Metric(

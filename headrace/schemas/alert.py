@@ -163,7 +163,9 @@ class Alert(_Model):
         groupKey: alerts with the same one belong together: the gateway, or the device if it has none, and the rule.
         comments: the newest, oldest first.
         relatedAlerts: those that were open when this one triggered.
-        notificationsSent: channels, from `notifications.v1`.
+        notificationsSent, notificationChannels: channels by which somebody was told of it, sorted; two names of one
+            thing.
+        lastNotifiedAt: when the last such message was sent.
         actions: whom the rule wants told.
         evidence: samples that made the alert, from the first on which the condition held to the trigger; of many, the
             first and the newest.
@@ -199,6 +201,8 @@ class Alert(_Model):
     comments: tuple[Comment, ...] = ()
     relatedAlerts: tuple[Related, ...] = ()
     notificationsSent: tuple[str, ...] = ()
+    notificationChannels: tuple[str, ...] = ()
+    lastNotifiedAt: int | None = None
     actions: Actions = Actions()
     evidence: tuple[Sample, ...] = ()
     metadata: dict[str, Any] = {}

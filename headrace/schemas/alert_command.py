@@ -87,5 +87,21 @@ class Snooze(_Command):
     until: int
 
 
-AlertCommand = Annotated[Acknowledge | Resolve | AddComment | Snooze, Field(discriminator="command")]
-ALERT_COMMAND: TypeAdapter[Acknowledge | Resolve | AddComment | Snooze] = TypeAdapter(AlertCommand)
+class Notified(_Command):
+    """Somebody was told of it: delivery says so itself, in the transaction that finishes the notifications.
+
+    An alert that is not there any more is told nothing; nobody is answered.
+
+    Args:
+        command: which one this is.
+        channels: by which they were told.
+        at: when the last of them was sent, ms since 1970 UTC.
+    """
+
+    command: Literal["notified"] = "notified"
+    channels: Annotated[tuple[Id, ...], Field(min_length=1, max_length=20)]
+    at: int
+
+
+AlertCommand = Annotated[Acknowledge | Resolve | AddComment | Snooze | Notified, Field(discriminator="command")]
+ALERT_COMMAND: TypeAdapter[Acknowledge | Resolve | AddComment | Snooze | Notified] = TypeAdapter(AlertCommand)

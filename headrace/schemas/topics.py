@@ -28,6 +28,13 @@ OUTBOX = "notifications.outbox"
 NOTIFICATIONS = "notifications.v1"
 #: The delivery log, compacted: key notification id, value a `headrace.schemas.notification.NotificationState` as JSON.
 NOTIFICATION_STATES = "notifications.state.v1"
+#: What delivery has taken from the outbox and not finished, compacted: key as in the delivery log, partition as in the
+#: outbox; only delivery itself reads it.
+NOTIFICATIONS_PENDING = "notifications.pending"
+#: Notifications that are not tried any more: key recipient, value a `headrace.schemas.notification.Notification`.
+NOTIFICATION_DEAD_LETTERS = "notifications.dlq"
+#: Contacts that nothing reaches, compacted: value a `headrace.schemas.dead_contact.DeadContact` as JSON.
+DEAD_CONTACTS = "notifications.contacts"
 #: Alert rules, compacted: key rule id, value an `AlertRule` as JSON.
 RULES = "rules"
 #: The device registry, compacted: key device id, value a `headrace.schemas.device.Device` as JSON.

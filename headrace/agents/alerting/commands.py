@@ -10,7 +10,15 @@ from headrace.agents.alerting.alert_table import Key
 from headrace.agents.alerting.standing import MOST_COMMANDS, NOTHING, Standing, resolved, rested
 from headrace.agents.alerting.work import Work
 from headrace.schemas.alert import MOST_COMMENTS, Alert, Change, Comment, Person, Refusal, Resolution
-from headrace.schemas.alert_command import ALERT_COMMAND, Acknowledge, AddComment, AlertCommand, Resolve, Snooze
+from headrace.schemas.alert_command import (
+    ALERT_COMMAND,
+    Acknowledge,
+    AddComment,
+    AlertCommand,
+    Notified,
+    Resolve,
+    Snooze,
+)
 from headrace.schemas.alert_decisions import why_not_acknowledge, why_not_resolve
 from headrace.schemas.text import why_invalid
 
@@ -38,6 +46,10 @@ def _carry_out(work: Work, row: int, command: AlertCommand, key: Key | None) -> 
     at_ms = work.batch.records.timestamps[row]
     standing = NOTHING if key is None else work.standing(key)
     alert = standing.alert
+    if isinstance(command, Notified):
+        if key is not None and alert is not None and alert.alertId == command.alertId:
+            _note(work, row, command, key, standing, alert)
+        return
     if key is None or alert is None or alert.alertId != command.alertId:
         _refuse(work, row, command, "there is no such alert, or a newer one of the same rule and device has its place")
         return
@@ -61,6 +73,22 @@ def _carry_out(work: Work, row: int, command: AlertCommand, key: Key | None) -> 
         alert = work.suppressed(alert, after.snoozed_until, row)
     work.set(key, rested(replace(after, alert=alert), work.now_ms[row]))
     work.add(row, 0, change, alert, at_ms, None, command_id=command.commandId)
+
+
+def _note(work: Work, row: int, command: Notified, key: Key, standing: Standing, alert: Alert) -> None:
+    """Delivery writes each once, so its ids are not kept: they would push out those of people's commands."""
+    if alert.deviceId != command.deviceId:
+        return
+    channels = tuple(sorted({*alert.notificationsSent, *command.channels}))
+    at_ms = max(command.at, alert.lastNotifiedAt or 0)
+    if (channels, at_ms) == (alert.notificationsSent, alert.lastNotifiedAt):
+        return
+    after = _changed(
+        standing, alert, notificationsSent=channels, notificationChannels=channels, lastNotifiedAt=at_ms
+    )  # fmt: skip
+    assert after.alert is not None
+    work.set(key, after)
+    work.add(row, 0, "updated", after.alert, at_ms, None, command_id=command.commandId)
 
 
 def _refuse(work: Work, row: int, command: AlertCommand, reason: str) -> None:
