@@ -5,7 +5,7 @@ Not taken: rules by hours, minutes and seconds, of which one line can mean more 
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, time, timedelta
+from datetime import MAXYEAR, UTC, datetime, time, timedelta
 from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
@@ -17,8 +17,9 @@ from headrace.schemas.text import near
 MOST_INTERVAL, MOST_COUNT = 1_000, 10_000
 #: Years in which a start may be.
 FIRST_YEAR, LAST_YEAR = 1970, 2500
-#: How far ahead a first occurrence is looked for: in 8 years every day has come, 29 February too.
-_SEARCHED = timedelta(days=9 * 366)
+#: Years after which the calendar is the same, weekdays too. dateutil looks for what never happens until the last year
+#: that there is, for 13 s; so it is asked about the last such years.
+_CYCLE = 400
 _EVERY = {"DAILY": timedelta(days=1), "WEEKLY": timedelta(weeks=1)}
 _FREQUENCIES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 _DAY = r"(MO|TU|WE|TH|FR|SA|SU)"
@@ -66,11 +67,13 @@ def check_start(text: str, start: datetime) -> None:
     Raises:
         ValueError: it does not; names the first moment that the rule has.
     """
-    rule = _dateutil(text, start)
-    first = next(iter(rule.replace(until=start + _SEARCHED)), None)
-    if first is None:
+    ahead = (MAXYEAR - start.year) // _CYCLE * _CYCLE
+    shifted = start.replace(year=start.year + ahead)
+    found = next(iter(_dateutil(text, shifted)), None)
+    if found is None:
         raise ValueError(f"rrule: {text} never happens")
-    if first != start:
+    if found != shifted:
+        first = found.replace(year=found.year - ahead)
         raise ValueError(f"start: {start.isoformat()} is not in {text}; the first after it is {first.isoformat()}")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from headrace.agents.notifying.caps import Cap, parse_cap
 from headrace.schemas.rule import Channel, Severity, Url
@@ -22,6 +22,7 @@ MOST_STEPS = 50
 MOST_REPEATS = 100
 MOST_POLICIES = 200
 
+_FLOOR: dict[Severity, tuple[Channel, ...]] = {"critical": ("email",)}
 _MATRIX: dict[Severity, tuple[Channel, ...]] = {
     "info": ("email",),
     "warning": ("email", "push"),
@@ -46,6 +47,14 @@ def _one_of(known: Collection[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _some(value: Any) -> Any:
+    if not value:
+        raise ValueError("must have at least one")
+    return value
+
+
+#: Pydantic's own minimum counts what is right, and so tells of one mistake twice.
+_SOME = AfterValidator(_some)
 _Severity = Annotated[Severity, _one_of(_SEVERITIES)]
 _Channel = Annotated[Channel, _one_of(_CHANNELS)]
 _Told = Annotated[Told, _one_of(get_args(Told))]
@@ -79,7 +88,7 @@ class Step(_Section):
     team: Id | None = None
     users: tuple[Id, ...] = Field((), max_length=100)
     subscribers: bool = False
-    channels: tuple[_Channel, ...] | None = Field(None, min_length=1)
+    channels: Annotated[tuple[_Channel, ...], _SOME] | None = None
 
     @field_validator("after", mode="before")
     @classmethod
@@ -120,17 +129,10 @@ class Escalation(_Section):
     """
 
     name: Id
-    severities: tuple[_Severity, ...] = Field(("critical",), min_length=1)
+    severities: Annotated[tuple[_Severity, ...], _SOME] = ("critical",)
     organization_ids: tuple[Id, ...] = ()
-    steps: tuple[Step, ...] = Field(max_length=MOST_STEPS)
+    steps: Annotated[tuple[Step, ...], _SOME] = Field(max_length=MOST_STEPS)
     repeat: int = Field(0, ge=0, le=MOST_REPEATS, strict=True)
-
-    @field_validator("steps")
-    @classmethod
-    def _some(cls, value: tuple[Step, ...]) -> tuple[Step, ...]:
-        if not value:
-            raise ValueError("an escalation has at least one step")
-        return value
 
 
 class NotifySettings(_Section):
@@ -140,7 +142,7 @@ class NotifySettings(_Section):
         _MATRIX, description="channels per severity; people and rules may only narrow it; what is left out is default"
     )
     floor: dict[Severity, tuple[_Channel, ...]] = Field(
-        {"critical": ("email",)}, description="channels per severity that people and rules cannot switch off"
+        _FLOOR, description="channels per severity that people and rules cannot switch off"
     )
     tell: tuple[_Told, ...] = Field(
         ("triggered", "resolved"),
@@ -205,7 +207,7 @@ class NotifySettings(_Section):
             f"floor.{severity}: {channel} is not in matrix.{severity}, so nobody has it to switch off"
             for severity, channels in self.floor.items()
             for channel in channels
-            if "floor" in self.model_fields_set and channel not in self.matrix[severity]
+            if self.floor != _FLOOR and channel not in self.matrix[severity]
         ]
         names = [each.name for each in self.escalations]
         wrong += [
