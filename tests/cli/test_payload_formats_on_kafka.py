@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -208,13 +208,10 @@ async def results(cluster: Cluster) -> Found:
     return Found([orjson.loads(each.value or b"") for each in readings], letters, events, sequences)
 
 
-@pytest.fixture(scope="module")
-def found(kafka_tools: None, require: Require, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
-    """All cases in one run."""
-    require(find_mosquitto(), "mosquitto", "install the package `mosquitto`")
-    folder = tmp_path_factory.mktemp("formats")
+def run(folder: Path) -> Found:
+    """Publish everything into a bridge and a worker in processes of their own."""
 
-    async def run() -> Found:
+    async def watch() -> Found:
         async with asyncio.timeout(PATIENCE):
             await publish(broker)
             return await results(cluster)
@@ -230,37 +227,30 @@ def found(kafka_tools: None, require: Require, tmp_path_factory: pytest.TempPath
             process = subprocess.Popen(arguments, stdout=output, stderr=output)
             stack.callback(process.wait)
             stack.callback(process.kill)
-        yield asyncio.run(run())
+        return asyncio.run(watch())
 
 
-def test_every_format_is_here() -> None:
-    """None is left out."""
+def test_every_format_on_kafka(kafka_tools: None, require: Require, tmp_path: Path) -> None:
+    """Readings come out with their times, once each; what cannot be read is a dead letter, the rest is aside.
+
+    Of sequence numbers, what was lost is counted, one that came twice is not, and one that cannot be read came.
+    """
+    require(find_mosquitto(), "mosquitto", "install the package `mosquitto`")
     assert CASES.keys() == set(get_args(FormatName))
 
+    found = run(tmp_path)
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_format_on_kafka(found: Found, name: FormatName) -> None:
-    """Its readings come out with their times, once each; what cannot be read is a dead letter, the rest is aside."""
-    case = CASES[name]
-    devices = {device for device, *_ in case.values}
-
-    readings = [
-        (each["device_id"], each["time"], each["measures"]["temperature"])
-        for each in found.readings
-        if each["device_id"] in devices
-    ]
-    letters = [each for each in found.letters if each.headers[topics.PROFILE] == name.encode()]
-    events = [each.headers[topics.EVENT] for each in found.events if each.headers[topics.PROFILE] == name.encode()]
-
-    assert sorted(readings) == [(device, time, pytest.approx(value)) for device, time, value in sorted(case.values)]
-    assert [each.value for each in letters] == [case.wrong[1]]
-    assert letters[0].headers[dead_letters.REASON]
-    assert events == ([] if case.event is None else [case.event])
-
-
-def test_sequence_numbers_on_kafka(found: Found) -> None:
-    """Frames that were lost are counted, one that came twice is not, and one that cannot be read came."""
+    readings = {(each["device_id"], each["time"]): each["measures"]["temperature"] for each in found.readings}
+    assert len(found.readings) == len(readings)
+    letters = {each.headers[topics.PROFILE].decode(): each for each in found.letters}
+    events = {each.headers[topics.PROFILE].decode(): each.headers[topics.EVENT] for each in found.events}
+    for name, case in CASES.items():
+        for device, time, value in case.values:
+            assert readings.pop((device, time)) == pytest.approx(value), name
+        assert letters[name].value == case.wrong[1], name
+        assert letters[name].headers[dead_letters.REASON], name
+        assert events.get(name) == case.event, name
+    assert not readings
     meter, sensor = found.sequences["json"]["json"], found.sequences["lora"]["chirpstack"]
-
     assert (meter["received"], meter["lost"], meter["repeats"]) == (3, 2, 0)
     assert (sensor["received"], sensor["lost"], sensor["repeats"]) == (3, 2, 0)

@@ -1,6 +1,8 @@
 """CBOR: what a library writes is read back, and nothing else does harm."""
 
 from contextlib import suppress
+from math import isfinite
+from random import Random
 from typing import Any
 
 import cbor2
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.connectors.formats.cbor import CborError, decode_cbor
+from tests.connectors.formats.cbor_forms import decimal_fraction, self_described, written
 
 SCALARS = st.one_of(
     st.integers(-(2**64), 2**64 - 1), st.floats(allow_nan=False), st.booleans(), st.none(), st.text(), st.binary()
@@ -34,6 +37,49 @@ def test_what_a_library_writes(value: Any, canonical: bool) -> None:
     encoded = cbor2.dumps(value, canonical=canonical)
 
     assert repr(decode_cbor(encoded)) == repr(cbor2.loads(encoded))
+
+
+RANDOM = st.randoms(use_true_random=False)
+
+
+@given(VALUES.filter(lambda value: depth(value) <= 7), RANDOM)
+def test_every_form_of_a_value(value: Any, random: Random) -> None:
+    """Unknown lengths, strings in pieces, numbers of any width, floats of each precision, the tag for CBOR itself."""
+    encoded = written(value, random)
+    if random.random() < 0.2:
+        encoded = self_described(encoded, random)
+
+    assert repr(decode_cbor(encoded)) == repr(value)
+
+
+@given(st.integers(-340, 340), st.integers(-(2**64), 2**64 - 1), RANDOM)
+def test_decimal_fractions(exponent: int, mantissa: int, random: Random) -> None:
+    """Are the double that the decimal number is, or refused where none is large enough."""
+    encoded = decimal_fraction(exponent, mantissa, random)
+    wanted = float(f"{mantissa}e{exponent}")
+
+    if isfinite(wanted):
+        assert repr(decode_cbor(encoded)) == repr(wanted)
+    else:
+        with pytest.raises(CborError, match="too large a number"):
+            decode_cbor(encoded)
+
+
+@given(st.one_of(st.integers(2**64, 2**80), st.integers(-(2**80), -(2**64) - 1)))
+def test_large_integers(value: int) -> None:
+    """What a library writes as bytes with a tag is refused: no JSON number would hold it."""
+    with pytest.raises(CborError, match=r"tag [23] is none that SenML has"):
+        decode_cbor(cbor2.dumps(value))
+
+
+@given(VALUES, RANDOM, st.integers(0, 40))
+def test_a_cut_value(value: Any, random: Random, size: int) -> None:
+    """The beginning of a value is none, wherever it is cut."""
+    encoded = written(value, random)
+
+    if size < len(encoded):
+        with pytest.raises(CborError):
+            decode_cbor(encoded[:size])
 
 
 @given(st.binary(max_size=60))

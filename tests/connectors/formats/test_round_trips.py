@@ -1,14 +1,16 @@
 """Each format gives back the readings that an encoder of its own put into it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import cbor2
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.connectors.formats import Aside, Message, unpacker
+from headrace.connectors.formats import Aside, Message, NotUnpacked, Part, unpacker
 from headrace.connectors.formats.envelope import EnvelopeFields
 from headrace.connectors.formats.profile_format import FormatName
 from headrace.connectors.formats.senml_names import SenmlNames
@@ -19,33 +21,47 @@ NOW = 1_700_000_000_000
 Readings = dict[tuple[str, int], dict[str, Any]]
 
 NAMES = st.text("abcdefgh0123456789", min_size=1, max_size=8)
+#: Of JSON: any text, with what must be escaped and what has more than 16 bits; not the words of the format itself.
+TEXTS = st.one_of(NAMES, st.text(min_size=1, max_size=6)).filter(lambda text: text not in TAKEN)
+TAKEN = ("ts", "values", "at", "id", "items", "data", STATED_UNITS)
 NUMBERS = st.one_of(st.integers(-(2**53), 2**53), st.floats(-1e9, 1e9, allow_nan=False))
 VALUES = st.one_of(NUMBERS, st.booleans(), st.text(max_size=12))
+#: And what no reading has as a measure, but may have as another field.
+ANY_VALUES = st.one_of(
+    VALUES, st.none(), st.lists(VALUES, max_size=2), st.dictionaries(NAMES, VALUES, max_size=2)
+)  # fmt: skip
 TIMES = st.integers(NOW - 10**9, NOW + 10**6)
 
 
-def readings(devices: st.SearchStrategy[str]) -> st.SearchStrategy[Readings]:
+def readings(
+    devices: st.SearchStrategy[str], names: st.SearchStrategy[str] = NAMES, values: st.SearchStrategy[Any] = VALUES
+) -> st.SearchStrategy[Readings]:
     """Any readings of these devices."""
     return st.dictionaries(
-        st.tuples(devices, TIMES), st.dictionaries(NAMES, VALUES, min_size=1, max_size=4), min_size=1, max_size=12
+        st.tuples(devices, TIMES), st.dictionaries(names, values, min_size=1, max_size=4), min_size=1, max_size=12
     )
 
 
-def unpacked(name: FormatName, payload: bytes, device_id: str = "", *, topic: str = "x/telemetry") -> Readings:
-    """What a format makes of a message, by device and time; that it may be in order of time is checked."""
-    unpack = unpacker(name, time_field="at", senml=SenmlNames(), envelope=EnvelopeFields(items="items"), sequence=None)
+def unpacked(name: FormatName, payload: bytes, device_id: str = "", *, values: str | None = None) -> Readings:
+    """What a format makes of a message, by device and time; that it may be in order of time is checked.
+
+    Args:
+        values: of an envelope, the field of a reading that holds its values.
+    """
+    envelope = EnvelopeFields(items="items", values=values)
+    unpack = unpacker(name, time_field="at", senml=SenmlNames(), envelope=envelope, sequence=None)
     assert unpack is not None
-    parts = unpack(Message(topic.split("/"), device_id, payload, NOW))
+    parts = unpack(Message(["x", "telemetry"], device_id, payload, NOW))
     assert not isinstance(parts, Aside)
     found: Readings = {}
     times = []
     for part in parts:
-        values = orjson.loads(part.payload)
-        assert values.pop(STATED_UNITS, {}).keys() <= values.keys()
-        times.append(values.pop("at"))
-        key = (part.device_id or values.pop("id"), times[-1])
+        document = orjson.loads(part.payload)
+        assert document.pop(STATED_UNITS, {}).keys() <= document.keys()
+        times.append(document.pop("at"))
+        key = (part.device_id or document.pop("id"), times[-1])
         assert key not in found
-        found[key] = values
+        found[key] = document
     if name != "envelope":
         assert times == sorted(times)
     return found
@@ -63,35 +79,67 @@ def typed(values: Mapping[str, Any]) -> dict[str, bool]:
     return {name: isinstance(value, bool) for name, value in values.items()}
 
 
-@given(readings(st.just("roof-7")))
-def test_thingsboard(wanted: Readings) -> None:
-    """Entries with `ts` and `values`, in any order."""
+def in_json(document: Any, *, ascii_only: bool) -> bytes:
+    """As some encoders write it, with every other character escaped, or as most do."""
+    return json.dumps(document).encode() if ascii_only else orjson.dumps(document)
+
+
+@given(readings(st.just("dach-\N{SNOWMAN}"), TEXTS, ANY_VALUES), st.booleans())
+def test_thingsboard(wanted: Readings, escaped: bool) -> None:
+    """Entries with `ts` and `values`, in any order, of any names and values."""
     entries = [{"ts": time, "values": values} for (_, time), values in wanted.items()]
-    payload = orjson.dumps(entries[0] if len(entries) == 1 else entries)
+    payload = in_json(entries[0] if len(entries) == 1 else entries, ascii_only=escaped)
 
-    assert same(unpacked("thingsboard", payload, "roof-7"), wanted)
+    assert same(unpacked("thingsboard", payload, "dach-\N{SNOWMAN}"), wanted)
 
 
-@given(readings(NAMES))
-def test_thingsboard_gateway(wanted: Readings) -> None:
-    """Entries by device."""
+@given(st.dictionaries(TEXTS, ANY_VALUES, min_size=1, max_size=4), st.booleans())
+def test_thingsboard_without_a_time(values: dict[str, Any], alone: bool) -> None:
+    """The values as they are, or in an array; there is no time."""
+    unpack = unpacker("thingsboard", time_field="at", senml=SenmlNames(), envelope=EnvelopeFields(), sequence=None)
+    assert unpack is not None
+
+    (part,) = unpack(Message(["x", "telemetry"], "roof-7", orjson.dumps(values if alone else [values]), NOW))
+
+    assert orjson.loads(part.payload) == values
+
+
+@given(readings(TEXTS, TEXTS, ANY_VALUES), st.booleans())
+def test_thingsboard_gateway(wanted: Readings, escaped: bool) -> None:
+    """Entries by device, whatever it is called."""
     document: dict[str, list[Any]] = {}
     for (device, time), values in wanted.items():
         document.setdefault(device, []).append({"ts": time, "values": values})
 
-    assert same(unpacked("thingsboard-gateway", orjson.dumps(document)), wanted)
+    assert same(unpacked("thingsboard-gateway", in_json(document, ascii_only=escaped)), wanted)
 
 
-@given(readings(NAMES), st.booleans())
-def test_envelope(wanted: Readings, bare: bool) -> None:
-    """An item per reading, in an object or alone; a common field goes into each."""
+@given(readings(TEXTS, TEXTS, ANY_VALUES), st.booleans(), st.booleans())
+def test_envelope(wanted: Readings, bare: bool, escaped: bool) -> None:
+    """An item per reading of many devices, in an object or alone; a common field goes into each that has none."""
     items = [{"id": device, "at": time, **values} for (device, time), values in wanted.items()]
     for values in wanted.values():
         values.update({} if bare else {"gateway": values.get("gateway", "gw")})
 
-    payload = orjson.dumps(items if bare else {"gateway": "gw", "items": items})
+    payload = in_json(items if bare else {"gateway": "gw", "items": items}, ascii_only=escaped)
 
     assert same(unpacked("envelope", payload), wanted)
+
+
+@given(readings(TEXTS, TEXTS, ANY_VALUES), st.lists(st.booleans(), min_size=12, max_size=12))
+def test_envelope_with_values_apart(wanted: Readings, apart: list[bool]) -> None:
+    """Values in an object of their own, in some of the items."""
+    heads = [({"id": device, "at": time}, values) for (device, time), values in wanted.items()]
+    items = [
+        {**head, "data": values} if each else {**head, **values}
+        for (head, values), each in zip(heads, apart, strict=False)
+    ]
+
+    assert same(unpacked("envelope", orjson.dumps({"items": items}), values="data"), wanted)
+
+
+#: Names that are paths of their own.
+UNDERSCORED = st.lists(NAMES, min_size=1, max_size=3).map("_".join)
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,34 +154,88 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-@given(
-    st.dictionaries(NAMES.map(lambda name: f"o_{name}_v"), VALUES, max_size=6),
-    TIMES,
-    st.integers(0, 2**32 - 1),
-    st.lists(st.tuples(st.integers(-120, -1), st.floats(-20, 20)), max_size=4),
-)
-def test_chirpstack(values: dict[str, Any], time: int, counter: int, heard: list[tuple[int, float]]) -> None:
-    """The object, its names joined; the best signal beside it; the frame counter in the header."""
-    event: dict[str, Any] = {
-        "time": f"{time // 1000}", "deviceInfo": {"devEui": "0101"}, "object": nested(values),
-        "rxInfo": [{"gatewayId": f"g{number}", "rssi": rssi, "snr": snr} for number, (rssi, snr) in enumerate(heard)],
-    }  # fmt: skip
-    event["time"] = iso(time)
-    if counter:
-        event["fCnt"] = counter  # protobuf leaves a zero out
+def uplink(counter: int, time: int) -> dict[str, Any]:
+    """A frame without its values; protobuf leaves a zero out."""
+    return {"time": iso(time), "deviceInfo": {"devEui": "0101"}} | ({"fCnt": counter} if counter else {})
+
+
+def chirpstack(event: str, document: Any, device_id: str = "0101") -> list[Part] | Aside:
+    """What an event becomes."""
     unpack = unpacker("chirpstack", time_field="at", senml=SenmlNames(), envelope=EnvelopeFields(), sequence=None)
     assert unpack is not None
+    topic = ["application", "1", "device", "0101", "event", event]
+    return unpack(Message(topic, device_id, orjson.dumps(document), NOW))
 
-    parts = unpack(Message(["application", "1", "device", "0101", "event", "up"], "0101", orjson.dumps(event), NOW))
+
+COUNTERS = st.integers(0, 2**32 - 1)
+
+
+@given(
+    st.dictionaries(st.one_of(NAMES, UNDERSCORED).map(lambda name: f"o_{name}_v"), VALUES | st.none(), max_size=6),
+    TIMES,
+    COUNTERS,
+    st.lists(st.tuples(st.integers(-120, -1), st.floats(-20, 20)), max_size=4),
+    st.sampled_from(["", "0101"]),
+)
+def test_chirpstack(
+    values: dict[str, Any], time: int, counter: int, heard: list[tuple[int, float]], in_topic: str
+) -> None:
+    """The object, its names joined; the best signal beside it; the frame counter in the header."""
+    event = uplink(counter, time) | {
+        "object": nested(values),
+        "rxInfo": [{"gatewayId": f"g{number}", "rssi": rssi, "snr": snr} for number, (rssi, snr) in enumerate(heard)],
+    }
+
+    parts = chirpstack("up", event, in_topic)
 
     assert not isinstance(parts, Aside)
     (part,) = parts
     found = orjson.loads(part.payload)
-    assert part.sequence == b"%d 4294967296 %d" % (counter, time)
+    assert (part.device_id, part.sequence) == ("0101", b"%d 4294967296 %d" % (counter, time))
     assert {name: found[name] for name in values} == values
     assert found["at"] == time
     assert found.get("rssi") == max((rssi for rssi, _ in heard), default=None)
     assert found.get("gateways") == (len(heard) or None)
+
+
+@given(TIMES, COUNTERS, st.sampled_from([{}, {"object": None}, {"object": []}, {"object": "x"}]))
+def test_chirpstack_without_an_object(time: int, counter: int, decoded: dict[str, Any]) -> None:
+    """A frame that no codec decoded is refused, and keeps its device and its number: it was not lost."""
+    with pytest.raises(NotUnpacked, match="object") as caught:
+        chirpstack("up", uplink(counter, time) | {"data": "qg==", **decoded})
+
+    assert (caught.value.device_id, caught.value.sequence) == ("0101", b"%d 4294967296 %d" % (counter, time))
+
+
+@given(
+    TIMES,
+    st.one_of(st.sampled_from(["join", "ack", "txack", "log", "integration"]), st.text(min_size=1, max_size=8)),
+    st.dictionaries(TEXTS, ANY_VALUES, max_size=3),
+)
+def test_other_events_of_chirpstack(time: int, event: str, more: dict[str, Any]) -> None:
+    """What is no uplink, status or location goes aside, whatever it says, under the device of topic or payload."""
+    if event in ("up", "status", "location") or "/" in event:
+        return
+
+    assert chirpstack(event, {**more, **uplink(1, time)}, "") == Aside(event, "0101")
+    assert chirpstack(event, list(more), "0101") == Aside(event, "0101")
+
+
+@given(TIMES, st.integers(-32, 31), st.floats(0, 100), st.sampled_from(["battery", "external", "unavailable"]))
+def test_status_of_chirpstack(time: int, margin: int, level: float, power: str) -> None:
+    """Margin and battery are a reading without a number; without a battery, or where it is not known, no level is."""
+    status = {"margin": margin} if margin else {}
+    more = {
+        "battery": {"batteryLevel": level} if level else {},
+        "external": {"externalPowerSource": True},
+        "unavailable": {"batteryLevelUnavailable": True},
+    }
+
+    (part,) = chirpstack("status", {**uplink(0, time), **status, **more[power]})
+
+    wanted = {"battery": {"batteryLevel": level}, "external": {"externalPowerSource": True}, "unavailable": {}}
+    assert orjson.loads(part.payload) == {"at": time, "margin": margin, **wanted[power]}
+    assert part.sequence is None
 
 
 def iso(time: int) -> str:
