@@ -199,7 +199,7 @@ async def results(cluster: Cluster) -> Found:
         readings = await read_all(log, topics.READINGS, sum(len(case.values) for case in CASES.values()))
         letters = await read_all(log, topics.DEAD_LETTERS, len(CASES))
         events = await read_all(log, topics.EVENTS, sum(case.event is not None for case in CASES.values()))
-        sequences = {}
+        sequences: dict[str, dict[str, Any]] = {}
         for partition in range(2):
             async for entries in log.restore(TopicPartition(topics.SEQUENCES, partition)):
                 sequences |= {key.decode(): orjson.loads(value)["streams"] for key, value in entries}
