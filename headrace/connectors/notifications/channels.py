@@ -1,15 +1,24 @@
 """All channels that the configuration switches on."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
+from headrace.connectors.notifications.alertmanager import AlertmanagerChannel
+from headrace.connectors.notifications.apprise_channel import AppriseChannel
 from headrace.connectors.notifications.channel import Channel
 from headrace.connectors.notifications.email import EmailChannel
 from headrace.connectors.notifications.integration_settings import (
+    AlertmanagerIntegration,
+    AppriseIntegration,
+    PagerDutyIntegration,
     WebhookIntegration,
 )
+from headrace.connectors.notifications.pagerduty import PagerDutyChannel
+from headrace.connectors.notifications.push import PushChannel
 from headrace.connectors.notifications.settings import ChannelsSettings
+from headrace.connectors.notifications.sms import open_sms
 from headrace.connectors.notifications.webhook import WebhookChannel
 from headrace.engine.clock import Clock
 
@@ -35,6 +44,18 @@ async def open_channels(settings: ChannelsSettings, clock: Clock) -> AsyncIterat
         add(WebhookChannel(settings.webhook, _of(settings, WebhookIntegration), clock))
         if settings.email.host is not None:
             add(EmailChannel(settings.email, clock))
+        push = settings.push
+        if push.fcm_credentials is not None or push.ntfy_url is not None:
+            add(PushChannel(push, clock, settings.webhook.networks()))
+        if settings.sms.enabled:
+            add(await stack.enter_async_context(open_sms(settings.sms)))
+        if pagerduty := _of(settings, PagerDutyIntegration):
+            add(PagerDutyChannel(pagerduty, clock))
+        if alertmanager := _of(settings, AlertmanagerIntegration):
+            add(AlertmanagerChannel(alertmanager, clock))
+        if apprise := _of(settings, AppriseIntegration):
+            # It loads all its services: two seconds that nobody else should wait.
+            add(await asyncio.to_thread(AppriseChannel, apprise))
         yield opened
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -20,6 +21,9 @@ SHOWN = 300
 LONGEST_WAIT = 3600.0
 #: After an answer that says nothing about when, seconds; who calls waits longer each time.
 WAIT = 1.0
+#: Where only a person can mend it, seconds.
+UNMENDED = 60.0
+NO_REMEDIES: Mapping[int, str] = MappingProxyType({})
 #: Answers below 500 that pass: a proxy says 404 while what is behind it starts.
 PASSING = {404, 408, 409, 421, 423, 425, 429}
 
@@ -54,7 +58,6 @@ class HttpClient:
 
     Args:
         clock: that `Retry-After` with a date is compared with.
-        timeout: seconds for a whole request.
         connections: at once, count.
         networks: that are not public and may be connected to; None: an operator has named the address, any will do.
         resolver: of names; the system's if None.
@@ -64,13 +67,11 @@ class HttpClient:
         self,
         clock: Clock,
         *,
-        timeout: float,
         connections: int,
         networks: Sequence[Network] | None = None,
         resolver: aiohttp.abc.AbstractResolver | None = None,
     ) -> None:
         self._clock = clock
-        self._timeout = timeout
         connector = aiohttp.TCPConnector(
             limit=connections,
             limit_per_host=max(1, connections // 2),  # one slow receiver leaves room for the others
@@ -79,7 +80,6 @@ class HttpClient:
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            timeout=aiohttp.ClientTimeout(total=timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,  # nothing of an answer is worth a decompression bomb
@@ -87,18 +87,22 @@ class HttpClient:
             max_field_size=16_384,
         )
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         """The answer, whatever its status.
 
+        Args:
+            timeout: seconds for the whole request.
         Raises:
             SendLater: there was none.
             Refused: the address cannot be used, or must not be connected to.
         """
         try:
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.post(
+                url, data=body, headers=headers, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=timeout)
+            ) as response:
                 return Answer(response.status, response.headers, await self._beginning(response))
         except TimeoutError as error:
-            raise SendLater(f"{host(url)} did not answer within {self._timeout:g} s") from error
+            raise SendLater(f"{host(url)} did not answer within {timeout:g} s") from error
         except aiohttp.InvalidURL as error:
             raise Refused(f"the address cannot be used: {error}") from error
         except aiohttp.ClientConnectorError as error:
@@ -135,12 +139,12 @@ class HttpClient:
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         return max(usual, min(at.timestamp() - self._clock.now_ms() / 1000, LONGEST_WAIT))
 
-    def judge(self, answer: Answer, who: str, remedies: Mapping[int, str] | None = None) -> None:
+    def judge(self, answer: Answer, who: str, remedies: Mapping[int, str] = NO_REMEDIES) -> None:
         """Nothing, if the receiver took it.
 
         Args:
             who: in errors.
-            remedies: what to do, by status.
+            remedies: what a person must do before it can be taken, by status; so long it is tried again.
         Raises:
             SendLater, ContactGone, Refused: it did not.
         """
@@ -148,9 +152,9 @@ class HttpClient:
         if 200 <= status < 300:
             return
         said = f"{who} answered {status}" + (f": {answer.text()}" if answer.text() else "")
-        if status in (remedies or {}):
-            raise Refused(f"{said}; {(remedies or {})[status]}")
-        if status >= 500 or status in PASSING or status < 200:
+        if status in remedies:
+            raise SendLater(f"{said}; {remedies[status]}", self.wait(answer, UNMENDED))
+        if status >= 500 or status in PASSING:
             raise SendLater(said, self.wait(answer))
         if status == 410:
             raise ContactGone(f"{said}: it wants no more")

@@ -1,6 +1,6 @@
 """Systems beside people that are told of alerts: one `[channels.integrations.NAME]` each."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -102,22 +102,10 @@ class AppriseIntegration(_Integration):
     """Slack, Teams, Telegram and about 120 other services, by Apprise."""
 
     kind: Literal["apprise"]
-    urls: tuple[Secret, ...] = Field(
-        min_length=1, max_length=20, description="of Apprise, as in `slack://…`; `env:NAME` or `file:PATH`", repr=False
-    )
+    url: Secret = Field(description="of Apprise, as in `slack://…`; `env:NAME` or `file:PATH`", repr=False)
 
 
 Integration = Annotated[
     WebhookIntegration | PagerDutyIntegration | AlertmanagerIntegration | AppriseIntegration,
     Field(discriminator="kind"),
 ]
-
-
-def integration_kinds() -> dict[str, Any]:
-    """Models by kind, for documentation and tests."""
-    return {
-        "webhook": WebhookIntegration,
-        "pagerduty": PagerDutyIntegration,
-        "alertmanager": AlertmanagerIntegration,
-        "apprise": AppriseIntegration,
-    }

@@ -40,12 +40,12 @@ class WebhookChannel:
         resolver: aiohttp.abc.AbstractResolver | None = None,
     ) -> None:
         self.at_once = settings.requests
+        self._timeout = settings.timeout
         self._clock = clock
         self._integrations = integrations
         self._keys = _keys(settings)
         self._client = HttpClient(
             clock,
-            timeout=max([settings.timeout, *(each.timeout for each in integrations.values())]),
             connections=settings.requests,
             networks=settings.networks(),
             resolver=resolver,
@@ -53,24 +53,24 @@ class WebhookChannel:
 
     async def send(self, message: Message) -> Sent:
         """Post it; see `Channel.send`."""
-        url, keys = self._target(message.contact)
+        url, keys, timeout = self._target(message.contact)
         body = webhook_event(message.notification, message.content)
         identity, moment = message.notification.notificationId, str(self._clock.now_ms() // 1000)
         headers = {"Content-Type": CONTENT_TYPE, "User-Agent": "headrace", "webhook-id": identity}
         headers["webhook-timestamp"] = moment
         if keys:
             headers["webhook-signature"] = signature(keys, identity, moment, body)
-        answer = await self._client.post(url, body, headers)
+        answer = await self._client.post(url, body, headers, timeout)
         self._client.judge(answer, host(url))
         return Sent(None, delivered=True)
 
-    def _target(self, contact: str) -> tuple[str, Sequence[bytes]]:
+    def _target(self, contact: str) -> tuple[str, Sequence[bytes], float]:
         found = self._integrations.get(contact)
         if found is not None:
-            return found.url, _keys(found) or self._keys
+            return found.url, _keys(found) or self._keys, found.timeout
         if not contact.startswith(("https://", "http://")):
             raise Refused(f"there is no integration {contact!r} of kind webhook in [channels.integrations]")
-        return contact, self._keys
+        return contact, self._keys, self._timeout
 
     async def close(self) -> None:
         """Let go of connections."""
