@@ -54,6 +54,7 @@ class SmsChannel:
     async def send(self, message: Message) -> Sent:
         """Hand it over; see `Channel.send`."""
         from botocore import exceptions  # noqa: PLC0415
+        from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
         try:
             phone = _PHONES.validate_python(message.contact)
@@ -67,7 +68,8 @@ class SmsChannel:
             raise _judged(error.response) from error
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
             raise SendLater(f"Amazon SNS: {error}; see [channels.sms]", LOCKED_OUT) from error
-        except (exceptions.BotoCoreError, OSError) as error:
+        except (exceptions.BotoCoreError, ResponseParserError, OSError) as error:
+            # A proxy in between answers in another language than AWS does.
             raise SendLater(f"Amazon SNS: {type(error).__name__}: {error}") from error
         return Sent(answer.get("MessageId"))
 
@@ -76,9 +78,11 @@ class SmsChannel:
 
 
 @asynccontextmanager
-async def open_sms(settings: SmsSettings) -> AsyncIterator[SmsChannel]:
+async def open_sms(settings: SmsSettings, session: Any = None) -> AsyncIterator[SmsChannel]:
     """A channel for as long as the `async with` lasts; connects to nothing yet.
 
+    Args:
+        session: of aiobotocore, which keeps what it has read of AWS's interfaces; None for a new one.
     Raises:
         ConfigError: aiobotocore is not installed, or no region is named.
     """
@@ -94,7 +98,7 @@ async def open_sms(settings: SmsSettings) -> AsyncIterator[SmsChannel]:
         "aws_session_token": settings.session_token,
     }
     try:
-        made = get_session().create_client(
+        made = (session or get_session()).create_client(
             "sns",
             region_name=settings.region,
             endpoint_url=settings.endpoint_url,

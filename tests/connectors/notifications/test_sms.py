@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from aiobotocore.session import get_session
 from aiohttp import web
 
 from headrace.connectors.notifications.channel import ContactGone, Refused, SendLater
@@ -14,6 +15,8 @@ from headrace.engine.errors import ConfigError
 from tests.connectors.kinesis.aws import Moto
 from tests.connectors.notifications.messages import message
 from tests.connectors.notifications.receivers import Answer, HttpReceiver, Received
+
+_session = get_session()  # keeps what it has read of AWS's interfaces
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def refusing(code: str, text: str, status: int) -> Answer:
 
 async def test_sns_takes_it(sns_url: str) -> None:
     """And says what it calls it."""
-    async with open_sms(settings(sns_url, sender_id="Headrace")) as channel:
+    async with open_sms(settings(sns_url, sender_id="Headrace"), _session) as channel:
         done = await channel.send(message("+4930123456"))
 
     assert done.provider_id is not None
@@ -57,9 +60,9 @@ async def test_sms_is_the_short_form() -> None:
     """To the number, as a transactional one, under the sender's name."""
     taken = "<PublishResponse><PublishResult><MessageId>m1</MessageId></PublishResult></PublishResponse>"
     sent = message("+4930123456")
-    async with HttpReceiver(answering(200, taken)).running() as receiver:
-        async with open_sms(settings(receiver.url, sender_id="Headrace")) as channel:
-            done = await channel.send(sent)
+    receiver = HttpReceiver(answering(200, taken))
+    async with receiver.running(), open_sms(settings(receiver.url, sender_id="Headrace"), _session) as channel:
+        done = await channel.send(sent)
 
     form = {name: value for name, (value,) in parse_qs(receiver.received[0].body.decode()).items()}
     assert (form["PhoneNumber"], form["Message"]) == ("+4930123456", sent.content.short)
@@ -81,7 +84,7 @@ async def test_refusal_says_what_comes_next() -> None:
     answers = [refusing(code, text, status) for code, text, status, _ in cases]
 
     found = []
-    async with HttpReceiver(*answers).running() as receiver, open_sms(settings(receiver.url)) as channel:
+    async with HttpReceiver(*answers).running() as receiver, open_sms(settings(receiver.url), _session) as channel:
         for code, _, _, error in cases:
             with pytest.raises(error, match=code) as raised:
                 await channel.send(message("+4930123456"))
@@ -95,14 +98,14 @@ async def test_no_server_is_for_later() -> None:
     """It may come back."""
     async with HttpReceiver().running() as gone:
         pass
-    async with open_sms(settings(gone.url)) as channel:
+    async with open_sms(settings(gone.url), _session) as channel:
         with pytest.raises(SendLater, match="Amazon SNS"):
             await channel.send(message("+4930123456"))
 
 
 async def test_contact_that_is_no_number_is_refused() -> None:
     """Before anything is sent."""
-    async with HttpReceiver().running() as receiver, open_sms(settings(receiver.url)) as channel:
+    async with HttpReceiver().running() as receiver, open_sms(settings(receiver.url), _session) as channel:
         for contact in ("0301234", "+0", "", "+49 30 1234", "+49301234\n"):
             with pytest.raises(Refused):
                 await channel.send(message(contact))
