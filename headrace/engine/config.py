@@ -5,10 +5,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from headrace.engine.errors import ConfigError
+from headrace.schemas.text import near
 
 PREFIX = "HEADRACE_"
 #: Variables of the test suite; they configure no headrace.
@@ -67,18 +68,36 @@ def load(model: type[Model], path: Path | None, defaults: dict[str, Any] | None 
     except SettingsError as error:
         found_mistakes.append(f"environment: {error}: {error.__cause__}")
     except ValidationError as error:
-        found_mistakes = mistakes(error, str(path) if path else "configuration") + found_mistakes
+        found_mistakes = mistakes(error, str(path) if path else "configuration", model) + found_mistakes
     if settings is None or found_mistakes:
         raise ConfigError(*found_mistakes)
     return settings
 
 
-def mistakes(error: ValidationError, source: str) -> list[str]:
-    """One line per mistake that pydantic found, without the value: it may be a secret."""
-    return [
-        f"{source}: {'.'.join(map(str, each['loc'])) or 'top level'}: {each['msg'].removeprefix('Value error, ')}"
-        for each in error.errors(include_input=False, include_url=False, include_context=False)
-    ]
+def mistakes(error: ValidationError, source: str, model: type[BaseModel] | None = None) -> list[str]:
+    """One line per mistake that pydantic found, without the value: it may be a secret.
+
+    Args:
+        model: what was read; then settings that there are not come with one of a similar name.
+    """
+    found = []
+    for each in error.errors(include_input=False, include_url=False, include_context=False):
+        place, said = each["loc"], each["msg"].removeprefix("Value error, ")
+        if model is not None and each["type"] == "extra_forbidden":
+            said = f"is not a setting{near(str(place[-1]), _names_at(model, place[:-1]))}"
+        found.append(f"{source}: {'.'.join(map(str, place)) or 'top level'}: {said}")
+    return found
+
+
+def _names_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Settings of the section at `place`; none where that is no model of its own."""
+    for name in place:
+        field = model.model_fields.get(str(name))
+        kind = field.annotation if field is not None else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return []
+        model = kind
+    return list(model.model_fields)
 
 
 def resolve_secret(reference: str) -> str:
