@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from headrace.agents.decode import Reasons, decode
+from headrace.agents.decode import MAX_DEPTH, Reasons, decode, kind, too_deep
 from headrace.agents.exact_path import Limits
 from headrace.agents.identify import DeviceIds
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.read_payloads import PayloadReader
 from headrace.engine.clock import Clock
 from headrace.schemas.device_type import DeviceType
+from headrace.schemas.topics import NO_DEVICE
 
 
 class PayloadJudge:
@@ -31,6 +32,7 @@ class PayloadJudge:
     def __init__(self, device_types: Mapping[str, DeviceType], config: IngestConfig, clock: Clock) -> None:
         self._limits = limits = Limits(config.max_payload_bytes, round(config.max_ahead * 1000))
         self._readers = {name: PayloadReader(each, limits) for name, each in device_types.items()}
+        self._identity = {name: each.identity for name, each in device_types.items()}
         self._device_ids = DeviceIds()
         self._clock = clock
 
@@ -45,10 +47,8 @@ class PayloadJudge:
         nameless: Reasons = {}
         names = self._device_ids.read(device_ids, nameless)
         for place, reason in nameless.items():
-            # Whatever finds the device in a payload cannot, if nobody can read it.
-            unreadable: Reasons = {}
-            decode([payloads[place]], self._limits.payload_bytes, unreadable)
-            reasons[place] = unreadable.get(0, reason)
+            found = device_ids[place] != NO_DEVICE.encode()
+            reasons[place] = self._why_nameless(device_type, payloads[place], found) or reason
         rows = [row for row in range(len(payloads)) if row not in nameless] if nameless else range(len(payloads))
         wrong: Reasons = {}
         if nameless:
@@ -57,3 +57,19 @@ class PayloadJudge:
             times = np.full(len(payloads), self._clock.now_ms(), dtype=np.int64)
             self._readers[device_type].read(payloads, names, times, wrong)
         return reasons | {rows[place]: reason for place, reason in wrong.items()}
+
+    def _why_nameless(self, device_type: str, payload: bytes, found: bool) -> str:
+        """What kept whatever looks for the device from finding it in a payload; empty if nothing did."""
+        unreadable: Reasons = {}
+        (document,) = decode([payload], self._limits.payload_bytes, unreadable)
+        if unreadable:
+            return unreadable[0]
+        if too_deep(document):
+            return f"arrays and objects nest deeper than {MAX_DEPTH} levels"
+        if found:
+            return ""
+        claims = [(name, document[name]) for name in self._identity[device_type] if document.get(name) is not None]
+        for name, claim in claims:
+            if not isinstance(claim, str):
+                return f"{name} is {kind(claim)}; a device id is a text"
+        return f"{claims[0][0]} is empty" if claims else ""

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import click
+
 from headrace.agents.payload_judge import PayloadJudge
 from headrace.cli.agents import GROUP
 from headrace.cli.opened_database import opened_database
@@ -19,13 +21,24 @@ from headrace.engine.monitoring import Monitoring
 
 
 @asynccontextmanager
-async def http_source(setup: Setup, data: Path | None, log: Log, monitoring: Monitoring) -> AsyncIterator[HttpSource]:
-    """The source, ready to run; the database that it asks is open no longer than the `async with`."""
+async def http_source(
+    setup: Setup, data: Path | None, log: Log, monitoring: Monitoring, target: str
+) -> AsyncIterator[HttpSource]:
+    """The source, ready to run; the database that it asks is open no longer than the `async with`.
+
+    Args:
+        target: where messages go, for people, who are told when the port is open.
+    """
     settings, clock = setup.settings, SystemClock()
     collector = setup.device_types.get(API_DATA[0])
     values = None
     if collector is not None:
         values = StoredValues(lambda: opened_database(settings, data), collector, clock)
+
+    def tell(port: int) -> None:
+        where = settings.http.model_copy(update={"port": port}).where
+        click.echo(f"http: {where} into {target}; Ctrl-C stops", err=True)
+
     try:
         yield HttpSource(
             settings.http,
@@ -39,6 +52,7 @@ async def http_source(setup: Setup, data: Path | None, log: Log, monitoring: Mon
             values=values,
             metrics=monitoring.metrics,
             health=monitoring.health,
+            on_listening=tell,
         )
     finally:
         if values is not None:

@@ -152,8 +152,7 @@ async def opened_sources(
             sources.append(listener)
         if settings.http.wanted:
             assert log is not None
-            sources.append(await stack.enter_async_context(http_source(setup, data, log, monitoring)))
-            click.echo(f"http: {settings.http.where} into {target}; Ctrl-C stops", err=True)
+            sources.append(await stack.enter_async_context(http_source(setup, data, log, monitoring, target)))
         if MqttSource.name in names:
             mqtt, filters = _of_process(settings.mqtt, share), [each.topic_filter for each in settings.profiles]
             wanted = ", ".join(filters)

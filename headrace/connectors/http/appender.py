@@ -23,7 +23,7 @@ MAX_MESSAGES = 20_000
 APPEND_PAUSE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Parcel:
     """What one request brings.
 
@@ -48,6 +48,10 @@ class Parcel:
     changes: Sequence[Changes] = ()
     done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def let_go(self) -> None:
+        """Keep nothing of the payloads: they are in the log."""
+        self.payloads = self.events = ()
+
 
 class Appender:
     """Appends parcels in the order in which they came, each whole in one commit; while one commit is on its way to the
@@ -69,7 +73,7 @@ class Appender:
         self.taken = self.appended = self.commits = 0
 
     async def append(self, parcel: Parcel) -> None:
-        """Append; when this returns it is in the log for good. Cancelled, it may come there all the same.
+        """Append; when this returns it is in the log for good. Cancelled, it comes there only if that has begun.
 
         Raises:
             LogError: it is not there, and nothing will be.
@@ -79,7 +83,14 @@ class Appender:
         self.taken += len(parcel.payloads)
         self._waiting.append(parcel)
         self._arrived.set()
-        await asyncio.shield(parcel.done)
+        try:
+            await asyncio.shield(parcel.done)
+        except asyncio.CancelledError:
+            # Nobody counts its bytes from now on: a log that is away for long must not collect what was given up.
+            if parcel in self._waiting:
+                self._waiting.remove(parcel)
+                self.taken -= len(parcel.payloads)
+            raise
 
     def close(self) -> None:
         """Take no more: `run` appends what waits and returns."""
@@ -95,9 +106,12 @@ class Appender:
         try:
             while True:
                 await self._arrived.wait()
-                if not self._waiting:
+                if self._waiting:
+                    await self._append(self._take())
+                elif self._closed:
                     return
-                await self._append(self._take())
+                else:
+                    self._arrived.clear()
         except HeadraceError as error:
             self._failed = error
             raise

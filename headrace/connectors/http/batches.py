@@ -8,7 +8,7 @@ from aiohttp import web
 
 from headrace.connectors.http.access import Client
 from headrace.connectors.http.appender import Parcel
-from headrace.connectors.http.body import Room, Share, read_body
+from headrace.connectors.http.body import read_body
 from headrace.connectors.http.delivery import Delivery
 from headrace.connectors.http.idempotency import IdempotencyKeys, Kept, digest_of, key_of
 from headrace.connectors.http.items import NDJSON, split
@@ -16,6 +16,7 @@ from headrace.connectors.http.judge import Judge
 from headrace.connectors.http.media import JSON, media_type
 from headrace.connectors.http.prefer import Wish, wish
 from headrace.connectors.http.problem import HttpProblem
+from headrace.connectors.http.room import Room, Share
 from headrace.connectors.http.settings import HttpSettings
 from headrace.connectors.http.verdicts import Verdict
 from headrace.connectors.payload_fields import PayloadFields
@@ -73,20 +74,23 @@ class Batches:
         kind, device_type = media_type(request, (*JSON, *NDJSON)), self._device_type(request)
         key = key_of(request, client.name)
         with self._room.enter() as share:
-            body = await read_body(request, self._settings, share)
             if key is None:
                 wanted = wish(request, 0.0, self._settings.max_wait)
-                return await self._take(
-                    request, client, share, device_type, split(body, kind, self._settings.max_items), wanted
-                )
+                items = self._items(await read_body(request, self._settings, share), kind)
+                return await self._take(request, client, share, device_type, items, wanted)
+            body = await read_body(request, self._settings, share)
             async with self._keys.turn(key):
                 digest = digest_of(kind.encode(), device_type.encode(), body)
                 kept = self._keys.find(key, digest)
                 if kept is not None:
-                    return _response(kept.status, kept.body, {"Idempotency-Replayed": "true"})
+                    return kept.response()
                 # The answer is kept before ingest can say anything, so it does not wait for that.
-                items = split(body, kind, self._settings.max_items)
+                items = self._items(body, kind)
+                del body
                 return await self._take(request, client, share, device_type, items, Wish(0.0, ""), key, digest)
+
+    def _items(self, body: bytes, kind: str) -> list[bytes]:
+        return split(body, kind, self._settings.max_items)
 
     def _device_type(self, request: web.BaseRequest) -> str:
         name = request.query.get("device_type", self._settings.device_type)
@@ -115,23 +119,25 @@ class Batches:
         if key is not None:
             body = _body(len(items), reasons, chosen, [None] * len(chosen))
             kept = self._keys.answer(digest, _status([None] * len(chosen)), body)
+        total = len(items)
         parcel = Parcel(
-            device_ids if not reasons else [device_ids[row] for row in chosen],
-            items if not reasons else [items[row] for row in chosen],
+            [device_ids[row] for row in chosen],
+            [items[row] for row in chosen],
             self._delivery.message_ids(len(chosen)),
             device_type,
             PROFILE,
             request.rel_url.raw_path.encode(),
             changes=[self._keys.changes(key, kept)] if key is not None and kept is not None else [],
         )
+        items.clear()  # the parcel has them, until they are in the log
         verdicts: Sequence[Verdict | None] = []
         if chosen or kept is not None:
             # With a key it waits for the log as long as it takes: until it knows, nobody may try the key again.
-            verdicts = await self._delivery.deliver(parcel, share, wanted.seconds, patient=kept is not None)
+            verdicts = await self._delivery.deliver(parcel, share, wanted, patient=kept is not None)
         if key is not None and kept is not None:
             self._keys.put(key, kept)
             return _response(kept.status, body, {})
-        return _response(_status(verdicts), _body(len(items), reasons, chosen, verdicts), wanted.headers)
+        return _response(_status(verdicts), _body(total, reasons, chosen, verdicts), wanted.headers)
 
     def _device_ids(self, device_type: str, items: Sequence[bytes]) -> list[bytes]:
         read, nobody = self._fields[device_type].read, NO_DEVICE.encode()

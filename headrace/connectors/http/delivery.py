@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from headrace.connectors.http.appender import Appender, Parcel
-from headrace.connectors.http.body import Share
+from headrace.connectors.http.prefer import Wish
 from headrace.connectors.http.problem import HttpProblem
+from headrace.connectors.http.room import Share
 from headrace.connectors.http.verdicts import Verdict, Verdicts
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError
@@ -35,27 +36,32 @@ class Delivery:
         return self._ids.take(count)
 
     async def deliver(
-        self, parcel: Parcel, share: Share, seconds: float, *, patient: bool = False
+        self, parcel: Parcel, share: Share, wanted: Wish, *, patient: bool = False
     ) -> Sequence[Verdict | None]:
-        """Append; what ingest says of each message within `seconds` after that, None where it said nothing yet.
+        """Append; what ingest says of each message as long as is wanted after that, None where it said nothing yet.
+
+        Payloads are let go of before that, and whoever calls should keep none: waiting for ingest holds up nobody.
+        Where too many wait already it is not waited for.
 
         Args:
-            share: what the request holds; while it waits for ingest others may come.
+            share: what the request holds.
             patient: wait for the log for as long as it takes.
         Raises:
             HttpProblem: nobody knows whether it is in the log.
         """
-        if seconds <= 0:
+        message_ids, device_ids = parcel.message_ids, parcel.device_ids
+        if wanted.seconds <= 0 or not message_ids:
             async with self._limit(patient):
                 await self._appender.append(parcel)
-            return [None] * len(parcel.payloads)
-        with self._verdicts.watch(parcel.message_ids, parcel.device_ids) as watch:
+            return [None] * len(message_ids)
+        with self._verdicts.watch(message_ids, device_ids) as watch:
             async with self._limit(patient):
                 await self._verdicts.begin()
                 await self._appender.append(parcel)
-            share.leave_place()
-            await self._verdicts.wait(watch, seconds)
-            return [watch.found.get(each) for each in parcel.message_ids]
+            parcel.let_go()
+            if share.watch(len(message_ids)):
+                await self._verdicts.wait(watch, wanted.seconds, is_asked=wanted.is_asked)
+            return [watch.found.get(each) for each in message_ids]
 
     @asynccontextmanager
     async def _limit(self, patient: bool) -> AsyncIterator[None]:

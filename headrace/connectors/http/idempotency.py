@@ -44,10 +44,14 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     status: int
     packed: bytes
 
-    @property
-    def body(self) -> bytes:
-        """The body."""
-        return zlib.decompress(self.packed)
+    def response(self) -> web.Response:
+        """It, given again."""
+        return web.Response(
+            status=self.status,
+            body=zlib.decompress(self.packed),
+            headers={"Idempotency-Replayed": "true"},
+            content_type="application/json",
+        )
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -1,13 +1,17 @@
 """The messages of a batch, each in the bytes in which it was sent."""
 
+from collections.abc import Iterator
 from http import HTTPStatus
+from io import BytesIO
+from itertools import islice
 
 import msgspec
 
 from headrace.connectors.http.problem import HttpProblem
 
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
-#: Commas of an array: what it takes in memory before it is known how many messages it has, 64 bytes each.
+#: Commas of an array: what it takes in memory before it is known how many messages it has, 64 bytes each. Likewise
+#: lines, empty ones too: nothing else runs while they are looked at.
 MAX_COMMAS = 300_000
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -24,7 +28,9 @@ def split(body: bytes, media_type: str, most: int) -> list[bytes]:
     lines = media_type in NDJSON
     if not lines and body.count(b",") > MAX_COMMAS:
         raise _too_large(f"an array has {MAX_COMMAS:,} commas at most, those in texts too")
-    items = _lines(body) if lines else _elements(body)
+    if lines and body.count(b"\n") > MAX_COMMAS:
+        raise _too_large(f"a batch has {MAX_COMMAS:,} lines at most, empty ones too")
+    items = list(islice(_lines(body), most + 1)) if lines else _elements(body)
     if len(items) > most:
         raise _too_large(f"a batch has {most} messages at most")
     if not items:
@@ -32,8 +38,9 @@ def split(body: bytes, media_type: str, most: int) -> list[bytes]:
     return items
 
 
-def _lines(body: bytes) -> list[bytes]:
-    return [line for line in map(bytes.strip, body.split(b"\n")) if line]
+def _lines(body: bytes) -> Iterator[bytes]:
+    """One by one: a body of nothing but line ends must not make a list of them."""
+    return filter(None, map(bytes.strip, BytesIO(body)))
 
 
 def _elements(body: bytes) -> list[bytes]:

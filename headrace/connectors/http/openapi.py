@@ -75,7 +75,7 @@ _PARAMETERS: Document = {
     "Prefer": {
         "name": "Prefer",
         "in": "header",
-        "description": "`respond-async`: do not wait for ingest; `wait=N`: up to N seconds (RFC 7240).",
+        "description": "`respond-async`: do not wait for ingest; `wait=N`: up to N s (RFC 7240). Not under a key.",
         "schema": _TEXT,
         "example": "wait=5",
     },
@@ -134,7 +134,7 @@ def _schemas() -> Document:
                     "description": "Of the first record; none where it is no reading.",
                 },
                 "records": {"type": "integer", "minimum": 0, "description": "Of a message that is not just one."},
-                "detail": _TEXT,
+                "detail": {"type": "string", "description": "Why it is not judged; a field that nobody knows."},
             },
         },
         "BatchAnswer": {
@@ -191,7 +191,7 @@ _WHEN: Mapping[HTTPStatus, str] = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Neither JSON, nor what else is taken here; or packed otherwise than by gzip.",
     HTTPStatus.EXPECTATION_FAILED: "An Expect other than 100-continue.",
     HTTPStatus.UNPROCESSABLE_ENTITY: "The Idempotency-Key came with another request before.",
-    HTTPStatus.TOO_MANY_REQUESTS: "Too much waits for the log; nothing of the body was read.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too much waits for the log, or others needed the room of a body that came slowly.",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The head is too large.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The log, or the database, cannot be reached, or the server is being stopped.",
 }
@@ -231,12 +231,14 @@ def _single(name: str, summary: str, schema: str, *more: HTTPStatus) -> Document
     return {
         "operationId": name,
         "summary": summary,
-        "parameters": [{"$ref": "#/components/parameters/Prefer"}],
+        "parameters": [{"$ref": f"#/components/parameters/{each}"} for each in ("Prefer", "IdempotencyKey")],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
         },
-        "responses": _responses(good, [*_ANY, *_BODY, *_KEY, HTTPStatus.CONFLICT, *more]),
+        "responses": _responses(
+            good, [*_ANY, *_BODY, *_KEY, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, *more]
+        ),
     }
 
 
@@ -264,7 +266,6 @@ def _batch(settings: HttpSettings) -> Document:
     one = {"device_id": "roof-7"} | _READING
     described = _single("postBatch", "Many messages, each with a status of its own", "Reading")
     described["parameters"] += [
-        {"$ref": "#/components/parameters/IdempotencyKey"},
         {
             "name": "device_type",
             "in": "query",

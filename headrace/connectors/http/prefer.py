@@ -17,6 +17,11 @@ class Wish(NamedTuple):
     applied: str
 
     @property
+    def is_asked(self) -> bool:
+        """Whether the client itself asked to wait."""
+        return bool(self.applied)
+
+    @property
     def headers(self) -> dict[str, str]:
         """Of the answer."""
         return {"Preference-Applied": self.applied} if self.applied else {}

@@ -3,9 +3,8 @@
 import ipaddress
 import ssl
 from pathlib import Path
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from headrace.engine.config import resolve_secret
 from headrace.engine.tls import server_context
@@ -43,7 +42,7 @@ class ApiKey(BaseModel):
 class HttpSettings(BaseModel):
     """Settings of `HttpSource`; docs/configuration.md has them with units and defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; others than loopback need api_keys")
     port: int | None = Field(None, ge=0, le=65535, description="to listen on; 0: any free one; nobody if left out")
@@ -71,23 +70,35 @@ class HttpSettings(BaseModel):
     idempotency: float = Field(86_400.0, gt=0, le=30 * 86_400, description="seconds that an answer is kept")
     max_keys: int = Field(100_000, ge=1, le=10_000_000, description="answers kept; the oldest go first")
 
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        wrong = []
-        if (self.certificate is None) != (self.key is None):
-            wrong.append("certificate and key come together")
-        names = [each.name for each in self.api_keys]
+    # What must fit together is looked at field by field: one mistake must not hide another.
+    @field_validator("key")
+    @classmethod
+    def _with_certificate(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if "certificate" in info.data and (info.data["certificate"] is None) != (key is None):
+            raise ValueError("certificate and key come together: name both, or none")
+        return key
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_that_fit(cls, keys: tuple[ApiKey, ...], info: ValidationInfo) -> tuple[ApiKey, ...]:
+        wrong, host = [], info.data.get("host", "localhost")
+        names = [each.name for each in keys]
         if len(set(names)) < len(names):
             wrong.append("two api_keys have the same name")
-        if len({each.key.get_secret_value() for each in self.api_keys}) < len(names):
+        if len({each.key.get_secret_value() for each in keys}) < len(names):
             wrong.append("two api_keys are the same")
-        if self.port is not None and not self.api_keys and not _is_loopback(self.host):
-            wrong.append(f"host {self.host} is open to others: name [[http.api_keys]], or listen on 127.0.0.1")
-        if self.max_unpacked_bytes > self.max_waiting_bytes or self.max_body_bytes > self.max_waiting_bytes:
-            wrong.append("max_waiting_bytes must be at least max_body_bytes and max_unpacked_bytes")
+        if info.data.get("port") is not None and not keys and not _is_loopback(host):
+            wrong.append(f"host {host} is open to others: name [[http.api_keys]], or listen on 127.0.0.1")
         if wrong:
             raise ValueError("; ".join(wrong))
-        return self
+        return keys
+
+    @field_validator("max_waiting_bytes")
+    @classmethod
+    def _room_for_one(cls, most: int, info: ValidationInfo) -> int:
+        if any(info.data.get(name, 0) > most for name in ("max_body_bytes", "max_unpacked_bytes")):
+            raise ValueError("must be at least max_body_bytes and max_unpacked_bytes")
+        return most
 
     @property
     def wanted(self) -> bool:

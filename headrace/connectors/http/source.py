@@ -3,20 +3,19 @@
 import asyncio
 import contextlib
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
 from headrace.connectors.http.access import Access
 from headrace.connectors.http.appender import Appender
 from headrace.connectors.http.batches import Batches
-from headrace.connectors.http.body import Room
 from headrace.connectors.http.delivery import Delivery
 from headrace.connectors.http.guard import Guard
 from headrace.connectors.http.idempotency import IdempotencyKeys
 from headrace.connectors.http.judge import Judge, NewestValues
+from headrace.connectors.http.room import Room
 from headrace.connectors.http.routing import Routing
 from headrace.connectors.http.settings import HttpSettings
 from headrace.connectors.http.singles import Singles
@@ -78,6 +77,7 @@ class HttpSource:
         clock: for waiting and times.
         values: the newest, where a database has them.
         metrics, health: told how it goes; ones of its own if left out.
+        on_listening: told the port as soon as clients can connect.
     """
 
     name = "http"
@@ -96,22 +96,23 @@ class HttpSource:
         values: NewestValues | None = None,
         metrics: Metrics | None = None,
         health: Health | None = None,
+        on_listening: Callable[[int], None] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._metrics = metrics = metrics or Metrics()
         self._health = health = health or Health(clock, expects=[self.name])
-        self._tls = settings.tls()
-        self._room = Room(settings.max_requests, settings.max_waiting_bytes)
+        self._room = Room(settings.max_requests, settings.max_waiting_bytes, clock)
         self._appender = Appender(intake, clock)
         self._verdicts = Verdicts(log, group, clock)
         self._keys = IdempotencyKeys(log, clock, seconds=settings.idempotency, most=settings.max_keys)
         delivery = Delivery(self._appender, self._verdicts, clock, settings.append_timeout)
-        singles = Singles(settings, self._room, judge, routes, device_types, delivery, clock, metrics)
+        singles = Singles(settings, self._room, judge, routes, device_types, delivery, self._keys, clock, metrics)
         batches = Batches(settings, self._room, judge, device_types, delivery, self._keys, clock, metrics)
         self._routing = Routing(settings, Access(settings.api_keys), singles, batches, values, health, metrics)
         self._space = room(settings.max_connections)
-        self._guard = Guard(self._routing.handle, settings, clock, self._space.clients)
+        self._guard = Guard(self._routing.handle, settings, clock, self._space.clients, settings.tls())
+        self._on_listening = on_listening
         self._listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     @staticmethod
@@ -173,11 +174,8 @@ class HttpSource:
 
     async def _listen(self) -> asyncio.Server:
         loop, settings = asyncio.get_running_loop(), self._settings
-        more: dict[str, Any] = {"ssl": self._tls, "ssl_handshake_timeout": settings.head_timeout} if self._tls else {}
         try:
-            server = await loop.create_server(
-                self._guard, settings.host, settings.port, backlog=self._space.accepted, **more
-            )
+            server = await loop.create_server(self._guard, settings.host, settings.port, backlog=self._space.accepted)
         except OSError as error:
             what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error}"
             raise ConfigError(f"http: {settings.host}:{settings.port} {what}") from error
@@ -185,7 +183,10 @@ class HttpSource:
         if "max_connections" in settings.model_fields_set and self._space.clients < settings.max_connections:
             log.warning("http_few_descriptors", clients=self._space.clients, wanted=settings.max_connections)
         self._health.ready(self.name)
-        self._listening.set_result(server.sockets[0].getsockname()[1])
+        port = server.sockets[0].getsockname()[1]
+        self._listening.set_result(port)
+        if self._on_listening is not None:
+            self._on_listening(port)
         return server
 
     async def _tell(self) -> None:

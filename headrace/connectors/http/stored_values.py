@@ -24,6 +24,10 @@ LIMIT, MAX_LIMIT = 100, 1_000
 WITHIN = 30 * 86_400.0
 #: Seconds that one look may take.
 TIMEOUT = 5.0
+_NO_DATABASE = (
+    "there is no database to ask: run `headrace sink` on the same data folder, or name a server as [database] dsn for "
+    "both; then ask again"
+)
 
 
 class StoredValues:
@@ -62,7 +66,9 @@ class StoredValues:
             found = await store.latest(names, device_type=self._type.name, within=WITHIN)
         except QueryError:
             return []  # nothing of it is stored yet
-        except (ConfigError, Disconnected, RetryLater, QueryTimeout) as error:
+        except ConfigError:
+            raise _unavailable(_NO_DATABASE) from None
+        except (Disconnected, RetryLater, QueryTimeout) as error:
             raise _unavailable(f"the database does not answer: {error}") from None
         values = sorted(found.values, key=lambda each: (-each.time_ms, each.device_id, each.metric))[:limit]
         units = self._type.units
@@ -88,7 +94,7 @@ async def newest_rows(
         HttpProblem: there is no database, or the question is wrong.
     """
     if values is None:
-        raise _unavailable("no database is configured: name one as [database] dsn, and ask again")
+        raise _unavailable(_NO_DATABASE)
     device_id, asked = request.query.get("device_id"), request.query.get("limit", str(LIMIT))
     if not (asked.isascii() and asked.isdigit() and len(asked) < 9 and 1 <= int(asked) <= MAX_LIMIT):
         raise HttpProblem(HTTPStatus.BAD_REQUEST, "bad-request", f"limit must be a number from 1 to {MAX_LIMIT}")

@@ -115,10 +115,11 @@ class Verdicts:
                     ends |= await self._log.end_offsets(topic)
                 self._tails = ends
 
-    async def wait(self, watch: Watch, timeout: float) -> None:
+    async def wait(self, watch: Watch, timeout: float, *, is_asked: bool = False) -> None:
         """Wait until all messages of a watch, which are in the log by now, are judged; `timeout` seconds at most.
 
-        Returns at once while the group stands still: no worker runs. Whoever cannot be asked says nothing.
+        Returns at once while the group stands still, as no worker runs, unless the client asked to wait: one may come.
+        Whoever cannot be asked says nothing.
         """
         before: dict[TopicPartition, int] | None = None
         try:
@@ -126,8 +127,10 @@ class Verdicts:
                 watch.expect(await self._log.end_offsets(topics.RAW), self._partitioner)
                 before = await self._positions()
                 if before == self._stands_at:
-                    return
-                self._stands_at = None
+                    if not is_asked:
+                        return
+                else:
+                    self._stands_at = None
                 self._wanted.set()
                 await watch.all_found
         except TimeoutError:

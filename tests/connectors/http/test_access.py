@@ -1,9 +1,14 @@
 """Who may post, and for whom."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from headrace.cli.settings import Settings
 from headrace.connectors.http.settings import HttpSettings
+from headrace.engine.config import load
+from headrace.engine.errors import ConfigError
 from tests.connectors.http.serving import READING, TELEMETRY, serving, statuses
 from tests.connectors.http.test_batches import array, reading
 from tests.connectors.http.test_guard import HEAD, kind
@@ -79,7 +84,7 @@ async def test_open_to_everybody() -> None:
         ({"api_keys": [{"name": "a", "key": KEY}, {"name": "a", "key": ROOF}]}, "same name"),
         ({"api_keys": [{"name": "a", "key": KEY}, {"name": "b", "key": KEY}]}, "are the same"),
         ({"api_keys": [{"name": "a", "key": "env:HEADRACE_TEST_NO_SUCH"}]}, "is not set"),
-        ({"max_waiting_bytes": 1 << 20}, "max_waiting_bytes must"),
+        ({"max_waiting_bytes": 1 << 20}, "must be at least max_body_bytes"),
     ],
 )
 def test_mistakes(settings: dict[str, object], said: str) -> None:
@@ -88,6 +93,30 @@ def test_mistakes(settings: dict[str, object], said: str) -> None:
         HttpSettings.model_validate(settings)
 
     assert said in str(found.value.errors(include_input=False))
+
+
+def test_one_mistake_hides_no_other() -> None:
+    """All of them are told, also those of settings that must fit together."""
+    wrong = {"certificate": "c.pem", "max_itmes": 3, "host": "0.0.0.0", "port": 1, "max_waiting_bytes": 1 << 20}
+    with pytest.raises(ValidationError) as found:
+        HttpSettings.model_validate(wrong)
+
+    assert {each["loc"][0] for each in found.value.errors()} == {"key", "max_itmes", "api_keys", "max_waiting_bytes"}
+
+
+def test_settings_that_there_are_not(tmp_path: Path) -> None:
+    """Each is named, with the one that was meant, beside every other mistake."""
+    file = tmp_path / "h.toml"
+    wrong = '[http]\nmax_itmes = 3\ncertificate = "c.pem"\n[brigde]\ninto = "log"\n[[http.api_keys]]\nnmae = "x"\n'
+    file.write_text(wrong)
+    with pytest.raises(ConfigError) as found:
+        load(Settings, file)
+
+    told = [each.removeprefix(f"{file}: ") for each in found.value.mistakes]
+    assert "http.max_itmes: is not a setting; did you mean 'max_items'?" in told
+    assert "brigde: is not a setting; did you mean 'bridge'?" in told
+    assert "http.key: certificate and key come together: name both, or none" in told
+    assert "http.api_keys.0.nmae: is not a setting" in told
 
 
 def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,7 @@ async def test_all_refused() -> None:
         (array(*[b"{}"] * 11), "application/json", 413, "too-large"),
         (b"[" + b"1," * 400_000 + b"1]", "application/json", 413, "too-large"),
         (b"{}\n" * 11, NDJSON, 413, "too-large"),
+        (b"\n" * 400_000, NDJSON, 413, "too-large"),
         (b"[]", "text/csv", 415, "unsupported-media-type"),
     ],
 )

@@ -1,6 +1,7 @@
 """One message per request: what is refused, and what ingest says of the rest."""
 
 import asyncio
+import gzip
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from headrace.engine.records import Records
 from headrace.schemas import topics
 from headrace.schemas.conflict import Conflict, Origin, encode_conflict
 from tests.connectors.http.serving import GROUP, PARTITIONS, READING, TELEMETRY, Server, serving
-from tests.connectors.http.test_guard import kind
+from tests.connectors.http.test_guard import HEAD, kind
 
 SENSOR = {"sensor_id": "hall-1", "type": "temperature", "value": 21.5, "location": "hall"}
 ROW = {"device_id": "wall-3", "sensor_type": "temperature", "value": 70.7, "unit": "F"}
@@ -53,7 +54,10 @@ async def test_appended_as_it_was_sent(path: str, body: Any, device: str) -> Non
         (b"", "not-json", "payload is empty"),
         (b'{"sensor_id": "\xff"}', "not-json", "not UTF-8"),
         (b"[" * 10_000, "not-json", "not JSON"),
-        (b'{"a":' * 200 + b"1" + b"}" * 200, "invalid-message", "names no device"),
+        (b'{"a":' * 60 + b"1" + b"}" * 60, "invalid-message", "names no device"),
+        (b'{"a":' * 1_000 + b"1" + b"}" * 1_000, "invalid-message", "nest deeper than 64 levels"),
+        (SENSOR | {"sensor_id": 5}, "invalid-message", "sensor_id is a number; a device id is a text"),
+        (SENSOR | {"sensor_id": ""}, "invalid-message", "sensor_id is empty"),
         (b"[1]", "invalid-message", "an array"),
         (
             SENSOR | {"type": "smell"},
@@ -285,18 +289,77 @@ async def test_dead_letters_of_later_agents() -> None:
 
 
 async def test_no_verdict() -> None:
-    """202 when nobody says anything in time, at once while no worker runs, and 201 again when one does."""
+    """202 when nobody says anything in time, and at once while no worker runs."""
     async with serving(verdict_timeout=0.05) as server:
         first = await server.ask("POST", "/sensor/data", SENSOR)
-        again = await server.ask("POST", "/sensor/data", SENSOR, Prefer="wait=20")
-        await commit(server, True)
-        asking = asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR, Prefer="wait=20"))
-        while len(await server.appended()) < 3:
+        asked = await server.ask("POST", "/sensor/data", SENSOR, Prefer="wait=1")
+
+    async with serving(verdict_timeout=60) as server:
+        await server.ask("POST", "/sensor/data", SENSOR, Prefer="wait=1")
+        at_once = await server.ask("POST", "/sensor/data", SENSOR)  # or the test takes a minute too long
+
+    assert (first.status, asked.status, at_once.status) == (202, 202, 202)
+    assert (asked.headers["Preference-Applied"], "Preference-Applied" in at_once.headers) == ("wait=1", False)
+
+
+async def test_who_asks_to_wait_waits_for_a_worker_that_is_away() -> None:
+    """201 when one comes in that time, though nobody waits for it otherwise."""
+    async with serving(verdict_timeout=0.05) as server:
+        away = await server.ask("POST", "/sensor/data", SENSOR)
+        asking = asyncio.create_task(server.ask("POST", "/sensor/data", SENSOR, Prefer="wait=30"))
+        while len(await server.appended()) < 2:
             await asyncio.sleep(0.005)
         await commit(server, True)
 
-        assert (first.status, again.status, again.headers["Preference-Applied"]) == (202, 202, "wait=20")
-        assert (await asking).status == 201
+        assert (away.status, (await asking).status) == (202, 201)
+
+
+async def test_a_row_that_the_table_does_not_know() -> None:
+    """It is taken, and the answer says that it is not shown, and what was meant."""
+    async with serving() as server:
+        strange = await server.post("/api/data", ROW | {"sensor_type": "temprature", "unit": None})
+        known = await server.post("/api/data", ROW)
+
+        assert (strange.status, known.status) == (202, 202)
+        assert "has no field 'temprature'; did you mean 'temperature'?" in strange.document["detail"]
+        assert "does not show it" not in known.document["detail"]
+
+
+@pytest.mark.parametrize(("path", "body"), [("/api/data", ROW), ("/sensor/data", SENSOR), (TELEMETRY, None)])
+async def test_sent_again_under_a_key(path: str, body: Any) -> None:
+    """The same message under the same key gets the same answer and is appended once; another one: 422."""
+    payload = READING if body is None else orjson.dumps(body)
+    async with serving() as server:
+        first = await server.post(path, payload, Idempotency_Key="k")
+        again = await server.post(path, payload, Idempotency_Key="k")
+        changed = await server.post(path, payload.replace(b"21.5", b"22").replace(b"70.7", b"71"), Idempotency_Key="k")
+        elsewhere = await server.post("/devices/roof-8/telemetry", payload, Idempotency_Key="k")
+
+        assert (first.status, first.document["status"]) == (202, "accepted")
+        assert again[::2] == first[::2]
+        assert ("Idempotency-Replayed" in first.headers, again.headers["Idempotency-Replayed"]) == (False, "true")
+        assert (changed.status, kind(changed), elsewhere.status) == (422, "key-reused", 422)
+        assert len(await server.appended()) == 1
+
+
+async def test_what_is_refused_leaves_its_key_free() -> None:
+    """Whoever corrects the message may use the key again."""
+    async with serving() as server:
+        wrong = await server.post("/sensor/data", SENSOR | {"value": "warm"}, Idempotency_Key="k")
+        right = await server.post("/sensor/data", SENSOR, Idempotency_Key="k")
+
+        assert (wrong.status, right.status) == (400, 202)
+
+
+async def test_too_large_is_refused_unread() -> None:
+    """By what it says of itself; without that as soon as it is too much."""
+    async with serving(max_message_bytes=1_000) as server:
+        said = await server.raw(HEAD + b"Content-Length: 1001\r\n\r\n")
+        chunk = b"200\r\n" + b" " * 0x200 + b"\r\n"
+        unsaid = await server.raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 2)
+        packed = await server.post(TELEMETRY, gzip.compress(b" " * 1_001), Content_Encoding="gzip")
+
+        assert [(each.status, kind(each)) for each in (said, unsaid, packed)] == [(413, "too-large")] * 3
 
 
 async def test_what_was_written_while_nobody_waited_is_not_read() -> None:
