@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.collectors import Collectors, LagCollector, Reads, ledger_collector
+from headrace.engine.free_memory import keep_releasing
 from headrace.engine.health import Health
 from headrace.engine.heart import Heart
 from headrace.engine.ledger import Ledger
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Monitoring:
     """Watches a worker for as long as the `async with` lasts, on the worker's event loop.
 
-    A blocked event loop is noticed and logged in any case; the rest runs if a port is configured.
+    A blocked event loop is noticed and logged in any case, and memory that is free is given back; the rest runs if a
+    port is configured.
 
     Args:
         settings: whether and where to serve, and what is not healthy.
@@ -70,6 +72,7 @@ class Monitoring:
         self.monitor.start()
         await self._group.__aenter__()
         self._tasks.append(self._group.create_task(self._heart.run()))
+        self._tasks.append(self._group.create_task(keep_releasing(SystemClock())))
         if self.monitor.port:
             self._tasks.append(self._group.create_task(self._collectors.run()))
         return self
