@@ -7,7 +7,7 @@ from headrace.engine.log import Fetched, TopicPartition
 from headrace.engine.records import Records
 
 #: Kept in all; a slower consumer reads from the file.
-MAX_TAIL_BYTES = 32 << 20
+MAX_TAIL_BYTES = 16 << 20
 #: What a record, and a batch of them, take in memory besides their bytes in the file: Python's objects.
 RECORD_BYTES, BATCH_BYTES = 200, 1_000
 
