@@ -17,7 +17,7 @@ from headrace.engine.embedded.ordered_changes import read_changes
 from headrace.engine.embedded.reader import ReadThread
 from headrace.engine.embedded.restore import Restore
 from headrace.engine.embedded.sole_member import SharedReader, SoleMember
-from headrace.engine.embedded.tail import Tail
+from headrace.engine.embedded.tail import MAX_TAIL_BYTES, Tail
 from headrace.engine.embedded.writer import Job, Writer
 from headrace.engine.errors import LogError
 from headrace.engine.log import (
@@ -55,7 +55,8 @@ class EmbeddedLog:
         retention: seconds (of append time) that records are kept, unless the topic says otherwise.
         retention_bytes: bytes kept per partition.
         merging: when changes of compacted topics are merged, and how much at once.
-    Neither limit drops a record that a consumer group with a committed position has not passed.
+        newest_bytes: memory for the newest records of all partitions, which readers that keep up get from there.
+    Neither limit of retention drops a record that a consumer group with a committed position has not passed.
     """
 
     largest_value = LARGEST_VALUE
@@ -67,6 +68,7 @@ class EmbeddedLog:
         retention: float = 7 * 86_400,
         retention_bytes: int = 1 << 30,
         merging: Merging = MERGING,
+        newest_bytes: int = MAX_TAIL_BYTES,
     ) -> None:
         if folder != MEMORY:
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,7 @@ class EmbeddedLog:
         self._retention = operations.Retention(retention, retention_bytes)
         self._partitions: dict[TopicPartition, operations.Partition] = {}
         self._ends: dict[TopicPartition, int] = {}
-        self._tail = Tail()
+        self._tail = Tail(newest_bytes)
         self._waiters: set[asyncio.Event] = set()
         self._commits = 0
         self._looking = asyncio.Lock()
