@@ -12,11 +12,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from headrace.schemas.alert import Alert
+from headrace.schemas.rule import Channel as PersonalChannel
 from headrace.schemas.rule import Severity
 
 SOURCE = "/headrace/notify"
 PREFIX = "io.headrace.notification."
-#: Alerts that one digest carries whole, the gravest and newest; of the others it has the counts.
+#: Alerts that one digest carries whole: the gravest, and of these the first, which tell most of where it began. Of the
+#: others it has the counts.
 MOST_ALERTS = 20
 
 #: alert: it triggered; escalation: nobody has acknowledged it; digest: what was held, or came at once.
@@ -88,6 +90,8 @@ class Request(_Model):
         at: append time of what caused it, ms since 1970 UTC.
         step: of the escalation, from 1; 0 for none.
         team: for which the recipient is on call, of an escalation.
+        again: how often telling them of the alert began anew: after a snooze, or as a reminder.
+        channels: to which what the recipient subscribed to narrows it; None for all.
         reasons: why them.
         messageId: of the reading that caused the alert, if one did.
     """
@@ -98,6 +102,8 @@ class Request(_Model):
     at: int
     step: int = 0
     team: str | None = None
+    again: int = 0
+    channels: tuple[PersonalChannel, ...] | None = None
     reasons: tuple[Reason, ...] = ()
     messageId: str | None = None
 
