@@ -8,6 +8,9 @@ from headrace.agents.detect import Detect, build_detect
 from headrace.agents.enrich import registry_table
 from headrace.agents.ingest import Ingest
 from headrace.agents.ingest_priority import IngestPriority
+from headrace.agents.notifying.dispatch import Dispatch
+from headrace.agents.notifying.integrations import Integration
+from headrace.agents.notifying.notify import Notify
 from headrace.agents.quiet import Quiet
 from headrace.agents.rollup import Rollup
 from headrace.cli.settings import DetectSettings, Settings
@@ -15,6 +18,7 @@ from headrace.engine.metrics import Metrics
 from headrace.schemas.device_type import DeviceType
 from headrace.schemas.rule import AlertRule
 from headrace.tables.rule_book import rule_table
+from headrace.tables.users import user_table
 
 #: Consumer group of the agents.
 GROUP = "headrace"
@@ -28,6 +32,8 @@ class Agents(NamedTuple):
     rollup: Rollup
     detect: Detect
     alert: Alerts
+    notify: Notify
+    dispatch: Dispatch
 
 
 def build_agents(
@@ -39,7 +45,7 @@ def build_agents(
     """New agents with empty tables."""
     cadences = {name: each.cadence for name, each in device_types.items() if each.cadence}
     detect, rollup = settings.detect, settings.rollup
-    devices = registry_table(settings.ingest.enrich)
+    devices, users = registry_table(settings.ingest.enrich), user_table()
     return Agents(
         Ingest(device_types, settings.ingest, devices, metrics),
         IngestPriority(device_types, settings.ingest, devices),
@@ -53,7 +59,17 @@ def build_agents(
         ),
         build_detect(detect.detectors, detector_parameters(detect), device_types, Quiet(seconds=detect.quiet)),
         Alerts(rules, rule_table(device_types)),
+        Notify(settings.notify, users, device_types, integrations_of(settings)),
+        Dispatch(settings.notify, users, integrations_of(settings)),
     )
+
+
+def integrations_of(settings: Settings) -> list[Integration]:
+    """The systems of `[channels.integrations]`, as deciding needs to know them."""
+    return [
+        Integration(name, each.kind, each.severities, each.organization_ids, each.tell)
+        for name, each in settings.channels.integrations.items()
+    ]
 
 
 def detector_parameters(detect: DetectSettings) -> dict[str, dict[str, float]]:

@@ -53,6 +53,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         *SinkRunner.topic_specs(),
         *(TopicSpec(name, partitions) for name in (*topics.OUTPUTS, topics.PRESENCE)),
         TopicSpec(topics.ALERT_COMMANDS, partitions),
+        TopicSpec(topics.NOTIFICATION_REQUESTS, partitions),
         TopicSpec(topics.ALERT_STATES, partitions, compacted=True, retention=HISTORY),
         TopicSpec(topics.SEQUENCES, partitions, compacted=True, retention=HISTORY),
         *map(replicated_topic, (topics.RULES, topics.SILENCES, topics.ALERT_CAUSES, topics.USERS)),

@@ -42,6 +42,8 @@ OUTPUTS = {
     names.RAW_PRIORITY: (names.READINGS_PRIORITY,),
     names.READINGS: (names.ROLLUPS, names.LATE, names.ANOMALIES, names.ALERTS, names.ALERT_STATES),
     names.READINGS_PRIORITY: (names.ALERTS, names.ALERT_STATES),
+    names.ALERTS: (names.NOTIFICATION_REQUESTS,),
+    names.NOTIFICATION_REQUESTS: (names.OUTBOX, names.NOTIFICATIONS),
 }
 
 
