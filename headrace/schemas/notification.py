@@ -74,7 +74,12 @@ class Place(_Model):
 
 
 class Subject(_Model):
-    """An alert with what is around it."""
+    """An alert with what is around it.
+
+    Args:
+        alert: as it was then.
+        place: where it is, and what its metric is.
+    """
 
     alert: Alert
     place: Place = Place()

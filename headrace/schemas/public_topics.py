@@ -10,6 +10,7 @@ from headrace.schemas.anomaly import Anomaly
 from headrace.schemas.conflict import Conflict
 from headrace.schemas.device import Device
 from headrace.schemas.headers import Header
+from headrace.schemas.notification import Notification, NotificationEvent, NotificationState
 from headrace.schemas.presence import Presence
 from headrace.schemas.readings import ReadingDocument
 from headrace.schemas.rollup import LateReading, Rollup
@@ -64,6 +65,7 @@ class PublicTopic(NamedTuple):
 
 
 _DEVICE = "the device id, UTF-8"
+_RECIPIENT = "the recipient, `user:ID`, `integration:NAME` or `webhook:ADDRESS`, UTF-8"
 _RAW = (
     "A message is acknowledged to its sender once it is here. Who sends again what was not acknowledged in time has it "
     f"here twice, under two message ids; the readings have it once. {ORDER}"
@@ -128,6 +130,21 @@ PUBLIC_TOPICS = (
         "`telemetry.dlq`. Write with acks=all, to the partition that the key has by murmur2, as Kafka's Java client "
         "does.",
         access="write",
+    ),
+    PublicTopic(
+        topics.OUTBOX, "Notification", "What is to be sent, to whom, by which channel.",
+        _RECIPIENT, Notification, f"{ONCE} {ORDER} So what one person is told is in order, on each channel.",
+        headers=headers.CAUSED,
+    ),
+    PublicTopic(
+        topics.NOTIFICATIONS, "NotificationEvent",
+        "What was decided about notifications, and what became of them: CloudEvents 1.0 in JSON, structured mode.",
+        _RECIPIENT, NotificationEvent, f"{ONCE} {ORDER}", headers=headers.EVENT, media=CLOUD_EVENT,
+    ),
+    PublicTopic(
+        topics.NOTIFICATION_STATES, "NotificationState", "The delivery log: each message to a contact, as it is now.",
+        "the notification id, and `#2` and so on for further contacts; the partition is that of the recipient",
+        NotificationState, f"{ONCE} {NEWEST} A row is deleted when it has been over for 30 days.", compacted=True,
     ),
     PublicTopic(
         topics.SILENCES, "Silence", "Silences: which alerts nobody is told of, from when until when.",

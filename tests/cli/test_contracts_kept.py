@@ -17,7 +17,7 @@ from headrace.connectors.mqtt.commands import Commands
 from headrace.connectors.mqtt.presence import PresenceLog
 from headrace.connectors.routed_intake import RoutedIntake
 from headrace.connectors.topic_profile import TopicProfile
-from headrace.engine.clock import ManualClock, SystemClock
+from headrace.engine.clock import ManualClock, SteppedClock, SystemClock
 from headrace.engine.log_range import read_range, reading
 from headrace.engine.records import Record
 from headrace.schemas import topics
@@ -28,12 +28,13 @@ from headrace.schemas.public_topics import BY_NAME, PUBLIC_TOPICS
 from headrace.schemas.rule import AlertRule
 from headrace.schemas.silence import Silence
 from headrace.schemas.topic_schemas import examples
-from headrace.schemas.user import User
+from headrace.schemas.user import Preferences, User
 from headrace.tables.device_types import load_device_types
 from headrace.tables.devices import DeviceRegistry
 from headrace.tables.known_rules import RuleRegistry
 from headrace.tables.live_registry import LiveRegistry
 from headrace.tables.users import UserRegistry
+from tests.connectors.notifications.outbox import Receiver, deliverer, delivering, passes
 from tests.contract_check import mistakes
 
 pytestmark = pytest.mark.integration
@@ -50,6 +51,7 @@ COMMANDS: list[tuple[str, dict[str, Any]]] = [
 ]
 HAPPENED = {
     "triggered", "acknowledged", "resolved", "commented", "snoozed", "suppressed", "unsuppressed", "refused",
+    "updated",
 }  # fmt: skip
 #: Seconds that anything may take.
 PATIENCE = 60.0
@@ -128,6 +130,8 @@ class World:
         }  # fmt: skip
         await DeviceRegistry(self.log, SystemClock()).change(known)
         users = [User.model_validate(each["value"]) for each in examples(BY_NAME[topics.USERS])]
+        everything = Preferences(subscribed_devices=("*",))
+        users.append(User(user_id="ada", email="ada@example.com", organization_id="acme", preferences=everything))
         await UserRegistry(self.log, SystemClock()).change({user.user_id: user for user in users})
 
     async def beside(self) -> None:
@@ -141,6 +145,14 @@ class World:
         presence.will("d-0", "client", "1", Will(b"last", b"\xff"))
         presence.queue.close()
         await presence.queue.run()
+
+    async def deliver(self) -> None:
+        """Send what is in the outbox by then."""
+        while not await self.records(topics.OUTBOX):
+            await asyncio.sleep(0.02)
+        delivery = deliverer(self.log, Receiver("email"), clock=SteppedClock(self.clock.now_ms()))
+        async with asyncio.timeout(PATIENCE), delivering(delivery):
+            await passes(lambda: delivery.statistics().sent > 0)
 
     async def uplinks(self) -> None:
         """A frame of a LoRaWAN sensor, which is counted, and its joining, which is no reading."""
@@ -185,6 +197,7 @@ async def test_everything_that_is_written_keeps_its_contract(tmp_path: Path) -> 
             await world.command(alerts)
             await world.silence()
             await world.minutes(3, DEVICES[1:4], temp=50)
+            await world.deliver()
             await world.minutes(40, DEVICES[3:5], temp=51)
             await world.minutes(1, ["d-4"], temp=20)
             await rules.change({"hot": hot.model_copy(update={"status": "inactive"})})

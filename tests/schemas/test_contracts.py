@@ -27,12 +27,9 @@ RELEASED = Path(__file__).parent / "released_topics"
 INTERNAL = {
     topics.ALERT_CAUSES,
     topics.DEAD_CONTACTS,
-    topics.NOTIFICATIONS,
     topics.NOTIFICATION_REQUESTS,
     topics.NOTIFICATION_DEAD_LETTERS,
-    topics.NOTIFICATION_STATES,
     topics.NOTIFICATIONS_PENDING,
-    topics.OUTBOX,
 }
 TYPED = [topic for topic in PUBLIC_TOPICS if topic.model is not None]
 

@@ -147,9 +147,10 @@ class Oracle:
             line = self._pending[user_id, channel]
             if alert.alertId in line.waits:
                 line.waits[alert.alertId] = alert.revision
-            elif channel != "sms" and kind in self._settings.tell and alert.alertId in line.told:
-                if self._has(user, alert.severity, channel, None, None):
-                    self._tell(now, user, channel, kind, alert)
+                continue
+            tells = channel != "sms" and kind in self._settings.tell and alert.alertId in line.told
+            if tells and self._has(user, alert.severity, channel, None, None):
+                self._tell(now, user, channel, kind, alert)
 
     def _tell(self, now: int, user: User, channel: str, kind: str, alert: Alert) -> None:
         line = self._pending[user.user_id, channel]
