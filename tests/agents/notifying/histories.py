@@ -48,7 +48,7 @@ class AlertLog:
             ruleName=rule.title(),
             deviceId=device,
             deviceType="environmental",
-            severity=self._severities[rule],  # type: ignore[arg-type]
+            severity=self._severities[rule],
             status="triggered",
             condition="temperature > 40",
             metric="temperature",
@@ -96,7 +96,7 @@ class AlertLog:
 
 
 def _suppressed(by: str) -> Suppression | None:
-    return Suppression(by=by, id="s-1", text=f"{by} s-1 has it") if by else None  # type: ignore[arg-type]
+    return Suppression(by=by, id="s-1", text=f"{by} s-1 has it") if by else None
 
 
 def record(at_ms: int, change: str, alert: Alert) -> Record:

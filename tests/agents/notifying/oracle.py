@@ -53,7 +53,7 @@ class Oracle:
         self._lives: dict[tuple[str, str], _Life] = {}
         self._by_id: dict[str, _Life] = {}
         self._pending = {(user, channel): _Pending() for user in users for channel in CHANNELS}
-        self._caps = {
+        self._caps: dict[str, list[tuple[int, int]]] = {
             channel: [(int(text.split("/")[0]), int(text.split("/")[1][:-1]) * MINUTE) for text in texts]
             for channel, texts in settings.caps.items()
         }
@@ -177,7 +177,7 @@ class Oracle:
         if channel not in channels:  # type: ignore[operator]
             return False
         wanted = getattr(wants.notifications, channel)
-        wanted &= severity not in wants.severities or channel in wants.severities[severity]  # type: ignore[index]
+        wanted &= severity not in wants.severities or channel in wants.severities[severity]
         wanted &= narrowed is None or channel in narrowed  # type: ignore[operator]
         contact = {"email": user.email, "push": user.device_tokens, "sms": user.phone}[channel]
         return bool(contact) and (wanted or channel in settings.floor.get(severity, ()))  # type: ignore[call-overload]
