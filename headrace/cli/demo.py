@@ -171,7 +171,8 @@ class Demo:
         stop = stop_on_signals()
         screen, result = consoles(self._as_json)
         screen.print(f"starting in {self._folder} …", style="dim")
-        pipeline = Pipeline(self._folder, *self._setup, self._clock, on_committed=self._probe.committed)
+        committed = self._probe.committed
+        pipeline = Pipeline(self._folder, *self._setup, self._clock, on_committed=committed, notify=True)
         async with pipeline:
             for agent in pipeline.own_agents:
                 screen.print(str(agent), style="dim", highlight=False, soft_wrap=True)

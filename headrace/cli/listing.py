@@ -1,6 +1,8 @@
 """Tables on standard output: fitted to a terminal, one whole line per row anywhere else."""
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 from rich.console import Console
@@ -39,3 +41,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def status_text(found: Mapping[str, Any]) -> str:
+    """Names and values on a line."""
+    return ", ".join(
+        str(value) if key in ("state", "why") else f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}"
+        for key, value in found.items()
+    )

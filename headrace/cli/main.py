@@ -23,6 +23,8 @@ COMMANDS = {
     "dlq": "headrace.cli.dlq",
     "explain": "headrace.cli.explain",
     "new": "headrace.cli.new",
+    "notifications": "headrace.cli.notifications",
+    "notify": "headrace.cli.notify",
     "passwd": "headrace.cli.passwd",
     "query": "headrace.cli.query",
     "replay": "headrace.cli.replay",

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.notify_service import NotifyService, sends_notifications
 from headrace.cli.opened_database import schema_keeper, table_specs
 from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.report import Latency, Report
@@ -39,6 +40,9 @@ ARRIVED_POLL = 0.05
 #: Seconds that the sink's running write gets when the pipeline stops.
 SINK_STOP = 3.0
 
+#: Seconds that attempts to send get then.
+NOTIFY_STOP = 12.0
+
 #: A source that can go faster than the agents waits when they are this many records behind.
 MOST_BEHIND = 50_000
 
@@ -56,6 +60,7 @@ class Pipeline:
         rules: alert rules.
         clock: gives append times; agents see event time only.
         on_committed: called with readings right after the database has them.
+        notify: send notifications, where channels are configured; nobody is to be told of what is long past.
     Raises:
         ConfigError, LogInUse, LogError: on entering, when it cannot start.
     """
@@ -69,6 +74,7 @@ class Pipeline:
         clock: Clock,
         *,
         on_committed: Callable[[Sequence[Readings]], None] | None = None,
+        notify: bool = False,
     ) -> None:
         self._folder = folder
         self._settings = settings
@@ -76,6 +82,8 @@ class Pipeline:
         self._device_types = device_types
         self._rules = rules
         self._on_committed = on_committed
+        self._notify = notify and sends_notifications(settings)
+        self.delivery: NotifyService | None = None
         self._resources = AsyncExitStack()
         self.monitoring = Monitoring(settings.monitor)
 
@@ -114,12 +122,15 @@ class Pipeline:
         await note_clock(self.log, self._clock)
         self.intake = Intake(self.log, self._clock, metrics)
         await self._open_sink()
+        if self._notify:
+            self.delivery = NotifyService(settings, self._folder, self.log, self._clock, self.monitoring)
         runner = self.sink_runner
         self.monitoring.watch_lag(
             self.log,
             [
                 Reads(GROUP, lambda: self.app.assigned),
                 Reads(self.sink.name, lambda: runner.targets, lambda: runner.trouble),
+                *([] if self.delivery is None else [self.delivery.reads]),
             ],
         )
         self.monitoring.watch_ledger(self.ledger)
@@ -150,11 +161,12 @@ class Pipeline:
 
         On `stop` the input stops, running batches finish and are committed; the rest stays in the log, in flight.
         """
-        agents_stop, sink_stop = asyncio.Event(), asyncio.Event()
+        agents_stop, sink_stop, notify_stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
         try:
             async with self.monitoring, asyncio.TaskGroup() as group:
                 agents = group.create_task(self.app.run(agents_stop))
                 sink = group.create_task(self.sink_runner.run(sink_stop))
+                notifying = [group.create_task(self.delivery.run(notify_stop))] if self.delivery else []
                 await feed(stop)
                 while not stop.is_set() and not await self.arrived():
                     for reason in self.app.stopped_partitions.values():
@@ -163,6 +175,10 @@ class Pipeline:
                 agents_stop.set()
                 if not stop.is_set():
                     await agents
+                notify_stop.set()
+                if notifying:  # what waits stays in the log
+                    await asyncio.wait(notifying, timeout=NOTIFY_STOP)
+                    notifying[0].cancel()
                 sink_stop.set()
                 await asyncio.wait([sink], timeout=SINK_STOP)
                 sink.cancel()  # a database that hangs: the write is rolled back, and repeated by the next run

@@ -18,6 +18,7 @@ from headrace.connectors.kinesis.settings import KinesisSettings
 from headrace.connectors.kinesis.source_settings import KinesisSourceSettings
 from headrace.connectors.mqtt.listener_config import ListenerConfig
 from headrace.connectors.mqtt.settings import MqttSettings
+from headrace.connectors.notifications.delivery_settings import DeliverySettings
 from headrace.connectors.notifications.settings import ChannelsSettings
 from headrace.connectors.redis.settings import RedisSettings
 from headrace.connectors.sparkplug.settings import SparkplugSettings
@@ -221,6 +222,7 @@ class Settings(LayeredSettings):
     archive: ArchiveSettings = ArchiveSettings()
     redis: RedisSettings = RedisSettings()
     channels: ChannelsSettings = ChannelsSettings()
+    delivery: DeliverySettings = DeliverySettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @model_validator(mode="after")

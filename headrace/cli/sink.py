@@ -10,6 +10,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
+from headrace.cli.listing import status_text
 from headrace.cli.opened_log import OpenedLog, log_data_option
 from headrace.cli.running import (
     Mistakes,
@@ -116,7 +117,7 @@ class Sinks:
                     except HeadraceError as error:  # the log is coming up or going down: the next look will tell
                         found = {"state": str(error)}
                     self._say_standby(service.name, found)
-                    lines.append(f"{service.name}: {_text(found)}")
+                    lines.append(f"{service.name}: {status_text(found)}")
                 if status is not None:
                     status.update(Text("\n".join(lines)))
         finally:
@@ -141,11 +142,4 @@ class Sinks:
             return
         for name, counts in found.items():
             shown = {key: value for key, value in counts.items() if value or key == "stored"}
-            result.print(f"{name}: {_text(shown)} in {seconds:.1f} s", highlight=False, markup=False)
-
-
-def _text(found: Mapping[str, Any]) -> str:
-    return ", ".join(
-        str(value) if key in ("state", "why") else f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}"
-        for key, value in found.items()
-    )
+            result.print(f"{name}: {status_text(shown)} in {seconds:.1f} s", highlight=False, markup=False)

@@ -7,6 +7,7 @@ import click
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
+from headrace.cli.notify_service import NotifyService, sends_notifications
 from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.running import Setup, config_arguments, config_option, finishes, set_up, stop_on_signals
 from headrace.cli.workers import Workers
@@ -14,7 +15,7 @@ from headrace.engine.app import App
 from headrace.engine.clock import SystemClock
 from headrace.engine.collectors import Reads
 from headrace.engine.embedded.lock import WorkerLock
-from headrace.engine.errors import ConfigError
+from headrace.engine.errors import ConfigError, first
 from headrace.engine.kafka.instance import instance_name
 from headrace.engine.kafka.settings import SCHEME
 from headrace.engine.log_time import note_clock
@@ -32,6 +33,8 @@ from headrace.engine.operator import Operator
 @config_option
 def worker(workers: int, data: Path | None, config: Path | None) -> None:
     """Run the agents on the log until Ctrl-C. Nothing is stored in a database: that is what `headrace sink` does.
+
+    On a data folder it sends notifications too, where [channels] are configured; on Kafka `headrace notify` does.
 
     On Kafka, workers of all machines share the partitions. A worker that starts again within the session timeout gets
     its partitions back without the others noticing.
@@ -106,8 +109,25 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
         for each in own:
             click.echo(str(each), err=True)
         click.echo(f"worker {name} on {settings.log.url}; Ctrl-C stops", err=True)
-        monitoring.watch_lag(log, [Reads(GROUP, lambda: app.assigned)])
+        service = None
+        if data is not None and sends_notifications(settings):
+            service = NotifyService(settings, data, log, app.clock, monitoring)
+        reads = [Reads(GROUP, lambda: app.assigned), *([] if service is None else [service.reads])]
+        monitoring.watch_lag(log, reads)
         async with monitoring:
-            await app.run(stop)
+            await _run(app, service, stop)
     finally:
         await log.close()
+
+
+async def _run(app: App, service: NotifyService | None, stop: asyncio.Event) -> None:
+    """The agents, and delivery beside them where channels are configured; on Kafka `headrace notify` delivers."""
+    if service is None:
+        await app.run(stop)
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(app.run(stop))
+            group.create_task(service.run(stop))
+    except ExceptionGroup as errors:
+        raise first(errors) from errors

@@ -196,6 +196,7 @@ class Delivery:
             logger.debug("partitions_lost", error=str(error))
         finally:
             await cancel_and_wait(working, self._forgetting)
+        self.statistics()
         self._tenure = None
 
     async def on_assigned(self, targets: Set[TopicPartition], member: Member) -> None:

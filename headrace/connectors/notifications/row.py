@@ -74,6 +74,10 @@ class Row:
             self._notification = read_notification(zlib.decompress(self.packed))
         return self._notification
 
+    def body(self) -> bytes:
+        """The notification as the outbox had it."""
+        return zlib.decompress(self.packed)
+
     def rest(self) -> None:
         """Take little room until it is needed."""
         self._notification = None
@@ -83,7 +87,7 @@ class Row:
         document = {
             name: getattr(self, name)
             for name in _PLAIN
-        } | {"notification": orjson.Fragment(zlib.decompress(self.packed))}  # fmt: skip
+        } | {"notification": orjson.Fragment(self.body())}  # fmt: skip
         return orjson.dumps(document)
 
     @classmethod
@@ -133,12 +137,12 @@ _PLAIN = ("offset", "number", "contact", "status", "attempts", "due_ms", "error"
           "delivered_at")  # fmt: skip
 
 
-def rows_of(partition: int, offset: int, value: bytes, attempts: int = 0, number: int = 0) -> list[Row]:
+def rows_of(partition: int, offset: int, value: bytes, attempts: int = 0, number: int | None = None) -> list[Row]:
     """A row for each contact of a notification in the outbox.
 
     Args:
         attempts: made before it was sent back from the dead letters.
-        number: of its contact then, or of its first one.
+        number: of the only contact that is meant, from 0; None for all.
     Raises:
         ValueError: it is no notification, or about nothing.
     """
@@ -150,7 +154,8 @@ def rows_of(partition: int, offset: int, value: bytes, attempts: int = 0, number
     packed = zlib.compress(value, 1)
     return [
         Row(partition, offset, place, contact, packed, attempts=attempts, _notification=told)
-        for place, contact in enumerate(dict.fromkeys(told.contacts), number)
+        for place, contact in enumerate(told.contacts)
+        if (told.contacts.index(contact) == place if number is None else place == number)
     ]
 
 

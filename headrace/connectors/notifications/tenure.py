@@ -33,7 +33,7 @@ MOST_READ, POLL = 500, 1.0
 MOST_ERROR = 500
 #: Of a record in the outbox that was sent back from the dead letters: attempts made before.
 ATTEMPTS = "attempts"
-#: Of the same: which of the notification's contacts it is for, from 0.
+#: Of the same: for which of the notification's contacts alone, from 0.
 NUMBER = "contact-number"
 AGENT = b"delivery"
 #: Between two looks for rows whose server is down and that are too old by now, ms.
@@ -193,7 +193,8 @@ class Tenure:
         for place, record in enumerate(fetched.records):
             offset = fetched.offset(place)
             try:
-                attempts, number = (int(record.headers.get(name, b"0")) for name in (ATTEMPTS, NUMBER))
+                attempts = int(record.headers.get(ATTEMPTS, b"0"))
+                number = int(record.headers[NUMBER]) if NUMBER in record.headers else None
                 rows = rows_of(fetched.target.partition, offset, record.value or b"", attempts, number)
             except ValueError as error:
                 self._refuse(entry, fetched.target, offset, record, error)
@@ -483,9 +484,7 @@ def _log_fields(row: Row) -> dict[str, object]:
 
 
 def _dead_row(row: Row) -> tuple[str, Record]:
-    told = row.notification.model_copy(update={"contacts": (row.contact,)})
-    body = told.model_dump_json(exclude_none=True).encode()
-    record = Record(told.recipient.encode(), body, 0, {})
+    record = Record(row.notification.recipient.encode(), row.body(), 0, {})
     return _dead_letter(record, row.error or "", {ATTEMPTS: b"%d" % row.attempts, NUMBER: b"%d" % row.number})
 
 

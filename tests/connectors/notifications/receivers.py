@@ -45,13 +45,13 @@ class HttpReceiver:
         return web.Response(status=status, headers=headers)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["HttpReceiver"]:
-        """Listening on loopback for as long as the `async with` lasts."""
+    async def running(self, port: int = 0) -> AsyncIterator["HttpReceiver"]:
+        """Listening on loopback for as long as the `async with` lasts; on a port of its own unless one is named."""
         application = web.Application(client_max_size=1 << 24)
         application.router.add_route("*", "/{rest:.*}", self._answer)
         runner = web.AppRunner(application, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
