@@ -142,7 +142,7 @@ async def opened_sources(
             intake = Intake(log, clock, metrics)
             target = settings.log.url if data is None else str(data)
         ordinary = RoutedIntake(intake, settings.profiles, metrics, clock)
-        routed, sparkplug = await with_sparkplug(settings, ordinary, intake, log, data, stack, clock, metrics)
+        routed, sparkplug = await with_sparkplug(settings, ordinary, log, data, stack, clock, metrics)
         host = host_state(settings, clock)
         names, sources = source_names(settings), list[Source]()
         if settings.listener.wanted:
@@ -162,14 +162,20 @@ async def opened_sources(
             )
             sources.append(MqttSource(mqtt, filters, routed, clock, metrics=metrics, health=health, host=host))
         if KinesisSource.name in names:
-            assert isinstance(intake, Intake)
+            assert log is not None
             lock = (
                 None
                 if data is None
                 else data / f"kinesis-{(settings.kinesis_source.stream or '').rpartition('/')[2]}.lock"
             )
             reading = open_kinesis_source(
-                settings.kinesis_source, intake, clock, lock, profiles=settings.profiles, metrics=metrics, health=health
+                settings.kinesis_source,
+                Intake(log, clock, metrics),
+                clock,
+                lock,
+                profiles=settings.profiles,
+                metrics=metrics,
+                health=health,
             )
             sources.append(await stack.enter_async_context(reading))
             click.echo(f"kinesis: {settings.kinesis_source.stream} into {target}; Ctrl-C stops", err=True)

@@ -16,7 +16,7 @@ from headrace.engine.clock import Clock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import ConfigError
 from headrace.engine.file_lock import LockHeld, lock_file
-from headrace.engine.intake import Intake, MessageIntake
+from headrace.engine.intake import Intake
 from headrace.engine.log import Log
 from headrace.engine.metrics import Metrics
 
@@ -47,7 +47,6 @@ def check_sparkplug(settings: Settings, processes: int) -> None:
 async def with_sparkplug(
     settings: Settings,
     routed: RoutingIntake,
-    intake: MessageIntake,
     log: Log | None,
     data: Path | None,
     stack: AsyncExitStack,
@@ -55,6 +54,8 @@ async def with_sparkplug(
     metrics: Metrics,
 ) -> tuple[RoutingIntake, SparkplugIntake | None]:
     """The way of all messages, and of Sparkplug's if there is a profile of it; its topic is made.
+
+    On Kafka a process that did the same until now cannot any more.
 
     Args:
         data: folder of the embedded log: two of these on it would each know half.
@@ -73,10 +74,10 @@ async def with_sparkplug(
                 f"--data: a bridge takes Sparkplug messages into {data} already, process {error.owner}: stop it, "
                 "or leave the profile with format sparkplug out here"
             ) from error
-    assert isinstance(intake, Intake)
     assert log is not None
     await log.create_topics(SparkplugIntake.topic_specs())
-    sparkplug = SparkplugIntake(settings.sparkplug, profile, intake, log, clock, metrics)
+    sparkplug = SparkplugIntake(settings.sparkplug, profile, Intake(log, clock, metrics), log, clock, metrics)
+    await sparkplug.start()
     return SparkplugRouting(sparkplug, routed), sparkplug
 
 

@@ -77,6 +77,16 @@ class Intake:
         self._clock = clock
         self._partitioner = Partitioner(log.partitions(topics.RAW))
         self._message_ids = MessageIds(clock)
+        self._claim = ""
+
+    async def claim(self, name: str) -> None:
+        """From now on append under `name`, and as the only process that does; see `Log.claim`.
+
+        Raises:
+            LogInUse: another process has the name by now.
+        """
+        await self._log.claim(name)
+        self._claim = name
 
     async def append(
         self,
@@ -114,6 +124,7 @@ class Intake:
             beside: appends to other topics, committed together with the messages.
         Raises:
             LogError: nothing was appended; do not acknowledge.
+            LogInUse: likewise, as another process has the name that was claimed.
         """
         total = len(payloads)
         payloads, sizes = self._cut(payloads)
@@ -142,7 +153,7 @@ class Intake:
         if mark is not None:
             together.append(Changes(TopicPartition(SOURCE_POSITIONS, 0), {mark.source.encode(): mark.position}))
         began = self._clock.monotonic()
-        await self._log.commit(Transaction(appends=appends, changes=together))
+        await self._log.commit(Transaction(appends=appends, changes=together, claim=self._claim))
         self._metrics.observe("headrace_intake_append_seconds", self._clock.monotonic() - began)
         self._metrics.count("headrace_intake_records_total", total)
 

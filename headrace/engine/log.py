@@ -93,6 +93,7 @@ class Transaction:
         positions: by partition, the offset after the last finished record.
         member: who finished the records; the log refuses it when the group has moved on. None for readers that share
             their partitions with nobody.
+        claim: name that this process has claimed, for a transaction without positions; see `Log.claim`.
     """
 
     appends: Sequence[Append] = ()
@@ -100,6 +101,7 @@ class Transaction:
     group: str = ""
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
     member: Member | None = None
+    claim: str = ""
 
 
 class Fetched(NamedTuple):
@@ -254,6 +256,19 @@ class Log(Protocol):
         Raises:
             LogError: it could not be made durable. Nothing of it is visible and the log takes nothing more.
             CommitRefused: nothing of it is visible, as the group has moved on; see there.
+        """
+        ...
+
+    async def claim(self, name: str) -> None:
+        """Be the only process whose transactions with `claim=name` are carried out.
+
+        On Kafka the last to claim a name has it; the next commit of another one raises LogInUse. On a data folder it
+        is for file locks to keep others away. When this returns, everything that was committed under the name is there
+        to be read, and no more of it comes from elsewhere.
+
+        Raises:
+            LogInUse: this process had it, and another has it now.
+            LogError: the log takes nothing more.
         """
         ...
 

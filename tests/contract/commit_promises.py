@@ -134,6 +134,21 @@ class CommitPromises:
         assert await read_all(log, names.p0) == [*found, b"last"]
         assert await read_all(log, names.p1) == [*found, b"last"]
 
+    async def test_a_name_that_is_claimed_again_has_nothing_under_way(self, log: Log, names: Names) -> None:
+        """What a caller that was cancelled has left to be done is done before the claim returns, or never."""
+        for number in range(5):
+            await log.claim(names.group)
+            change = Changes(names.s0, {b"k": b"%d" % number})
+            caller = asyncio.create_task(log.commit(Transaction(changes=[change], claim=names.group)))
+            for _ in range(number):
+                await asyncio.sleep(0)
+            caller.cancel()
+            await log.claim(names.group)
+            found = await restore_all(log, names.s0)
+            await append(log, names.o0, b"behind")
+            assert await restore_all(log, names.s0) == found
+        assert found == {b"k": b"4"}
+
     async def test_compacted_topic_keeps_the_newest_value(self, log: Log, names: Names) -> None:
         """Later values replace earlier ones; None deletes, an empty value does not."""
         await log.commit(Transaction(changes=[Changes(names.s0, {b"a": b"1", b"b": b"1", b"c": b"1", b"d": b"1"})]))

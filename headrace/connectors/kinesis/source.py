@@ -94,12 +94,13 @@ class KinesisSource:
     In order per partition key, also where shards are split and merged: a shard is read when its parents have ended and
     are in the log. What a producer sends twice comes twice; ingest recognises it.
 
-    One process per stream and log. A second one does no harm but to append all messages again.
+    One process per stream and log: it claims the stream for its intake, see `Log.claim`. Once another process has done
+    that, an append of this one is refused, and it ends.
 
     Args:
         settings: stream, batches.
         client: of the stream.
-        intake: appends, and keeps the positions.
+        intake: appends, and keeps the positions; nobody else's.
         clock: for waiting.
         random: jitter of the backoff.
         profiles: of topics, for `settings.topic`.
@@ -154,6 +155,7 @@ class KinesisSource:
 
         Raises:
             LogError: an append failed; nothing of it is in the log.
+            LogInUse: likewise, as another process takes the stream now.
             ConfigError: there is no such stream, or the credentials are not good for it.
         """
         running = asyncio.ensure_future(self._read_stream(stop))
@@ -222,8 +224,9 @@ class KinesisSource:
         return f"kinesis:{self._stream.arn}:{self._stream.created_ms}:"
 
     async def _load(self) -> None:
-        """Take up the positions; at the first start on this log, fix where it begins."""
+        """Be the only one here, and take up the positions; at the first start on this log, fix where it begins."""
         name = f"kinesis:{self._stream.arn}"
+        await self._intake.claim(name)
         kept = await self._intake.positions(name)
         start = Start.loads(kept[name]) if name in kept else None
         if start is None or start.created_ms != self._stream.created_ms:

@@ -101,12 +101,13 @@ class SparkplugIntake:
     """Appends what Sparkplug messages say, a record per device and timestamp, in one step with all state it led to.
 
     So a crash at any place loses nothing, and counts nothing twice: what comes again is recognised. Messages that wait
-    for others are in that state, and may be acknowledged. One process only: nobody else may write to `store.TOPIC`.
+    for others are in that state, and may be acknowledged. One process only: it claims all this for its intake, see
+    `Log.claim`. Once another process has done that, an append of this one is refused.
 
     Args:
         settings: times and bounds.
         profile: the topic profile of Sparkplug messages.
-        intake: appends the records.
+        intake: appends the records; nobody else's.
         log: where intake and state are.
         clock: times.
         metrics: told how it goes; ones of its own if left out.
@@ -149,11 +150,21 @@ class SparkplugIntake:
         except UnicodeDecodeError:
             return False
 
+    async def start(self) -> None:
+        """Take up what the log knows, now and not with the first message.
+
+        Raises:
+            LogError: it cannot be read.
+        """
+        async with self._lock:
+            await self._known_edges()
+
     async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
         """Take messages in order; when this returns, what they say is in the log for good, or waits there.
 
         Raises:
             LogError: nothing was taken; do not acknowledge.
+            LogInUse: likewise, as another process takes Sparkplug messages now.
         """
         asked = dict[str, Edge]()
         async with self._lock:
@@ -275,6 +286,7 @@ class SparkplugIntake:
 
     async def _known_edges(self) -> dict[str, Edge]:
         if self._edges is None:
+            await self._intake.claim(self.name)
             entries = [entry async for chunk in self._log.restore(_STATE) for entry in chunk]
             self._edges, self._recent = load_edges(entries, self._new_edge)
         return self._edges

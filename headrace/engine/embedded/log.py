@@ -135,6 +135,9 @@ class EmbeddedLog:
             await self.apply_retention()
         return {change.target: 0 for change in transaction.changes}
 
+    async def claim(self, name: str) -> None:
+        await self._write(lambda connection: None)  # behind what a caller that was cancelled has left to be written
+
     async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
         recent = self._tail.get(target, offset, max_records)
         if recent is not None:

@@ -58,6 +58,16 @@ class CommitQueue:
         """End what a process of the same name left open, soon and not with the first commit."""
         await self._thread.run(self._transactions.prepare())
 
+    async def claim(self) -> None:
+        """Register at once, and claim the name if the transactions are of one; then wait for what was asked before.
+
+        Raises:
+            LogInUse: it is somebody else's.
+        """
+        if self._failure is None:
+            await self._thread.run(self._transactions.ready())
+        await self.commit(Transaction())
+
     async def close(self) -> None:
         """Finish what is asked for, if Kafka takes it soon; who still waits then gets a LogError."""
         if self._worker is not None and not self._worker.done():

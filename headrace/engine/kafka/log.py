@@ -13,8 +13,9 @@ from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.errors import ConfigError, LogError
 from headrace.engine.health import Health
 from headrace.engine.heart import Heart
-from headrace.engine.kafka import tallies, topics
+from headrace.engine.kafka import claims, tallies, topics
 from headrace.engine.kafka.changelogs import Changelogs
+from headrace.engine.kafka.claims import Claim
 from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.commits import CommitQueue
 from headrace.engine.kafka.fetch import offsets_at
@@ -74,6 +75,7 @@ class KafkaLog:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._options = settings.client_options()
+        self._role = role
         self._name = f"{role}-{settings.instance or os.urandom(6).hex()}"
         self._thread = LoopThread("headrace-kafka")
         self._metrics = metrics or Metrics()
@@ -109,7 +111,7 @@ class KafkaLog:
         return self._settings.max_message_bytes - ROOM
 
     async def create_topics(self, topics_: Iterable[TopicSpec]) -> None:
-        specs = [tallies.TOPIC, *topics_]
+        specs = [tallies.TOPIC, claims.TOPIC, *topics_]
         await self._run(topics.create_topics(self._known, specs, self._settings))
 
     async def extend_topic(self, name: str, partitions: int) -> None:
@@ -128,7 +130,10 @@ class KafkaLog:
             await self._run(self._refresh())
         for target in targets - self._existing(targets):
             raise LogError(f"there is no partition {target.partition} of topic {target.topic!r}")
-        return await self._queue(transaction.group).commit(transaction)
+        return await self._queue(transaction.group, transaction.claim).commit(transaction)
+
+    async def claim(self, name: str) -> None:
+        await self._queue("", name).claim()
 
     def reader(self) -> Reader:
         async def make(deliver: Deliver) -> Fetcher:
@@ -209,14 +214,22 @@ class KafkaLog:
             await self._thread.run(self._client.close())
         await self._thread.stop()
 
-    def _queue(self, group: str) -> CommitQueue:
-        """Commits of one consumer group, and those of sources, do not wait for each other: each has a producer."""
-        queue = self._queues.get(group)
+    def _queue(self, group: str, claim: str = "") -> CommitQueue:
+        """Commits of one consumer group, those of sources and those of a claim do not wait for each other.
+
+        Each has a producer. That of a claim has the same name in every process, so that one fences the other.
+        """
+        name = f"{self._role}-{claim}" if claim else f"{self._name}-{group}" if group else self._name
+        queue = self._queues.get(name)
         if queue is None:
             transactions = Transactions(
-                partial(self._new_producer, group), group, SystemClock(), self._settings.compression
+                partial(self._new_producer, name),
+                group,
+                SystemClock(),
+                self._settings.compression,
+                Claim(claim, SystemClock()) if claim else None,
             )
-            queue = self._queues[group] = CommitQueue(self._thread, transactions, self._clock)
+            queue = self._queues[name] = CommitQueue(self._thread, transactions, self._clock)
         return queue
 
     @property
@@ -273,8 +286,7 @@ class KafkaLog:
             raise
         return client
 
-    async def _new_producer(self, group: str) -> Producer:
-        name = f"{self._name}-{group}" if group else self._name
+    async def _new_producer(self, name: str) -> Producer:
         return Producer(await self._new_client(), name, self._settings.transaction_timeout, SystemClock())
 
     async def _refresh(self) -> None:

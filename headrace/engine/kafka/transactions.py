@@ -12,6 +12,7 @@ import structlog
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import CommitRefused, LogError, first
+from headrace.engine.kafka.claims import Claim
 from headrace.engine.kafka.client import UNAUTHORIZED, UNKNOWN_TOPIC, Rejected
 from headrace.engine.kafka.encoding import encode
 from headrace.engine.kafka.fetch import is_committed
@@ -56,13 +57,17 @@ class Transactions:
 
     Args:
         group: that positions are committed for.
+        claim: of the producer's name, if only the last process that claimed it may write.
     """
 
-    def __init__(self, make_producer: MakeProducer, group: str, clock: Clock, compression: str) -> None:
+    def __init__(
+        self, make_producer: MakeProducer, group: str, clock: Clock, compression: str, claim: Claim | None = None
+    ) -> None:
         self._make_producer = make_producer
         self._group = group
         self._clock = clock
         self._compression = compression
+        self._claim = claim
         self._producer: Producer | None = None
         self._clean = False
         self._failed: Scope | None = None
@@ -86,10 +91,11 @@ class Transactions:
         Raises:
             CommitRefused: the member has lost its partitions, or, with positions, the producer was fenced.
             LogError: Kafka will never take this.
+            LogInUse: another process has claimed the name.
         """
         scope = Scope(frozenset(records), transaction.group if transaction.positions else "")
         while True:
-            producer = await self._ready()
+            producer = await self.ready()
             progress = _Progress()
             try:
                 await self._attempt(producer, transaction, records, scope, progress)
@@ -132,12 +138,19 @@ class Transactions:
 
     async def _clean_up(self) -> None:
         with contextlib.suppress(LogError):
-            await self._ready()
+            await self.ready()
 
-    async def _ready(self) -> Producer:
-        """The producer, known to the cluster: what it or its predecessor left open is aborted or finished by then."""
+    async def ready(self) -> Producer:
+        """The producer, known to the cluster: what it or its predecessor left open is aborted or finished by then.
+
+        Raises:
+            LogError: Kafka refuses us.
+            LogInUse: another process has claimed the name.
+        """
         async with self._preparing:
             while self._producer is None or not self._clean:
+                if self._claim is not None:
+                    self._claim.check()
                 try:
                     if self._producer is None:
                         self._producer = await self._make_producer()
@@ -162,6 +175,8 @@ class Transactions:
         await producer.settle()
         if self._failed is not None:
             await producer.mark(self._failed, commit=False)
+        if self._claim is not None:
+            await self._claim.settle(producer)
         self._clean, self._failed = True, None
 
     async def _attempt(
@@ -188,7 +203,7 @@ class Transactions:
 
     async def _was_committed(self, progress: _Progress) -> bool:
         """Whether a transaction was committed after all: its end may not have been answered before a rival came."""
-        producer = await self._ready()
+        producer = await self.ready()
         target, offset = next(iter(progress.firsts.items()))
         return await is_committed(producer.client, target, offset, self._clock)
 

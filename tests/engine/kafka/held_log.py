@@ -58,8 +58,8 @@ class HeldLog(KafkaLog):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.gate = Gate()
 
-    async def _new_producer(self, group: str) -> Producer:
-        made = await super()._new_producer(group)
+    async def _new_producer(self, name: str) -> Producer:
+        made = await super()._new_producer(name)
         held = HeldProducer(made.client, made.name, made._timeout_ms / 1000, SystemClock())
         held.gate = self.gate
         return held

@@ -46,8 +46,8 @@ class Forgetful(Producer):
 class ForgetfulLog(HeldLog):
     """A log with such a producer."""
 
-    async def _new_producer(self, group: str) -> Producer:
-        made = await super()._new_producer(group)
+    async def _new_producer(self, name: str) -> Producer:
+        made = await super()._new_producer(name)
         forgetful = type("ForgetfulHeld", (Forgetful, HeldProducer), {"gate": self.gate})
         producer = forgetful(made.client, made.name, made._timeout_ms / 1000, made._clock)
         assert isinstance(producer, Producer)

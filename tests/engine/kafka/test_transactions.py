@@ -132,8 +132,8 @@ class Unanswered(Producer):
 class UnansweredLog(HeldLog):
     """A log with such a producer."""
 
-    async def _new_producer(self, group: str) -> Producer:
-        made = await super()._new_producer(group)
+    async def _new_producer(self, name: str) -> Producer:
+        made = await super()._new_producer(name)
         producer = Unanswered(made.client, made.name, made._timeout_ms / 1000, made._clock)
         producer.bootstrap = self._servers
         return producer
