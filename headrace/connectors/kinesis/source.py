@@ -69,7 +69,8 @@ async def open_kinesis_source(
     """A source for as long as the `async with` lasts.
 
     Args:
-        lock: file that only one process at a time may have; for none, two of them append everything twice.
+        lock: file that only one process at a time may have, beside an embedded log; on Kafka the last to claim the
+            stream has it.
         profiles: of topics, for `settings.topic`.
     Raises:
         ConfigError: aiobotocore is not installed, no stream or region is named, or another process has the lock.
