@@ -72,20 +72,30 @@ class HttpClient:
         resolver: aiohttp.abc.AbstractResolver | None = None,
     ) -> None:
         self._clock = clock
-        connector = aiohttp.TCPConnector(
-            limit=connections,
-            limit_per_host=max(1, connections // 2),  # one slow receiver leaves room for the others
-            socket_factory=None if networks is None else guarded_sockets(networks),
-            resolver=resolver or aiohttp.ThreadedResolver(),
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,  # nothing of an answer is worth a decompression bomb
-            max_line_size=16_384,
-            max_field_size=16_384,
-        )
+        self._connections = connections
+        self._networks = networks
+        self._resolver = resolver
+        self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        """Made with the first request: what is never used need not be closed."""
+        if self._opened is None:
+            connector = aiohttp.TCPConnector(
+                limit=self._connections,
+                limit_per_host=max(1, self._connections // 2),  # one slow receiver leaves room for the others
+                socket_factory=None if self._networks is None else guarded_sockets(self._networks),
+                resolver=self._resolver or aiohttp.ThreadedResolver(),
+            )
+            self._opened = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,  # nothing of an answer is worth a decompression bomb
+                max_line_size=16_384,
+                max_field_size=16_384,
+            )
+        return self._opened
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
         """The answer, whatever its status.
@@ -166,7 +176,8 @@ class HttpClient:
 
     async def close(self) -> None:
         """Let go of connections."""
-        await self._session.close()
+        if self._opened is not None:
+            await self._opened.close()
 
 
 def host(url: str) -> str:

@@ -87,7 +87,9 @@ class Links(NamedTuple):
     def of(self, pattern: str | None, alert: Alert) -> str:
         """The address for an alert; empty without a pattern."""
         ids = {"{alert}": alert.alertId, "{device}": alert.deviceId}
-        return re.sub(r"\{(?:alert|device)\}", lambda found: quote(ids[found[0]], safe=""), pattern or "")
+        return re.sub(
+            r"\{(?:alert|device)\}", lambda found: quote(ids[found[0]], safe="", errors="replace"), pattern or ""
+        )
 
     def home(self) -> str:
         """Where the dashboard begins; empty if there is none."""
@@ -165,7 +167,11 @@ def _unit(alert: Alert, place: Place) -> tuple[str | None, bool]:
     if alert.metric in _OWN_UNITS:
         return _OWN_UNITS[alert.metric], False
     found = _COMPARISON.fullmatch(alert.condition)
-    return place.unit, found is not None and found[2] is not None
+    return _written(place), found is not None and found[2] is not None
+
+
+def _written(place: Place) -> str | None:
+    return None if place.unit is None else one_line(place.unit, 40)
 
 
 def _condition(alert: Alert, place: Place, quantities: Quantities, texts: Mapping[str, str]) -> str:
@@ -176,7 +182,7 @@ def _condition(alert: Alert, place: Place, quantities: Quantities, texts: Mappin
     what = one_line(place.label or _label(alert.metric))
     if found[2] is not None:
         what = texts["change"].format(what=what, seconds=one_line(found[2]))
-    limit = quantities.value(alert.threshold, place.unit, difference=found[2] is not None)
+    limit = quantities.value(alert.threshold, _written(place), difference=found[2] is not None)
     return texts[_OPERATORS[found[3]]].format(what=what, limit=limit)
 
 

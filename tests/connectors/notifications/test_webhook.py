@@ -214,19 +214,17 @@ async def test_name_that_means_a_private_address_is_refused(address: str) -> Non
     await channel.close()
 
 
-async def test_name_that_changes_its_meaning_is_looked_at_again(receiver: HttpReceiver) -> None:
+async def test_name_that_changes_its_meaning_is_looked_at_again() -> None:
     """A name server that answers with a permitted address first and with a private one then gets one request."""
-    channel = opened(Names("127.0.0.1", "10.0.0.1"))
-    channel._client._session.connector._use_dns_cache = False  # type: ignore[union-attr]
-    address = f"http://hooks.example.com:{receiver.url.rpartition(':')[2]}/"
-
-    await channel.send(message(address))
-    await channel._client._session.connector.close()  # type: ignore[union-attr]
-    await channel.close()
-    channel = opened(Names("10.0.0.1"))
-    with pytest.raises(Refused, match="not public"):
+    async with HttpReceiver((204, {"Connection": "close"})).running() as receiver:
+        channel = opened(Names("127.0.0.1", "10.0.0.1"))
+        address = f"http://hooks.example.com:{receiver.url.rpartition(':')[2]}/"
         await channel.send(message(address))
-    await channel.close()
+        # As when its time to live is over.
+        channel._client._session.connector.clear_dns_cache()  # type: ignore[union-attr]
+        with pytest.raises(Refused, match="not public"):
+            await channel.send(message(address))
+        await channel.close()
 
     assert len(receiver.received) == 1
 
