@@ -99,6 +99,24 @@ def test_profiles_of_the_guide_are_right() -> None:
     assert len(TypeAdapter(TopicProfiles).validate_python(alarms)) == 2
 
 
+def test_settings_of_the_guide_to_channels_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every one of its examples loads, with secrets where it says that they are."""
+    page = (ROOT / "docs" / "guides" / "notification-channels.md").read_text()
+    for name in ("SMTP_PASSWORD", "NTFY_TOKEN", "ALERTMANAGER_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    for name in ("WEBHOOK_SECRET", "TICKETS_SECRET"):
+        monkeypatch.setenv(name, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqr")
+    monkeypatch.setenv("SLACK_URL", "slack://TokenA/TokenB/TokenC/#alerts")
+    (tmp_path / "pagerduty").write_text("0123456789abcdef0123456789abcdef")
+    (tmp_path / "firebase.json").write_text('{"project_id": "a", "client_email": "b", "private_key": "c"}')
+
+    blocks = re.findall(r"```toml\n(.*?)```", page.replace("/run/secrets", str(tmp_path)), re.DOTALL)
+
+    assert len(blocks) == 8
+    for block in blocks:
+        assert Settings(**tomllib.loads(block)).channels != Settings().channels
+
+
 @pytest.mark.parametrize("guide", ["mqtt.md", "kinesis.md", "kinesis-source.md", "users.md"])
 def test_settings_of_a_guide_are_right(guide: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every one of its examples loads, as it stands there."""
