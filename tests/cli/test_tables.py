@@ -118,7 +118,8 @@ def test_limit_is_said(headrace: Headrace, folder: Path) -> None:
 def test_mistakes(headrace: Headrace, folder: Path, tmp_path: Path) -> None:
     """Each says what there is; all of them at once."""
     assert (
-        "there are seen, outcomes, rollup.windows" in headrace("tables", "show", "x", "--data", folder, code=2).stderr
+        "there are seen, outcomes, sequences, rollup.windows"
+        in headrace("tables", "show", "x", "--data", folder, code=2).stderr
     )
     said = headrace("tables", "--device", "roof", code=2).stderr
     assert "--data is missing" in said
