@@ -9,9 +9,11 @@ import click
 import orjson
 from rich.text import Text
 
-from headrace.cli.devices_import import MANY_OBJECTS, DevicesImport, check_device
+from headrace.cli.devices_import import check_device, devices_of_file
+from headrace.cli.document_fields import flat_fields, put_field
 from headrace.cli.listing import listing, printable, show_listing
 from headrace.cli.opened_log import load_settings, log_data_option, opened_log
+from headrace.cli.registry_import import MANY_OBJECTS, How, RegistryImport
 from headrace.cli.running import Mistakes, config_option, json_option
 from headrace.cli.settings import Settings
 from headrace.connectors.device_file import document_of, path_of
@@ -47,14 +49,14 @@ def devices() -> None:
 @config_option
 @json_option
 def import_(file: Path, skip_bad: bool, dry_run: bool, data: Path | None, config: Path | None, as_json: bool) -> None:
-    """Add and change the devices of FILE: CSV with a header, NDJSON or a JSON array, plain or gzipped (.gz).
+    """Add and change the devices of FILE: CSV with a header, NDJSON, a JSON array or TOML, plain or gzipped (.gz).
 
     A row is the whole device: what it does not say is not known of it any more. Devices that FILE does not name stay as
     they are.
     """
     settings, types = _set_up(config, data, make=not dry_run)
-    command = DevicesImport(settings, data, file, types, skip_bad=skip_bad, dry_run=dry_run, as_json=as_json)
-    asyncio.run(command.run())
+    how = How(skip_bad, dry_run, as_json)
+    asyncio.run(RegistryImport(settings, data, file, devices_of_file(types), how).run())
 
 
 @devices.command(name="list")
@@ -120,7 +122,7 @@ def show(device_id: str, data: Path | None, config: Path | None, as_json: bool) 
         click.echo(_json(device))
         return
     table = listing("", "", header=False)
-    for name, value in _flat(_document(device)):
+    for name, value in flat_fields(_document(device)):
         table.add_row(Text(name), Text(printable(value)))
     show_listing(table)
 
@@ -204,7 +206,7 @@ async def _change(
             )
         document = {"deviceId": device_id} if add else _document(decode_device(stored[device_id]))
         for name, text in changes.items():
-            _put(document, path_of(name), document_of({name: text}))
+            put_field(document, path_of(name), document_of({name: text}))
         device, wrong = check_device(document, types)
         if device is not None and device.id != device_id:
             wrong.append("deviceId: an id cannot be changed; remove the device and add the other one")
@@ -212,17 +214,6 @@ async def _change(
             raise ConfigError(*wrong)
         await registry.change({device_id: device})
     click.echo(_json(device) if as_json else f"{device_id}: {', '.join(changes)} set")
-
-
-def _put(document: dict[str, Any], path: tuple[str, ...], change: dict[str, Any]) -> None:
-    """Change the field at `path` to what it is in `change`, or take it away."""
-    for part in path[:-1]:
-        document = document.setdefault(part, {})
-        change = change.get(part, {})
-    if path and path[-1] in change:
-        document[path[-1]] = change[path[-1]]
-    elif path:
-        document.pop(path[-1], None)
 
 
 async def _remove(settings: Settings, data: Path | None, device_ids: tuple[str, ...], as_json: bool) -> None:
@@ -246,14 +237,3 @@ def _document(device: Device) -> dict[str, Any]:
 
 def _json(device: Device) -> str:
     return orjson.dumps(_document(device)).decode()
-
-
-def _flat(document: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    cells: list[tuple[str, str]] = []
-    for name, value in document.items():
-        if isinstance(value, dict):
-            cells += _flat(value, f"{before}{name}.")
-        else:
-            text = ", ".join(value) if isinstance(value, list) else str(value)
-            cells.append((before + name, text))
-    return cells

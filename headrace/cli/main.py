@@ -35,6 +35,7 @@ COMMANDS = {
     "tables": "headrace.cli.tables",
     "topics": "headrace.cli.topics",
     "types": "headrace.cli.types",
+    "users": "headrace.cli.users",
     "worker": "headrace.cli.worker",
 }
 

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.integration
 async def test_both_workers_give_readings_what_was_imported(
     kafka_tools: None, headrace_process: Headrace, tmp_path: Path
 ) -> None:
-    """Before the import nothing; from it on every reading, in all partitions; then one device is retired."""
+    """Before the import nothing; from it on every reading, in all partitions; then one device is retired.
+
+    Users are registered beside them.
+    """
     fleet = tmp_path / "fleet.ndjson"
     rows = [{"id": name.decode(), "name": f"Device {name.decode()}", "organizationId": "acme"} for name in DEVICES]
     fleet.write_bytes(b"\n".join(map(orjson.dumps, rows)))
@@ -41,6 +44,8 @@ async def test_both_workers_give_readings_what_was_imported(
                 await send(world)
                 await until(lambda: caught_up(world, 2))
                 headrace_process("devices", "set", DEVICES[0].decode(), "status=retired", *options)
+                headrace_process("users", "set", "ada", "email=ada@example.com", "--add", *options)
+                people = headrace_process("users", "export", "--config", world.config)
                 await until(lambda: applied(world))
                 await send(world)
                 await until(lambda: caught_up(world, 3))
@@ -51,6 +56,7 @@ async def test_both_workers_give_readings_what_was_imported(
         refused = await world.values(topics.DEAD_LETTERS)
 
     assert json.loads(done.stdout)["added"] == len(DEVICES)
+    assert json.loads(people.stdout)["email"] == "ada@example.com"
     named = [reading for reading in readings if "device" in reading]
     assert len(readings) == 3 * len(DEVICES) - 1
     assert len(named) == 2 * len(DEVICES) - 1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.connectors.device_file import Row, device_rows
+from headrace.connectors.device_file import device_rows
+from headrace.connectors.row_file import Row
 from headrace.engine.errors import ConfigError
 
 FIRST = {"deviceId": "a", "organizationId": "acme", "name": "First"}

@@ -20,22 +20,25 @@ def on_call(users: Iterable[User], team: str, at_ms: int) -> list[User]:
     what it would have been; of one that comes twice it is the first. So who hands over to somebody always does so
     in the same moment.
     """
-    found = [
-        user
-        for user in users
-        if any(shift.team == team and is_on(shift, zone_of(shift, user), at_ms) for shift in user.on_call)
-    ]
+    found = [user for user in users if on_until(user, team, at_ms) is not None]
     return sorted(found, key=lambda user: user.user_id)
+
+
+def on_until(user: User, team: str, at_ms: int) -> int | None:
+    """When the shift ends that somebody has for a team at a moment, ms since 1970 UTC; None if they have none."""
+    ends = [
+        end
+        for shift in user.on_call
+        if shift.team == team
+        for begin, end in _stretches(shift, zone_of(shift, user), at_ms // _DAY_MS)
+        if begin <= at_ms < end
+    ]
+    return max(ends, default=None)
 
 
 def zone_of(shift: Shift, user: User) -> str:
     """By whose wall clock a shift is."""
     return shift.timezone or user.timezone
-
-
-def is_on(shift: Shift, zone: str, at_ms: int) -> bool:
-    """Whether one of the stretches of a shift has a moment."""
-    return any(begin <= at_ms < end for begin, end in _stretches(shift, zone, at_ms // _DAY_MS))
 
 
 @lru_cache(maxsize=20_000)
