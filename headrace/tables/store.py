@@ -229,18 +229,22 @@ class _SortedKeys:
         self._entries = entries
         self._keys: list[Key] | None = None
         self._listed: set[Key] = set()
+        self._in_order = False
 
     def add(self, key: Key) -> None:
         """`key` is in the dictionary now."""
         if self._keys is not None and key not in self._listed:
             self._listed.add(key)
             self._keys.append(key)
+            self._in_order = False
 
     def between(self, first: Key | None, last: Key | None) -> list[Key]:
         """Keys in order, see `within`; some may be gone."""
         if self._keys is None or len(self._keys) > 2 * len(self._entries) + 100:
-            self._keys, self._listed = list(self._entries), set(self._entries)
-        self._keys.sort()  # mostly in order already: then that is one pass
+            self._keys, self._listed, self._in_order = list(self._entries), set(self._entries), False
+        if not self._in_order:
+            self._keys.sort()
+            self._in_order = True
         low = 0 if first is None else bisect_left(self._keys, first)
         high = len(self._keys) if last is None else bisect_right(self._keys, last, key=lambda key: key[: len(last)])
         return self._keys[low:high]
