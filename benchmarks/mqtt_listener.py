@@ -70,9 +70,9 @@ class Noting:
         """See `RoutedIntake`."""
         return self._intake.takes(topic)
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
         """See `RoutedIntake`."""
-        await self._intake.append(topics, payloads)
+        await self._intake.append(topics, payloads, again)
         self.count += len(payloads)
         self.batches += 1
         if self._keep:

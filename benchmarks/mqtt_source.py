@@ -54,10 +54,10 @@ class Counting:
         self._intake = intake
         self.count = 0
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
         """See `TopicIntake`."""
         if self._intake is not None:
-            await self._intake.append(topics, payloads)
+            await self._intake.append(topics, payloads, again)
         self.count += len(payloads)
 
 

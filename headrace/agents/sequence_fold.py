@@ -14,9 +14,9 @@ _MASK = (1 << WINDOW) - 1
 _FIRST = (0, 1)
 
 Outcome = Literal["received", "lost", "late", "repeat", "reset", "unusable"]
-#: What ingest knows of a message: that it is none of those before it, that it came again, or, of messages that it
-#: refused or that are further behind than it remembers, neither.
-Told = Literal["distinct", "duplicate", "unknown"]
+#: What is known of a message: that it is none of those before it, that it is one of them, or, where ingest refused it
+#: or it is further behind than ingest remembers, neither; `again` is what a broker says it may have delivered before.
+Told = Literal["distinct", "duplicate", "unknown", "again"]
 Change = dict[Outcome, int]
 
 
@@ -56,7 +56,7 @@ def counted(
         before: None for the first message.
         number: of the message, 0 or more and less than `modulo`.
         time: event time of the message, ms; None if nobody knows.
-        told: what ingest says of it.
+        told: whether it is one of those before.
 
     >>> counted(Counted(last=7, modulo=256), 10, 256, None)[1]
     {'received': 1, 'lost': 2}
@@ -67,8 +67,8 @@ def counted(
         return Counted(number, modulo, time=time), {"received": 1}
     step = (number - before.last) % modulo
     ahead, behind = (step, 0) if 0 < step <= _furthest(modulo) else (0, -step % modulo)
-    if _is_of_earlier_run(before, step, -step % modulo, time) or (
-        told == "unknown" and not ahead and _may_be_again(before, number, behind, time)
+    if _is_of_earlier_run(before, ahead, -step % modulo, time, told) or (
+        told in ("unknown", "again") and not ahead and _may_be_again(before, number, behind, time, told)
     ):
         return before, {}
     if before.modulo == modulo:
@@ -86,23 +86,25 @@ def _is_another(before: Counted | None, number: int, modulo: int, time: int | No
     return time == before.time and 0 < (number - before.last) % modulo < WINDOW
 
 
-def _is_of_earlier_run(before: Counted, ahead: int, behind: int, time: int | None) -> bool:
+def _is_of_earlier_run(before: Counted, ahead: int, behind: int, time: int | None, told: Told) -> bool:
     """Whether it was sent before the device began anew: then its number says nothing about those of today.
 
-    A step ahead that is small may be one of a device whose clock was set back.
+    A step ahead that is small may be one of a device whose clock was set back, or without times what comes first of
+    those that a broker was not sure about.
     """
-    if time is None or behind < WINDOW:
+    if behind < WINDOW:
         return False
-    if before.began is not None and time < before.began:
+    if time is not None and before.began is not None and time < before.began:
         return True
-    return before.time is not None and time < before.time and WINDOW <= ahead <= _furthest(before.modulo)
+    is_older = told == "again" if time is None or before.time is None else time < before.time
+    return is_older and ahead >= WINDOW
 
 
-def _may_be_again(before: Counted, number: int, behind: int, time: int | None) -> bool:
+def _may_be_again(before: Counted, number: int, behind: int, time: int | None, told: Told) -> bool:
     """Whether nobody can say that a message, which is not ahead, is another than those that came."""
     if time is not None and before.time is not None:
         return time <= before.time and _seen(before, behind)
-    return _seen(before, behind) and (behind < WINDOW or number not in _FIRST)
+    return _seen(before, behind) and (behind < WINDOW or number not in _FIRST or told == "again")
 
 
 def _is_old(before: Counted, number: int, behind: int, time: int | None) -> bool:

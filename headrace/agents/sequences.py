@@ -18,7 +18,7 @@ from headrace.tables.keyvalue import KeyValue
 from headrace.tables.seen_compare import Verdict
 from headrace.tables.seen_devices import Judged
 
-_HEADER = re.compile(rb"(\d{1,10}) (\d{1,10})(?: (-?\d{1,18}))?")
+_HEADER = re.compile(rb"(\d{1,10}) (\d{1,10})(?: (-?\d{1,18}))?( again)?")
 #: In a document always; the time is where it is known.
 _COUNTS = [name for name in SequenceCounts.model_fields if name != "time"]
 #: What ingest refuses, or no longer remembers, may be a message that is delivered again.
@@ -78,6 +78,8 @@ class Sequences:
                 outcomes["unusable"] += 1
                 continue
             how, time = told.get(row, ("unknown", None))
+            if said.is_again and how != "duplicate":
+                how = "again"
             stream = Stream(device_id, _text(profile))
             before = draft.get(stream, row)
             found, what = counted(before, said.number, said.modulo, time if said.time is None else said.time, how)
@@ -113,11 +115,12 @@ class Sequences:
 
 
 class _Said(NamedTuple):
-    """A number, how many there are, and when it was sent."""
+    """A number, how many there are, when it was sent, and whether the message may have been delivered before."""
 
     number: int
     modulo: int
     time: int | None
+    is_again: bool
 
 
 def _read(header: bytes) -> _Said | None:
@@ -125,7 +128,8 @@ def _read(header: bytes) -> _Said | None:
     match = _HEADER.fullmatch(header)
     if match is None:
         return None
-    said = _Said(int(match[1]), int(match[2]), None if match[3] is None else int(match[3]))
+    time = None if match[3] is None else int(match[3])
+    said = _Said(int(match[1]), int(match[2]), time, match[4] is not None)
     return said if said.number < said.modulo else None
 
 

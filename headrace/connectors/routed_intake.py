@@ -55,9 +55,12 @@ class RoutedIntake:
         """Whether some profile takes the topic."""
         return self._routes.find([topic])[0] is not UNKNOWN
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
         """Append a message per topic; when this returns they are in the log for good, whole.
 
+        Args:
+            topics, payloads: of the messages.
+            again: places of those that may have been appended before; their sequence numbers say so.
         Raises:
             LogError: nothing was appended; do not acknowledge.
         """
@@ -66,7 +69,10 @@ class RoutedIntake:
         routes = self._routes.find(topics)
         found, types, profiles, fields, formats = zip(*routes, strict=True)
         if any(formats):
-            await self._append_unpacked(routes, topics, unpack(routes, topics, payloads, self._clock.now_ms()))
+            made = unpack(routes, topics, payloads, self._clock.now_ms())
+            if again:
+                made.mark_again(again)
+            await self._append_unpacked(routes, topics, made)
             return
         device_ids, alarms = _looked_up(found, fields, payloads) if any(fields) else (found, [])
         unknown = profiles.count(NO_PROFILE)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from headrace.connectors.formats import Aside, Message, NotUnpacked, Part
+from headrace.connectors.formats.sequence import said_again
 from headrace.connectors.topic_routes import Route
 from headrace.engine.intake import DeviceEvent
 from headrace.schemas.topics import MAX_DEVICE_ID, NO_DEVICE
@@ -51,6 +52,14 @@ class Unpacked:
         self.payloads.append(part.payload)
         self.reasons.append(None if reason is None else reason[:MAX_REASON].encode(errors="replace"))
         self.sequences.append(part.sequence)
+
+    def mark_again(self, rows: Sequence[int]) -> None:
+        """The messages at these rows may have been appended before: their sequence numbers say so from now on."""
+        marked = set(rows)
+        self.sequences = [
+            said_again(said) if said is not None and row in marked else said
+            for row, said in zip(self.rows, self.sequences, strict=True)
+        ]
 
 
 def unpack(routes: Sequence[Route], topics: Sequence[bytes], payloads: Sequence[bytes], now_ms: int) -> Unpacked:

@@ -43,8 +43,8 @@ RAW: Mapping[str, Header] = {
     topics.REFUSED: Header("why the format of its profile could not unpack it; it is whole then, as it came."),
     topics.SEQUENCE: Header(
         "its sequence number, how many numbers there are, and its event time in ms since 1970 UTC where that is known; "
-        "behind a question mark, why what stands there is none.",
-        pattern=r"^([0-9]+ [0-9]+( -?[0-9]+)?|\? .+)$",
+        "`again`, where it may have been delivered before; behind a question mark, why what stands there is none.",
+        pattern=r"^([0-9]+ [0-9]+( -?[0-9]+)?( again)?|\? .+)$",
     ),
     topics.REDRIVEN_FROM: Header("of a dead letter that was sent back: its id."),
     topics.REDRIVEN_AT: Header(

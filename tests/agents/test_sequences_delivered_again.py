@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.agents.sequence_fold import WINDOW, Counted, counted
+from headrace.connectors.formats.sequence import said_again
 from headrace.engine.records import Header, Records
 from headrace.engine.testkit import drive
 from headrace.schemas import topics
@@ -122,6 +123,23 @@ def test_without_any_time_refused_messages_never_begin_anew() -> None:
     found = newest(drive(ingest(), records))["d"]["p"]
 
     assert found == told(last=104, received=100, modulo=MODULO)
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_without_any_time_what_a_broker_says_is_there_again(is_good: bool) -> None:
+    """A hundred that it may have delivered before change nothing, from 0 on; what is ahead came for the first time."""
+    first = log_of([Arrival(Sent(0, number, T0, is_good), False) for number in range(100)], stated=False)
+    later = log_of([Arrival(Sent(0, number, T0, is_good), True) for number in range(102)], stated=False)
+    for records in (first, later):
+        records.values[:] = [orjson.dumps({"kwh": place if is_good else "?"}) for place in range(len(records))]
+    header = later.headers[topics.SEQUENCE]
+    assert isinstance(header, list)
+    later.headers[topics.SEQUENCE] = [said_again(each or b"") for each in header]
+    later.timestamps[:] = [time + 1_000 for time in later.timestamps]
+
+    found = newest(drive(ingest(), Records.concat([first, later])))["d"]["p"]
+
+    assert found == told(last=101, received=102, modulo=MODULO)
 
 
 def test_a_device_with_a_coarse_clock_loses_nothing() -> None:

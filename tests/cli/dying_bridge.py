@@ -23,6 +23,9 @@ PROFILES = [
     TopicProfile.model_validate(
         {"name": "meters", "topic": "meters/{device}", "device_type": "meter", "sequence": {"field": "seq"}}
     ),
+    TopicProfile.model_validate(
+        {"name": "clockless", "topic": "clockless/{device}", "device_type": "meter", "sequence": {"field": "seq"}}
+    ),
     TopicProfile(
         name="lorawan", topic="application/+/device/{device}/event/+", device_type="meter", format="chirpstack"
     ),
@@ -45,9 +48,9 @@ class Dying:
         self._end = end
         self._appended = 0
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
         """See `headrace.connectors.mqtt.topic_intake.TopicIntake`."""
-        await self._inner.append(topics, payloads)
+        await self._inner.append(topics, payloads, again)
         self._appended += len(topics)
         if 0 < self._dies_after <= self._appended:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -40,6 +40,15 @@ def sequence_header(number: object, modulo: int, time_ms: int | None = None) -> 
     return b"%d %d" % (number, modulo) if time_ms is None else b"%d %d %d" % (number, modulo, time_ms)
 
 
+def said_again(header: bytes) -> bytes:
+    """The header of a message that may have been appended before.
+
+    >>> said_again(b"17 65536")
+    b'17 65536 again'
+    """
+    return header if header.startswith(b"?") else header + b" again"
+
+
 def _shown(value: object) -> str:
     if isinstance(value, bool | dict | list):
         return kind(value)

@@ -373,9 +373,7 @@ class MqttListener:
         commands = [each for each in batch if each.is_command]
         telemetry = [each.publish for each in batch if not each.is_command] if commands else [m.publish for m in batch]
         if telemetry:
-            await append_until_taken(
-                self._intake, [each.topic for each in telemetry], [each.payload for each in telemetry], self._clock
-            )
+            await append_until_taken(self._intake, telemetry, self._clock)
         if commands:
             device_of = self.desk.subscriptions.device_of
             messages = [each.publish for each in commands]

@@ -333,8 +333,7 @@ class MqttSource:
         connection, messages = batch
         fresh = [message for message in messages if not self._is_repeated(connection, message)]
         if fresh:
-            topics, payloads = [each.topic for each in fresh], [each.payload for each in fresh]
-            await append_until_taken(self._intake, topics, payloads, self._clock)
+            await append_until_taken(self._intake, fresh, self._clock)
         self._appended += len(fresh)
         self._repeated += len(messages) - len(fresh)
         if connection.closed:

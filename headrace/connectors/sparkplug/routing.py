@@ -17,7 +17,7 @@ class Others(Protocol):
         """Whether some profile takes the topic."""
         ...
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
         """Append messages in order."""
         ...
 
@@ -38,18 +38,23 @@ class SparkplugRouting:
         """Whether some profile takes the topic."""
         return self._sparkplug.takes(topic) or self._others.takes(topic)
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
         """Append messages; when this returns they are in the log for good.
 
+        Args:
+            topics, payloads: of the messages.
+            again: places of those that may have been appended before; Sparkplug's are recognised by their bytes.
         Raises:
             LogError: not all were appended; do not acknowledge.
         """
         mine = [topic.startswith(_STATES) or self._sparkplug.takes(topic) for topic in topics]
         if not any(mine):
-            await self._others.append(topics, payloads)
+            await self._others.append(topics, payloads, again)
             return
         rest = [place for place, is_mine in enumerate(mine) if not is_mine]
         if rest:
-            await self._others.append([topics[place] for place in rest], [payloads[place] for place in rest])
+            known = set(again)
+            marked = [row for row, place in enumerate(rest) if place in known]
+            await self._others.append([topics[place] for place in rest], [payloads[place] for place in rest], marked)
         chosen = [place for place, is_mine in enumerate(mine) if is_mine]
         await self._sparkplug.append([topics[place] for place in chosen], [payloads[place] for place in chosen])

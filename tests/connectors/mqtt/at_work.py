@@ -27,7 +27,7 @@ class RecordingIntake:
         self.busy = 0
         self.largest_batch = 0
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
         """As `headrace.connectors.mqtt.topic_intake.TopicIntake.append`."""
         self.entered.set()
         await self.gate.wait()

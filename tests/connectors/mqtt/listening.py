@@ -29,7 +29,7 @@ class RecordingIntake:
         """As `RoutedIntake.takes`."""
         return topic.endswith(b"/telemetry")
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes]) -> None:
+    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
         """As `RoutedIntake.append`."""
         self.entered.set()
         await self.gate.wait()
