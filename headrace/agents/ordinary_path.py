@@ -5,7 +5,7 @@ accepted here is read the same there, see `test_both_paths_read_the_same`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -46,6 +46,8 @@ _TEXT = str | None
 # Numbers are read as doubles at once: as integers they could have more digits than orjson takes.
 _TYPES: dict[str, Any] = {"number": float | None, "integer": float | None, "boolean": bool | None, "text": _TEXT}
 _BACKSLASH = ord("\\")
+#: Sets of field names for which a decoder is kept.
+_MOST_SHAPES = 64
 #: If most of so many messages at the beginning cannot be read here, the rest of a batch is not tried.
 _TRIED = 64
 
@@ -60,6 +62,35 @@ def ordinary_path(device_type: DeviceType, limits: Limits) -> "OrdinaryPath | No
     )
     envelope = [*device_type.time.fields, *device_type.identity]
     return OrdinaryPath(device_type, limits) if understood and len(set(envelope)) == len(envelope) else None
+
+
+class _Shape:
+    """Messages that have fields of these names, and no others.
+
+    Args:
+        types: of their values, by name.
+    """
+
+    def __init__(self, types: Mapping[str, Any]) -> None:
+        self.names = tuple(types)
+        attributes = [f"f{place}" for place in range(len(types))]
+        message = msgspec.defstruct(
+            "Message",
+            [(attribute, kind, None) for attribute, kind in zip(attributes, types.values(), strict=True)],
+            rename=dict(zip(attributes, types, strict=True)),
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        self.decode = msgspec.json.Decoder(message).decode
+
+    def read(self, payloads: Sequence[bytes], most: int) -> list[Any] | None:
+        """All of them, or None if any of them is otherwise, larger than `most` bytes, or has a backslash."""
+        try:
+            if max(map(len, payloads), default=0) > most or _BACKSLASH in b"".join(payloads):
+                return None
+            return list(map(self.decode, payloads))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
 
 
 class OrdinaryPath:
@@ -79,16 +110,11 @@ class OrdinaryPath:
         for field, spec in device_type.fields.items():
             types |= {source.name: _TYPES[spec.type] for source in device_type.sources[field]}
         # Names that JSON must escape are left out: payloads with a backslash are not read here.
-        self._names = [name for name in types if orjson.dumps(name) == f'"{name}"'.encode()]
-        attributes = [f"f{place}" for place in range(len(self._names))]
-        message = msgspec.defstruct(
-            "Message",
-            [(attribute, types[name], None) for attribute, name in zip(attributes, self._names, strict=True)],
-            rename=dict(zip(attributes, self._names, strict=True)),
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        self._decode = msgspec.json.Decoder(message).decode
+        self._types = {name: kind for name, kind in types.items() if orjson.dumps(name) == f'"{name}"'.encode()}
+        self._every = _Shape(self._types)
+        # Devices send the same fields again and again: those of the last batch alone take a third less time to read.
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+        self._last: _Shape | None = None
 
     def read(self, payloads: Sequence[bytes | None], device_ids: list[str], append_times: Ints) -> Normalised:
         """Those of the messages that are plainly right.
@@ -98,11 +124,13 @@ class OrdinaryPath:
             device_ids: one per message.
             append_times: (n,) int64, ms.
         """
-        messages, rows = self._messages(payloads)
+        shape, messages, rows = self._messages(payloads)
         if len(rows) < len(payloads):
             device_ids, append_times = [device_ids[row] for row in rows], append_times[rows]
-        given = zip(self._names, zip(*map(astuple, messages), strict=True), strict=bool(messages))
+        given = zip(shape.names, zip(*map(astuple, messages), strict=True), strict=bool(messages))
         columns = {name: values for name, values in given if _some(values)}
+        if shape is self._every and len(rows) == len(payloads) >= _TRIED:
+            self._last = self._shape(tuple(columns))
         right = np.ones(len(rows), dtype=bool)
         self._check_identity(columns, device_ids, right)
         times = self._times(columns, append_times, right)
@@ -112,9 +140,19 @@ class OrdinaryPath:
         found = Normalised(np.array(rows, dtype=np.int64), times, measures, _extras(texts) if texts else None)
         return found.where(right)
 
-    def _messages(self, payloads: Sequence[bytes | None]) -> tuple[list[Any], list[int]]:
+    def _shape(self, names: tuple[str, ...]) -> _Shape | None:
+        if names not in self._shapes and len(self._shapes) < _MOST_SHAPES:
+            self._shapes[names] = _Shape({name: self._types[name] for name in names})
+        return self._shapes.get(names)
+
+    def _messages(self, payloads: Sequence[bytes | None]) -> tuple[_Shape, list[Any], Sequence[int]]:
         """Payloads with nothing but known fields of the types they should have, and their places."""
-        decode, most = self._decode, self._limits.payload_bytes
+        decode, most = self._every.decode, self._limits.payload_bytes
+        if self._last is not None:
+            found = None if None in payloads else self._last.read(cast("Sequence[bytes]", payloads), most)
+            if found is not None:
+                return self._last, found, range(len(payloads))
+            self._last = None
         messages: list[Any] = []
         rows: list[int] = []
         for row, payload in enumerate(payloads):
@@ -128,7 +166,7 @@ class OrdinaryPath:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 continue
             rows.append(row)
-        return messages, rows
+        return self._every, messages, rows
 
     def _check_identity(self, columns: Columns, device_ids: list[str], right: Bools) -> None:
         for field in self._type.identity:

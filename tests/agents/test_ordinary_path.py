@@ -159,6 +159,35 @@ def test_both_paths_read_the_same(batch: tuple[DeviceType, list[bytes | None]]) 
     assert sorted([*found.rows.tolist(), *reasons]) == list(range(len(values)))
 
 
+GOOD = b'{"t":1704067200,"heat":20,"state":"x"}'
+
+
+@given(st.one_of(*map(batches, TYPES)))
+@settings(max_examples=150, deadline=None)
+@example((MOTLEY, [GOOD]))
+@example((MOTLEY, [GOOD, b'{"t":1704067200,"heat":20,"place":"x"}', b'{"heat":20}', None]))
+@example((MOTLEY, [GOOD, b'{"t":1704067200,"heat":20,"heat":21}']))
+@example((MOTLEY, [GOOD, GOOD + b" " * 400]))
+@example((MOTLEY, [GOOD, b'{"t":1704067200,"heat":20,"state":"a\\u0000b"}']))
+@example((MOTLEY, [GOOD, b'{"t":1704067200,"heat":"20"}', b'{"t":1704067200,"heat":20,"new":1}', b"{"]))
+def test_what_came_before_changes_nothing(batch: tuple[DeviceType, list[bytes | None]]) -> None:
+    """A message is read the same behind many messages that all have the same fields, whichever these are."""
+    device_type, [before, *values] = batch[0], batch[1] or [GOOD]
+    device_ids = ["d1"] * 100
+    appended = np.full(100, T0)
+    rest = device_ids[: len(values)], appended[: len(values)]
+    reader = PayloadReader(device_type, LIMITS)
+    exact_reasons: Reasons = {}
+    reasons: Reasons = {}
+
+    reader.read([before] * 100, device_ids, appended, {})
+    found, unknown = reader.read(values, *rest, reasons)
+
+    exact, exact_unknown = read_exactly(device_type, LIMITS, values, *rest, exact_reasons)
+    assert as_said(found) == as_said(exact)
+    assert (reasons, unknown) == (exact_reasons, exact_unknown)
+
+
 @pytest.mark.parametrize(
     "payload",
     [

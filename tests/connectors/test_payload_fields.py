@@ -44,6 +44,28 @@ def test_no_payload_raises(payload: bytes) -> None:
     TILT.read(payload)
 
 
+IDS = [
+    b'{"device_id": "w"}',
+    b'{"device_id": "\xc3\xa9"}',
+    b'{"sensor.id": "s"}',
+    b'{"device_id": 7, "sensor.id": "s"}',
+    b'{"device_id": "\\ud800"}',
+    b'{"device_id": ""}',
+    b'{"device_id": "%b"}' % (b"x" * 300),
+    b"{",
+    b"[]",
+    b"",
+]
+
+
+@given(st.lists(st.sampled_from([*IDS, IDS[0], IDS[0]])), st.sampled_from([["device_id", "sensor.id"], ["id"], []]))
+def test_device_ids_of_many_payloads(payloads: list[bytes], names: list[str]) -> None:
+    """They are those of each, whatever the others are."""
+    fields = PayloadFields(names, None)
+
+    assert fields.device_ids(payloads) == [fields.read(payload)[0] for payload in payloads]
+
+
 def test_a_profile_of_alarms_looks_at_nothing() -> None:
     """Where all messages are alarms, one that cannot be read is one too."""
     assert PayloadFields([], Alarm()).read(b"{") == (b"", True)

@@ -121,8 +121,8 @@ class Batches:
             kept = self._keys.answer(digest, _status([None] * len(chosen)), body)
         total = len(items)
         parcel = Parcel(
-            [device_ids[row] for row in chosen],
-            [items[row] for row in chosen],
+            device_ids if not reasons else [device_ids[row] for row in chosen],
+            items.copy() if not reasons else [items[row] for row in chosen],
             self._delivery.message_ids(len(chosen)),
             device_type,
             PROFILE,
@@ -140,8 +140,8 @@ class Batches:
         return _response(_status(verdicts), _body(total, reasons, chosen, verdicts), wanted.headers)
 
     def _device_ids(self, device_type: str, items: Sequence[bytes]) -> list[bytes]:
-        read, nobody = self._fields[device_type].read, NO_DEVICE.encode()
-        return [read(item)[0] or nobody for item in items]
+        found, nobody = self._fields[device_type].device_ids(items), NO_DEVICE.encode()
+        return found if all(found) else [each or nobody for each in found]
 
     async def _refusals(
         self, client: Client, device_type: str, device_ids: list[bytes], items: list[bytes]
@@ -171,6 +171,9 @@ class Batches:
 
 def _parts(items: Sequence[bytes], most: int) -> Iterator[tuple[int, int]]:
     """Places of messages that are judged together: those of `_AT_ONCE` bytes, one at least."""
+    if sum(map(len, items)) <= _AT_ONCE:
+        yield 0, len(items)
+        return
     start = size = 0
     for row, item in enumerate(items):
         taken = min(len(item), most)
