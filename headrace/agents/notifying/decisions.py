@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -11,7 +11,7 @@ from headrace.engine.batch import Batch
 from headrace.engine.records import Records
 from headrace.schemas import topics
 from headrace.schemas.alert import EVENT_CONTENT
-from headrace.schemas.notification import PREFIX, SOURCE, Reason, Request, RuleCount, Status
+from headrace.schemas.notification import PREFIX, SOURCE, Code, Kind, RuleCount, Status, Subject
 from headrace.schemas.user import User
 
 
@@ -20,21 +20,31 @@ def rfc3339(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def reasons_json(reasons: Sequence[Reason]) -> list[dict[str, str]]:
+class Because(Protocol):
+    """A reason, however it came."""
+
+    @property
+    def code(self) -> Code: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+def reasons_json(reasons: Sequence[Because]) -> list[dict[str, str]]:
     """As JSON has them."""
     return [{"code": each.code, "text": each.text} for each in reasons]
 
 
-def about(request: Request) -> dict[str, Any]:
+def about(recipient: str, kind: Kind, step: int, subject: Subject) -> dict[str, Any]:
     """What the state of a notification says of one alert and its recipient."""
-    alert = request.subject.alert
+    alert = subject.alert
     return {
         "alertId": alert.alertId,
         "ruleId": alert.ruleId,
         "deviceId": alert.deviceId,
-        "recipient": request.recipient,
-        "kind": request.kind,
-        "step": request.step,
+        "recipient": recipient,
+        "kind": kind,
+        "step": step,
     }
 
 
@@ -68,7 +78,7 @@ class Decisions:
         status: Status,
         notification_id: str,
         about: dict[str, Any],
-        reasons: Sequence[Reason],
+        reasons: Sequence[Because],
         at_ms: int,
         *,
         channel: str | None,
@@ -110,7 +120,7 @@ class Decisions:
         self,
         notification_id: str,
         about: dict[str, Any],
-        reasons: Sequence[Reason],
+        reasons: Sequence[Because],
         at_ms: int,
         *,
         channel: str,

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from headrace.agents.notifying.decisions import Decisions, about
-from headrace.agents.notifying.desk import Asked, Desk, Rules
-from headrace.agents.notifying.held import item_table, line_table, told_table
+from headrace.agents.notifying.asked import Asked, Policy
+from headrace.agents.notifying.decisions import Decisions
+from headrace.agents.notifying.desk import Desk
+from headrace.agents.notifying.held import chunk_table, item_table, line_table, told_table
 from headrace.agents.notifying.integrations import Integration
+from headrace.agents.notifying.lists import Lists
 from headrace.agents.notifying.requests import Requests
 from headrace.agents.notifying.settings import NotifySettings
 from headrace.agents.notifying.timers import Agenda
@@ -50,13 +52,14 @@ class Dispatch:
     def __init__(
         self, settings: NotifySettings, users: Replicated[User], integrations: Sequence[Integration] = ()
     ) -> None:
-        self._rules = Rules(settings, users)
+        self._policy = Policy(settings, users)
         self._integrations = {f"integration:{each.name}": each for each in integrations}
         self.replicas: Sequence[Replica] = (users,)
         self._lines = line_table()
         self._items = item_table()
+        self._chunks = chunk_table()
         self._told = told_table()
-        self.tables: tuple[State, ...] = (self._lines, self._items, self._told)
+        self.tables: tuple[State, ...] = (self._lines, self._items, self._chunks, self._told)
         self._requests = Requests()
 
     def is_waiting(self, partition: int) -> bool:
@@ -65,47 +68,48 @@ class Dispatch:
 
     def process(self, batch: Batch) -> None:
         """Stage the decisions that the batch leads to."""
-        decisions = Decisions()
-        agenda = Agenda(self._lines, batch.partition)
-        desk = Desk(
-            self._rules,
+        decisions, agenda, told = Decisions(), Agenda(self._lines, batch.partition), self._told.draft(batch)
+        lists = Lists(
+            self._policy,
             decisions,
             self._lines.draft(batch),
             self._items.draft(batch),
-            self._told.draft(batch),
+            self._chunks.draft(batch),
+            told,
             agenda,
         )
+        desk = Desk(self._policy, decisions, lists, told)
         for row, (value, at_ms) in enumerate(zip(batch.records.values, batch.records.timestamps, strict=True)):
-            desk.pass_time(at_ms)
+            lists.pass_time(at_ms)
             try:
-                request, encoded = self._requests.read(value or b"")
+                asked = Asked(*self._requests.read(value or b""), at_ms)
             except ValueError as error:
                 raise BadRecord(row, f"no request: {error}") from error
-            asked = Asked(request, encoded, at_ms)
-            if request.recipient.startswith("user:"):
+            if asked.head.recipient.startswith("user:"):
                 desk.take(asked)
             else:
                 self._tell_system(asked, decisions)
         if batch.idle is not None:
-            desk.pass_time(batch.idle.now_ms)
+            lists.pass_time(batch.idle.now_ms)
+        lists.finish()
         decisions.stage(batch)
         batch.on_finish(agenda.apply)
 
     def _tell_system(self, asked: Asked, decisions: Decisions) -> None:
         """Integrations and webhooks are told everything, at once."""
-        request = asked.request
-        kind, _, name = request.recipient.partition(":")
-        integration = self._integrations.get(request.recipient)
+        head = asked.head
+        kind, _, name = head.recipient.partition(":")
+        integration = self._integrations.get(head.recipient)
         if kind == "integration" and integration is None:
             reason = Reason(code="no-contact", text=f"there is no integration {name} any more")
             decisions.say(
-                "dropped", asked.notification_id(None), about(request), [*request.reasons, reason], asked.at_ms,
-                channel=None, mark=asked.alert.revision, message_id=request.messageId,
+                "dropped", asked.notification_id(None), asked.about, [*head.reasons, reason], asked.at_ms,
+                channel=None, mark=asked.alert.revision, message_id=head.messageId,
             )  # fmt: skip
             return
         channel = "webhook" if integration is None else integration.channel
         decisions.send(
-            asked.notification_id(channel), about(request), request.reasons, asked.at_ms,
+            asked.notification_id(channel), asked.about, head.reasons, asked.at_ms,
             channel=channel, contacts=[name], severity=asked.alert.severity, subjects=[asked.encoded],
-            dedup_key=asked.alert.alertId, message_id=request.messageId,
+            dedup_key=asked.alert.alertId, message_id=head.messageId,
         )  # fmt: skip

@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from headrace.agents.notifying.timers import TimedTable
 from headrace.schemas.alert import Alert
-from headrace.schemas.notification import MOST_ALERTS, Kind, RuleCount
+from headrace.schemas.notification import MOST_ALERTS, Kind, RuleCount, Subject
 from headrace.schemas.rule import Severity
 from headrace.tables.keyvalue import KeyValue
 
@@ -40,9 +41,18 @@ class ToldKey(NamedTuple):
     alert_id: str
 
 
-class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Of one rule in a list: alerts, those that are not over, and those beyond `MOST_TRACKED`, counts."""
+class ChunkKey(NamedTuple):
+    """Some of the alert ids of a list, in the order in which they came."""
 
+    recipient: str
+    channel: str
+    number: int
+
+
+class Tally(msgspec.Struct, omit_defaults=True):
+    """Of one rule and severity in a list: alerts, those that are not over, and those beyond `MOST_TRACKED`, counts."""
+
+    rule_id: str
     name: str
     severity: Severity
     alerts: int = 0
@@ -50,18 +60,20 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
     untracked: int = 0
 
 
-class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+class Held(msgspec.Struct, omit_defaults=True):
     """A list.
 
     Args:
         since: append time at which the first one was held, ms.
         due: when to look at it, ms.
-        rules: by id.
+        rules: by `tally_key`.
         tracked: items in the table, count.
-        whole: items with their alert, by severity, counts.
-        number: of the next item, so that they have an order.
+        whole: items with all of their alert, by severity, counts.
+        number: how many there have been, so that they have an order.
+        chunks: ids of items that are in the table of ids, in chunks of `TOGETHER`, count; `recent`: those that are not.
         why: "quiet-hours" and "cap", as far as they are why.
         untold: ids that were not told to be held so far.
+        uncounted: the newest subject beyond `MOST_TRACKED` by severity, as in `Item.subject`.
     """
 
     since: int
@@ -70,8 +82,11 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
     tracked: int = 0
     whole: dict[Severity, int] = {}
     number: int = 0
-    why: tuple[str, ...] = ()
-    untold: tuple[str, ...] = ()
+    chunks: int = 0
+    recent: list[str] = []
+    why: list[str] = []
+    untold: list[str] = []
+    uncounted: dict[Severity, str] = {}
 
     @property
     def severities(self) -> set[Severity]:
@@ -83,20 +98,91 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether some are only counted."""
         return any(each.untracked for each in self.rules.values())
 
+    def copy(self) -> "Held":
+        """To change."""
+        return Held(
+            self.since, self.due, {name: replace(each) for name, each in self.rules.items()}, self.tracked,
+            dict(self.whole), self.number, self.chunks, list(self.recent), list(self.why), list(self.untold),
+            dict(self.uncounted),
+        )  # fmt: skip
 
-class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    def add(self, alert: Alert, *, whole: bool, tracked: bool) -> None:
+        """One alert more."""
+        name = tally_key(alert.severity, alert.ruleId)
+        tally = self.rules.get(name)
+        if tally is None:
+            tally = self.rules[name] = Tally(alert.ruleId, alert.ruleName, alert.severity)
+        tally.alerts += 1
+        tally.open += alert.status != "resolved"
+        tally.untracked += not tracked
+        self.tracked += tracked
+        self.whole[alert.severity] = self.whole.get(alert.severity, 0) + whole
+        self.number += 1
+
+    def end(self, name: str) -> None:
+        """One alert of a rule is over.
+
+        Args:
+            name: see `tally_key`.
+        """
+        tally = self.rules.get(name)
+        if tally is not None and tally.open:
+            tally.open -= 1
+
+    def remove(self, alert_id: str, name: str, item: "Item | None") -> None:
+        """One alert less.
+
+        Args:
+            name: see `tally_key`.
+            item: None if it was only counted.
+        """
+        tally = self.rules.get(name)
+        if tally is None or (item is None and not tally.untracked):
+            return
+        if item is not None and item.is_whole:
+            self.whole[tally.severity] -= 1
+        tally.alerts -= 1
+        tally.open = max(0, tally.open - (item is None or item.open))
+        tally.untracked -= item is None
+        if tally.alerts <= 0:
+            del self.rules[name]
+        self.tracked -= item is not None
+        if alert_id in self.untold:
+            self.untold.remove(alert_id)
+
+    def remove_all(self, severities: set[Severity], items: int) -> None:
+        """Without some severities, which had so many items."""
+        for name in [name for name, each in self.rules.items() if each.severity in severities]:
+            del self.rules[name]
+        for severity in severities:
+            self.whole.pop(severity, None)
+            self.uncounted.pop(severity, None)
+        self.tracked -= items
+
+
+class Line(msgspec.Struct, omit_defaults=True):
     """A recipient on a channel: what went out lately, ms, digests so far, and what is held."""
 
-    sent: tuple[int, ...] = ()
+    sent: list[int] = []
     digests: int = 0
     held: Held | None = None
+
+    def copy(self) -> "Line":
+        """To change."""
+        return Line(list(self.sent), self.digests, self.held and self.held.copy())
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Alert ids."""
+
+    ids: tuple[str, ...]
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     """One alert of a list.
 
     Args:
-        rule_id, device_id: of it.
+        rule_id, severity, device_id: of it.
         number: its place.
         kind: what happened last.
         at: append time of that, ms.
@@ -104,10 +190,11 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
         told: whether the recipient was told of it on this channel before.
         step, team: of the escalation.
         again: as in `headrace.schemas.notification.Request`.
-        subject: JSON; empty unless the list has it whole.
+        subject: JSON; without what makes alerts long unless `is_whole`, see `brief`.
     """
 
     rule_id: str
+    severity: Severity
     device_id: str
     number: int
     kind: Kind
@@ -118,6 +205,12 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     team: str | None = None
     again: int = 0
     subject: str = ""
+    is_whole: bool = False
+
+    @property
+    def tally(self) -> str:
+        """See `tally_key`."""
+        return tally_key(self.severity, self.rule_id)
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -132,9 +225,14 @@ def line_table() -> TimedTable[LineKey, Line]:
 
 
 def item_table() -> KeyValue[ItemKey, Item]:
-    """Per list at most `MOST_TRACKED` entries of 400 bytes, of which `MOST_ALERTS` of each severity have their
+    """Per list at most `MOST_TRACKED` entries of 1 KiB, of which `MOST_ALERTS` of each severity have all of their
     alert: up to 10 KiB."""
     return KeyValue.typed("dispatch.held", key=ItemKey, value=Item)
+
+
+def chunk_table() -> KeyValue[ChunkKey, Chunk]:
+    """Per list at most `MOST_TRACKED` ids of 40 bytes, and those of alerts that were let go of one by one."""
+    return KeyValue.typed("dispatch.ids", key=ChunkKey, value=Chunk)
 
 
 def told_table() -> KeyValue[ToldKey, Told]:
@@ -142,78 +240,36 @@ def told_table() -> KeyValue[ToldKey, Told]:
     return KeyValue.typed("dispatch.told", key=ToldKey, value=Told)
 
 
-def added(held: Held, alert: Alert, *, whole: bool, tracked: bool) -> Held:
-    """The list with one alert more."""
-    tally = held.rules.get(alert.ruleId) or Tally(alert.ruleName, alert.severity)
-    tally = msgspec.structs.replace(
-        tally,
-        alerts=tally.alerts + 1,
-        open=tally.open + (alert.status != "resolved"),
-        untracked=tally.untracked + (not tracked),
-    )
-    return msgspec.structs.replace(
-        held,
-        rules={**held.rules, alert.ruleId: tally},
-        tracked=held.tracked + tracked,
-        whole={**held.whole, alert.severity: held.whole.get(alert.severity, 0) + whole},
-        number=held.number + 1,
-    )
+def tally_key(severity: Severity, rule_id: str) -> str:
+    """Where a list counts such alerts: of a rule that was changed there may be some of another severity."""
+    return f"{severity} {rule_id}"
 
 
-def ended(held: Held, rule_id: str) -> Held:
-    """The list with one alert less of a rule that is open."""
-    tally = held.rules.get(rule_id)
-    if tally is None or not tally.open:
-        return held
-    tally = msgspec.structs.replace(tally, open=tally.open - 1)
-    return msgspec.structs.replace(held, rules={**held.rules, rule_id: tally})
+def brief(subject: Subject) -> str:
+    """A subject as JSON, without what makes alerts long."""
+    slim = subject.alert.model_copy(update=_LONG)
+    return subject.model_copy(update={"alert": slim}).model_dump_json(exclude_defaults=True)
 
 
-def removed(held: Held, alert_id: str, rule_id: str, item: "Item | None", *, was_open: bool) -> Held | None:
-    """The list without an alert; None if that was the last one.
-
-    Args:
-        item: None if it was only counted.
-    """
-    rules = dict(held.rules)
-    tally = rules.get(rule_id)
-    if tally is None:
-        return held
-    whole = {**held.whole}
-    if item is not None and item.subject:
-        whole[tally.severity] -= 1
-    tally = msgspec.structs.replace(
-        tally,
-        alerts=tally.alerts - 1,
-        open=max(0, tally.open - was_open),
-        untracked=max(0, tally.untracked - (item is None)),
-    )
-    rules[rule_id] = tally
-    if tally.alerts <= 0:
-        del rules[rule_id]
-    if not rules:
-        return None
-    untold = tuple(each for each in held.untold if each != alert_id)
-    return msgspec.structs.replace(
-        held, rules=rules, whole=whole, tracked=held.tracked - (item is not None), untold=untold
-    )
+_LONG = {name: Alert.model_fields[name].default for name in ("evidence", "comments", "relatedAlerts", "metadata")}
 
 
 def counts(rules: dict[str, Tally], devices: dict[str, set[str]]) -> tuple[RuleCount, ...]:
     """Of a digest, the gravest and most frequent first.
 
     Args:
-        devices: by rule, those of the items.
+        rules: as in `Held`.
+        devices: likewise, those of the items.
     """
     found = [
         RuleCount(
-            ruleId=rule_id,
+            ruleId=each.rule_id,
             ruleName=each.name,
             severity=each.severity,
             alerts=each.alerts,
             open=each.open,
-            devices=len(devices.get(rule_id, ())) + each.untracked,
+            devices=len(devices.get(name, ())) + each.untracked,
         )
-        for rule_id, each in rules.items()
+        for name, each in rules.items()
     ]
     return tuple(sorted(found, key=lambda each: (-GRAVITY[each.severity], -each.alerts, each.ruleId)))

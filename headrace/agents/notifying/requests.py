@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Sequence
 
+import msgspec
 import orjson
 
-from headrace.schemas.notification import Kind, Reason, Request, Subject
+from headrace.schemas.notification import Code, Kind, Reason, Request, Subject
 from headrace.schemas.rule import Channel
 
 #: What stands before the subject, at the end. No text holds it: quotes in texts are escaped.
@@ -49,35 +50,58 @@ def encode_request(
     return b"%b%b%b}" % (orjson.dumps(head)[:-1], _SUBJECT, subject)
 
 
+class Said(msgspec.Struct, frozen=True):
+    """A reason as it was read; the same as a `Reason`, for a tenth of the time."""
+
+    code: Code
+    text: str
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A request without its subject; see `headrace.schemas.notification.Request`."""
+
+    recipient: str
+    kind: Kind
+    at: int
+    step: int = 0
+    team: str | None = None
+    again: int = 0
+    channels: tuple[Channel, ...] | None = None
+    reasons: tuple[Said, ...] = ()
+    messageId: str | None = None
+
+
+_read_head = msgspec.json.Decoder(Head).decode
+
+
 class Requests:
     """Reads requests."""
 
     def __init__(self) -> None:
         self._subjects: dict[bytes, Subject] = {}
 
-    def read(self, value: bytes) -> tuple[Request, bytes]:
-        """A request, and its subject as JSON.
+    def read(self, value: bytes) -> tuple[Head, Subject, bytes]:
+        """A request, its subject, and that as JSON.
 
         Raises:
             ValueError: it is none.
         """
         head, _, rest = value.partition(_SUBJECT)
         encoded = rest[:-1]
-        known = self._subjects.get(encoded)
-        if known is None:
+        subject = self._subjects.get(encoded)
+        if subject is None:
             request = Request.model_validate_json(value)
+            subject = request.subject
             if not _is_json(encoded):  # written by something else, in another order
-                return request, request.subject.model_dump_json(exclude_none=True).encode()
+                return _head(request), subject, subject.model_dump_json(exclude_none=True).encode()
             if len(self._subjects) >= _MOST_SUBJECTS:
                 self._subjects.clear()
-            self._subjects[encoded] = request.subject
-            return request, encoded
-        fields = orjson.loads(head + b"}")
-        fields["subject"] = known
-        fields["reasons"] = tuple(Reason.model_construct(**each) for each in fields.get("reasons", ()))
-        if fields.get("channels") is not None:
-            fields["channels"] = tuple(fields["channels"])
-        return Request.model_construct(**fields), encoded
+            self._subjects[encoded] = subject
+        return _read_head(head + b"}"), subject, encoded
+
+
+def _head(request: Request) -> Head:
+    return _read_head(request.model_dump_json(exclude={"subject"}))
 
 
 def _is_json(value: bytes) -> bool:

@@ -13,7 +13,7 @@ from headrace.schemas.notification import Subject
 from headrace.schemas.user import User
 from tests.agents.notifying.histories import MINUTE
 
-#: Time, user, channel, kind, then alert ids with the revision that is told; all of a digest.
+#: Time, user, channel, kind, then alert ids with the revision that is told; all of a digest, the gravest first.
 Message = tuple[int, str, str, str, tuple[tuple[str, int], ...]]
 CHANNELS = ("email", "push", "sms")
 GRAVITY = {"critical": 0, "warning": 1, "info": 2}
@@ -38,6 +38,8 @@ class _Pending:
     sent: list[int] = field(default_factory=list)
     #: Alert ids that were told there.
     told: set[str] = field(default_factory=set)
+    #: Of what waits, how an alert went on that had been told before: who is not told of that need not wait for it.
+    news: dict[str, str] = field(default_factory=dict)
 
 
 class Oracle:
@@ -76,7 +78,15 @@ class Oracle:
             ready = [each for each in line.waits if not quiet(user, self._by_id[each].alert.severity, now)]
             if ready and self._free(line, channel, now):
                 said = {each: line.waits.pop(each) for each in ready}
-                self._send(now, user_id, channel, "digest", said)
+                for each in ready:
+                    if each in line.news and not self._tells(channel, line.news.pop(each)):
+                        del said[each]
+                if said:
+                    self._send(now, user_id, channel, "digest", said)
+
+    def _tells(self, channel: str, kind: str) -> bool:
+        """Whether people are told there that an alert was acknowledged, or is over."""
+        return channel != "sms" and kind in self._settings.tell
 
     def _escalate(self, now: int) -> None:
         for key in sorted(self._lives, key=lambda each: (each[0], "environmental", each[1])):
@@ -114,6 +124,7 @@ class Oracle:
                 life.snoozed = True
             for line in self._pending.values():
                 line.waits.pop(alert.alertId, None)
+                line.news.pop(alert.alertId, None)
         else:
             again, life.snoozed = life.snoozed, False
             if alert.status == "triggered":
@@ -147,8 +158,10 @@ class Oracle:
             line = self._pending[user_id, channel]
             if alert.alertId in line.waits:
                 line.waits[alert.alertId] = alert.revision
+                if alert.alertId in line.told:
+                    line.news[alert.alertId] = kind
                 continue
-            tells = channel != "sms" and kind in self._settings.tell and alert.alertId in line.told
+            tells = self._tells(channel, kind) and alert.alertId in line.told
             if tells and self._has(user, alert.severity, channel, None, None):
                 self._tell(now, user, channel, kind, alert)
 
@@ -163,7 +176,8 @@ class Oracle:
         line = self._pending[user_id, channel]
         line.sent.append(now)
         line.told |= set(said)
-        self.messages.append((now, user_id, channel, kind, tuple(sorted(said.items()))))
+        alerts = sorted(said.items(), key=lambda each: GRAVITY[self._by_id[each[0]].alert.severity])
+        self.messages.append((now, user_id, channel, kind, tuple(alerts)))
 
     def _free(self, line: _Pending, channel: str, now: int) -> bool:
         return all(
