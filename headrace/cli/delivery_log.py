@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from headrace.cli.masked import masked_recipient
 from headrace.connectors.notifications.row import row_key
 from headrace.connectors.notifications.state_changes import StoredState
 from headrace.connectors.notifications.state_log import read_states
@@ -39,7 +40,7 @@ class Chosen:
         return (
             self.status in (None, state.status)
             and self.channel in (None, state.channel)
-            and self.user in (None, state.userId, state.recipient)
+            and self.user in (None, state.userId, state.recipient, masked_recipient(state.recipient))
             and (self.alert is None or any(each.startswith(self.alert) for each in alerts))
             and self.device in (None, state.deviceId)
             and (self.since_ms is None or state.decidedAt >= self.since_ms)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from headrace.cli.delivery_log import Chosen, dead_letter_of, events_of, known_states, row_named
 from headrace.cli.listing import listing, printable, show_listing
+from headrace.cli.masked import masked_contact, masked_state, masked_text
 from headrace.cli.moments import iso_ms, moment
 from headrace.cli.opened_log import OpenedLog, load_settings, log_data_option, opened_log
 from headrace.cli.running import Mistakes, config_option
@@ -54,7 +55,7 @@ def list_(since: str | None, limit: int, as_json: bool, data: Path | None, confi
     since_ms = None if since is None else wrong.take(lambda: moment("--since", since, now))
     chosen = Chosen(**options, since_ms=since_ms)
     known = _with_log(config, data, _known, wrong)
-    found = [row.state for row in known.values() if chosen.has(row.state)]
+    found = [masked_state(row.state) for row in known.values() if chosen.has(row.state)]
     found.sort(key=lambda state: (-state.decidedAt, state.notificationId, state.contact or ""))
     shown = found[: limit or None]
     if as_json:
@@ -89,10 +90,13 @@ def show(notification_id: str, as_json: bool, data: Path | None, config: Path | 
         return row, await events_of(opened.log, row)
 
     row, events = _with_log(config, data, read)
-    state = row.state
+    state = masked_state(row.state)
     if as_json:
         document = orjson.loads(state.model_dump_json(exclude_none=True))
-        happened = [{"time": each.time, "status": each.data.status, "error": each.data.error} for each in events]
+        happened = [
+            {"time": each.time, "status": each.data.status, "error": each.data.error and masked_text(each.data.error)}
+            for each in events
+        ]
         click.echo(orjson.dumps({**document, "events": happened}).decode())
         return
     table = listing("", "", header=False)
@@ -104,7 +108,8 @@ def show(notification_id: str, as_json: bool, data: Path | None, config: Path | 
         table.add_row("reason", Text(printable(f"{reason.code}: {reason.text}")))
     for each in events:
         what = f"{each.time} {each.data.status}" + (f" ({each.data.attempts})" if each.data.attempts else "")
-        table.add_row("event", Text(printable(f"{what}: {each.data.error}" if each.data.error else what)))
+        error = masked_text(each.data.error or "")
+        table.add_row("event", Text(printable(f"{what}: {error}" if error else what)))
     show_listing(table)
 
 
@@ -141,7 +146,10 @@ def retry(ids: tuple[str, ...], data: Path | None, config: Path | None) -> None:
 @log_data_option
 @config_option
 def contacts(as_json: bool, data: Path | None, config: Path | None) -> None:
-    """List contacts that nothing is sent to any more, as nothing reaches them; a change of the user enables them."""
+    """List contacts that nothing is sent to any more, as nothing reaches them; a change of the user enables them.
+
+    They are shown in part; `headrace users show` has a user's.
+    """
 
     async def read(opened: OpenedLog) -> list[DeadContact]:
         if topics.DEAD_CONTACTS not in {spec.name for spec in await opened.log.topics()}:
@@ -153,7 +161,7 @@ def contacts(as_json: bool, data: Path | None, config: Path | None) -> None:
             for _, value in chunk
         ]
 
-    found = sorted(_with_log(config, data, read), key=lambda each: -each.at)
+    found = [masked_contact(each) for each in sorted(_with_log(config, data, read), key=lambda each: -each.at)]
     if as_json:
         for each in found:
             click.echo(each.model_dump_json(exclude_none=True))

@@ -7,6 +7,7 @@ import click
 import orjson
 
 from headrace.cli.delivery_log import known_states
+from headrace.cli.masked import masked_text
 from headrace.cli.opened_log import load_settings, log_data_option, opened_log
 from headrace.cli.running import Mistakes, config_option, json_option
 from headrace.cli.settings import Settings
@@ -42,7 +43,7 @@ def bounce(paths: tuple[Path, ...], data: Path | None, config: Path | None, as_j
         click.echo(orjson.dumps({"reports": len(found), "changed": len(done)}).decode())
         return
     for line in done:
-        click.echo(line)
+        click.echo(masked_text(line))
     click.echo(f"{len(found):,} reports, {len(done):,} of them news", err=True)
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from headrace.cli.document_fields import flat_fields, put_field
 from headrace.cli.listing import listing, printable, show_listing
+from headrace.cli.masked import masked_user
 from headrace.cli.opened_log import load_settings, log_data_option, opened_log
 from headrace.cli.registry_import import How, RegistryImport
 from headrace.cli.running import Mistakes, config_option, json_option
@@ -86,6 +87,7 @@ def export(file: Path | None, data: Path | None, config: Path | None) -> None:
 @click.option(
     "--limit", type=click.IntRange(min=0), help=f"So many; 0 for all. Default: {LIMIT}, with --json all of them."
 )
+@click.option("--contacts", is_flag=True, help="Show addresses, numbers and tokens whole.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @log_data_option
 @config_option
@@ -94,11 +96,15 @@ def list_(
     role: str | None,
     team: str | None,
     limit: int | None,
+    contacts: bool,
     as_json: bool,
     data: Path | None,
     config: Path | None,
 ) -> None:
-    """List users by id. Options that choose go together."""
+    """List users by id. Options that choose go together.
+
+    Addresses, numbers and tokens are shown in part, unless --contacts asks for them; `show` and `export` have them.
+    """
     found = [
         user
         for user in asyncio.run(_all(_settings(config, data), data)).values()
@@ -108,6 +114,7 @@ def list_(
     ]
     most = limit if limit is not None else 0 if as_json else LIMIT
     shown = found[:most] if most else found
+    shown = shown if contacts else [masked_user(user) for user in shown]
     if as_json:
         for user in shown:
             click.echo(_json(user))

@@ -1,4 +1,4 @@
-"""Files of what a registry holds: CSV with a header, NDJSON or a JSON array, plain or gzipped, or TOML."""
+"""Files of what a registry holds: CSV with a header, TOML, NDJSON or a JSON array, plain or gzipped."""
 
 import csv
 import gzip
@@ -11,6 +11,9 @@ from typing import Any, NamedTuple, TextIO
 
 from headrace.engine.errors import ConfigError
 from headrace.schemas.text import near
+
+#: Ends of names of what people try, and what none of these is.
+_OTHERS = re.compile(r"\.(ya?ml|xlsx?|ods|xml|vcf|parquet|zip|ics|ldif)$", re.IGNORECASE)
 
 
 class Kind(NamedTuple):
@@ -51,11 +54,13 @@ def file_rows(path: Path, kind: Kind) -> Iterator[Row]:
     """What a file holds, in order; what cannot be read is a row of its own.
 
     Raises:
-        ConfigError: the file cannot be read, or its header names something that there is not.
+        ConfigError: the file cannot be read, has another form, or its header names something that there is not.
     """
+    if _OTHERS.search(path.name):
+        raise ConfigError(f"{path}: not a form that is read; save it as CSV (.csv), TOML (.toml) or JSON")
     try:
         with _opened(path) as text:
-            if re.search(r"\.csv(\.gz)?$", path.name, re.IGNORECASE):
+            if re.search(r"\.[ct]sv(\.gz)?$", path.name, re.IGNORECASE):
                 yield from _csv_rows(path, text, kind)
             elif re.search(r"\.toml(\.gz)?$", path.name, re.IGNORECASE):
                 yield from _toml_rows(path, text.read(), kind)
@@ -110,12 +115,32 @@ def _json_rows(text: TextIO, kind: Kind) -> Iterator[Row]:
     if whole.lstrip()[:1] == "[":
         yield from _array_rows(whole, kind)
         return
+    if (mistake := _one_object(whole, kind)) is not None:
+        yield Row(1, None, mistake)
+        return
     for line, part in enumerate(whole.split("\n"), 1):
         if part.strip():
             try:
                 yield _row(line, json.loads(part), kind)
             except (ValueError, RecursionError) as error:
                 yield Row(line, None, f"not JSON: {getattr(error, 'msg', error)}")
+
+
+def _one_object(whole: str, kind: Kind) -> str | None:
+    """What is wrong with a file that is one JSON object over many lines, or one with a list in it."""
+    first, _, rest = whole.lstrip().partition("\n")
+    if first[:1] != "{":
+        return None
+    try:
+        document = json.loads(whole if rest.strip() else first)
+    except (ValueError, RecursionError):
+        return None
+    inner = next((name for name in (f"{kind.name}s", kind.name) if isinstance(document.get(name), list)), None)
+    if inner is not None:
+        return f"a JSON object with {inner!r}; leave only what is in it: [{{…}}, {{…}}]"
+    return (
+        f"one JSON object over many lines; write a list, [{{…}}], or one {kind.name} a line" if rest.strip() else None
+    )
 
 
 def _array_rows(whole: str, kind: Kind) -> Iterator[Row]:

@@ -99,13 +99,26 @@ def _read(path: tuple[str, ...], text: str) -> object:
             return text
     if not _LISTS.isdisjoint(path) and path[-1] != _PREFERENCES:
         return [each.strip() for each in re.split("[;,|]", text) if each.strip()]
-    if path[-1] in _TIMES:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            return text
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    return text
+    if path == ("phone",):
+        return _number(text)
+    return _moment(text) if path[-1] in _TIMES else text
+
+
+def _moment(text: str) -> object:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _number(text: str) -> str:
+    """A phone number as people write it. A (0) is dialled only at home: which one is meant is theirs to say.
+
+    >>> _number("+49 (170) 123-4567"), _number("+49 (0)170 1234567")
+    ('+491701234567', '+49 (0)170 1234567')
+    """
+    return text if "(0" in text else re.sub(r"[\s\-./()\u2011]", "", text)
 
 
 def _plain(name: str) -> str:

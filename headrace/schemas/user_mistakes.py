@@ -12,11 +12,24 @@ from headrace.schemas.user import User
 #: What fields must be, where a pattern or a bound does not tell.
 _MUST = {
     "email": "is no email address",
-    "phone": "must be a plus, country and number, without anything else, as in +491701234567",
+    "phone": "must be a plus, country and number, as in +491701234567",
     "start": "must be HH:MM, as in 22:00",
     "end": "must be HH:MM, as in 08:00",
     "language": "must be a language of BCP 47, as in en or de-AT",
     "hours": "must be a minute (0.02) to 366 days (8784)",
+}
+#: What pydantic says in words of Python.
+_KINDS = {
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "float_parsing": "must be a number",
+    "int_parsing": "must be a whole number",
 }
 #: Mistakes for which it says so.
 _BOUNDS = ("string_pattern_mismatch", "greater_than_equal", "less_than_equal")
@@ -37,6 +50,12 @@ def _said(mistake: ErrorDetails) -> str:
         said += near(place[-1], _fields(mistake["loc"][:-1]))
     elif mistake["type"] in _BOUNDS and place[-1] in _MUST:
         said = _MUST[place[-1]]
+    elif mistake["type"] in _KINDS:
+        said = _KINDS[mistake["type"]]
+        if said in ("must be a list", "must be an object"):
+            said += ", in a cell or on the command line as JSON"
+    elif mistake["type"] == "literal_error":
+        said = f"must be {mistake['ctx']['expected']}"
     elif mistake["type"] == "too_long":
         said = f"must have at most {mistake['ctx']['max_length']:,}"
     return ": ".join(filter(None, [".".join(place), said]))

@@ -182,10 +182,33 @@ def test_a_bounce_disables_an_address(tmp_path: Path, headrace: Headrace) -> Non
     done = headrace("notify", "bounce", tmp_path / "bounce.eml", "--data", data)
     again = headrace("notify", "bounce", tmp_path / "bounce.eml", "--data", data, "--json")
 
-    assert b"ann@example.org is disabled" in done.stdout
+    assert "a…@example.org is disabled".encode() in done.stdout
     assert json.loads(again.stdout) == {"reports": 1, "changed": 0}
     (contact,) = headrace("notifications", "contacts", "--json", "--data", data).stdout.splitlines()
-    assert (json.loads(contact)["contact"], json.loads(contact)["by"]) == ("ann@example.org", "bounce")
+    assert (json.loads(contact)["contact"], json.loads(contact)["by"]) == ("a…@example.org", "bounce")
+
+
+def test_a_webhook_is_shown_without_its_secret(tmp_path: Path, headrace: Headrace) -> None:
+    """Neither the list nor one row have the path of its address, also where the receiver has said it."""
+    data, url = tmp_path / "data", "https://hooks.example.com/services/T0/s3cret"
+    told = now("a1").model_copy(update={"recipient": f"webhook:{url}", "channel": "webhook", "contacts": (url,)})
+    there = ("--data", data)
+
+    def refuse(message: Message) -> None:
+        raise Refused(f"no such hook {url}, ask ada@example.com")
+
+    asyncio.run(deliver(data, Receiver("webhook", refuse), told.model_copy(update={"userId": None})))
+
+    (line,) = headrace("notifications", "list", "--json", *there).stdout.splitlines()
+    table = headrace("notifications", "list", "--user", "webhook:https://hooks.example.com/…", *there).stdout
+    one = headrace("notifications", "show", told.notificationId, *there).stdout
+    whole = headrace("notifications", "show", told.notificationId, "--json", *there).stdout
+
+    assert json.loads(line)["recipient"] == "webhook:https://hooks.example.com/…"
+    for said in (line, table, one, whole):
+        assert b"hooks.example.com" in said
+        assert b"s3cret" not in said
+        assert b"ada@" not in said
 
 
 def test_mistakes_are_said_before_anything_runs(tmp_path: Path, headrace: Headrace) -> None:

@@ -1,6 +1,8 @@
 """`headrace users`: import, export, list, show, set, delete, who is on call and who is next."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.log_range import read_range, reading
 from headrace.schemas import topics
+from headrace.schemas.user import ChannelSwitches, DeviceToken, Preferences, QuietHours, Shift, Subscription, User
 from headrace.tables.users import UserRegistry, user_table
 from tests.agents.notifying.people import at, user
 from tests.cli.conftest import Headrace, in_process
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "users.md"
 USERS = """
 [[user]]
 id = "ada"
@@ -59,7 +63,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def listed(headrace: Headrace, data: Path, *options: str) -> list[dict[str, Any]]:
-    lines = headrace("users", "list", "--data", data, "--json", *options).stdout.splitlines()
+    lines = headrace("users", "list", "--data", data, "--json", "--contacts", *options).stdout.splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -71,6 +75,21 @@ def test_what_is_imported_can_be_listed_and_shown(headrace: Headrace, data: Path
     assert [each["userId"] for each in listed(headrace, data, "--limit", "1")] == ["ada"]
     assert b"preferences.quietHours.end" in headrace("users", "show", "ada", "--data", data).stdout
     assert "did you mean 'ada'" in headrace("users", "show", "adaa", "--data", data, code=2).stderr
+
+
+def test_contacts_are_listed_in_part(headrace: Headrace, data: Path) -> None:
+    """Unless somebody asks; what they have is to be seen."""
+    headrace("users", "set", "ada", "tokens=fcm-token-123", "--data", data)
+    table = headrace("users", "list", "--data", data).stdout.decode()
+    lines = headrace("users", "list", "--data", data, "--json").stdout
+    ada, bob = map(json.loads, lines.splitlines())
+
+    assert "a…@example.com" in table
+    assert (ada["email"], bob["phone"], ada["deviceTokens"]) == ("a…@example.com", "+49…567", [{"token": "fcm…123"}])
+    for said in (table.encode(), lines):
+        assert b"ada@" not in said
+        assert b"+491701234567" not in said
+    assert b"ada@example.com" in headrace("users", "list", "--data", data, "--contacts").stdout
 
 
 def test_an_export_can_be_imported(headrace: Headrace, data: Path, tmp_path: Path) -> None:
@@ -198,6 +217,40 @@ def test_an_escalation_of_a_device_knows_whose_it_is(headrace: Headrace, data: P
     assert at_once("d-1") == ["ada"]
     assert at_once("d-2") == [None]
     assert "did you mean" in headrace("users", "escalate", "--device", "d-11", "--data", data, code=2).stderr
+
+
+def test_examples_of_the_guide_run(headrace: Headrace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of docs/guides/users.md, on its own files, in its order."""
+    page = GUIDE.read_text()
+    commands = [shlex.split(line) for line in re.findall(r"^headrace users .+$", page, re.MULTILINE)]
+    (people,) = re.findall(r"```\n(\[\[user\]\]\n.*?)```", page, re.DOTALL)
+    (cells,) = re.findall(r"```\n(id,name,email,.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("people.toml").write_text(people)
+    Path("people.csv").write_text(cells)
+    Path("fleet.csv").write_text("id,name,organisation\nsim-0001,Press,acme\n")
+    Path("headrace.toml").write_text("".join(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)))
+    headrace("devices", "import", "fleet.csv", "--data", ".headrace/demo")
+
+    said = {command[2]: headrace(*command[1 : command.index(">") if ">" in command else None]) for command in commands}
+
+    assert {"import", "list", "show", "set", "export", "delete", "oncall", "escalate"} <= said.keys()
+    known = [json.loads(line) for line in Path("people.ndjson").read_text().splitlines()]
+    assert [each["userId"] for each in known] == ["ada", "bob", "eve", "u-boss"]
+    assert known[1]["preferences"]["subscriptions"] == [{"tags": ["cold-chain"], "channels": ["push"]}]
+    assert b"ada@example.com" in said["show"].stdout
+
+
+def test_every_field_is_in_the_guide() -> None:
+    """With the name that files have; also those of what is inside a user."""
+    table = GUIDE.read_text().partition("| Field |")[2].partition("\n\n")[0]
+    names = {
+        field.alias or name
+        for model in (User, DeviceToken, ChannelSwitches, QuietHours, Subscription, Preferences, Shift)
+        for name, field in model.model_fields.items()
+    }
+
+    assert {name for name in names if f"`{name}`" not in table.replace("preferences.", "")} == set()
 
 
 async def test_a_table_has_what_is_registered_beside_it(tmp_path: Path) -> None:

@@ -70,6 +70,13 @@ def read(path: Path) -> list[tuple[int, User]]:
         ("users.csv", CSV, [2, 3]),
         ("users.json", orjson.dumps([ADA, {"userId": "bob"}]).decode(), [1, 1]),
         ("users.ndjson", orjson.dumps(ADA).decode() + '\n\n{"user_id": "bob"}\n', [1, 3]),
+        (
+            "users.tsv",
+            "id\ttimezone\tquiet_hours.start\tdevices\tshifts\n"
+            'ada\tEurope/Berlin\t21:00\td-1|d-2\t[{"team": "plant", "start": "2026-01-05T08:00:00", "hours": 168}]\n'
+            "bob\t\t\t\t\n",
+            [2, 3],
+        ),
         ("users.toml.gz", TOML, [2, 11]),
     ],
 )
@@ -139,7 +146,7 @@ def test_every_mistake_of_a_user_is_told() -> None:
     )[1] == [
         "userId: must not hold control characters",
         "email: is no email address",
-        "phone: must be a plus, country and number, without anything else, as in +491701234567",
+        "phone: must be a plus, country and number, as in +491701234567",
         "language: must be a language of BCP 47, as in en or de-AT",
         "timezone: there is no time zone 'Europe/Berlinn'; write an IANA name, as in Europe/Berlin",
         "preferences.quietHours.start: must be HH:MM, as in 22:00",
@@ -153,12 +160,42 @@ def test_every_mistake_of_a_user_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    "written", ["+49 170 1234567", "+49 (170) 123-45.67", "+49/170/1234567", "+49\u00a01701234567"]
+)
+def test_a_number_may_be_written_for_people(written: str) -> None:
+    """Spaces, brackets, dashes, dots and slashes are left out."""
+    assert user_document({"id": "a", "mobile": written})["phone"] == "+491701234567"
+
+
+@pytest.mark.parametrize("written", ["0170 1234567", "+49 (0)170 1234567", "1701234567", "+49170123456789012", "no"])
+def test_a_number_that_may_mean_two_is_refused(written: str) -> None:
+    """Without its country it is none; of a (0) in it nobody knows."""
+    assert check_user(user_document({"id": "a", "phone": written}))[1] == [
+        "phone: must be a plus, country and number, as in +491701234567"
+    ]
+
+
+def test_cells_that_should_have_parts_say_what_they_must_be() -> None:
+    """In words of files, not of Python."""
+    row = {"id": "a", "subscriptions": '[{"tags" 1}]', "active": "maybe", "role": "boss", "quietHours": "ten"}
+
+    assert check_user(user_document(row))[1] == [
+        "role: must be 'super_admin', 'org_admin', 'operator' or 'viewer'",
+        "active: must be true or false",
+        "preferences.quietHours: must be an object, in a cell or on the command line as JSON",
+        "preferences.subscriptions: must be a list, in a cell or on the command line as JSON",
+    ]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("u.csv", "id,fone\na,b\n", "line 1: no user has 'fone'; did you mean 'phone'?"),
         ("u.csv", "id,userId\na,b\n", "line 1: 'id', 'userId' say the same"),
         ("u.csv", "", "no header: the first line names the columns, such as id,name"),
         ("u.toml", "[[user]\n", "not TOML"),
+        ("u.yaml", "user: []\n", "not a form that is read; save it as CSV"),
+        ("u.XLSX", "PK", "not a form that is read; save it as CSV"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -177,6 +214,9 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, text: st
         ("u.toml", '[user]\nid = "a"\n', "write a table [[user]] for each"),
         ("u.ndjson", "[1", "not JSON"),
         ("u.ndjson", "7", "not a JSON object"),
+        ("u.json", '{"users": [{"id": "a"}]}', "a JSON object with 'users'; leave only what is in it"),
+        ("u.json", '{\n"user": [\n{"id": "a"}]}', "a JSON object with 'user'; leave only what is in it"),
+        ("u.json", '{\n"id": "a"\n}\n', "one JSON object over many lines; write a list"),
     ],
 )
 def test_a_row_that_cannot_be_read_says_why(tmp_path: Path, name: str, text: str, said: str) -> None:
