@@ -94,9 +94,9 @@ class Oracle:
             policy = steps_of(life.alert, self._settings)
             if life.since is None or policy is None:
                 continue
-            steps = [policy.steps[number % len(policy.steps)] for number in range(life.step + 1)]
             if life.step >= len(policy.steps) * (policy.repeat + 1):
                 continue
+            steps = [policy.steps[number % len(policy.steps)] for number in range(life.step + 1)]
             if now == life.since + sum(each.after_ms for each in steps):
                 life.step += 1
                 step = steps[-1]

@@ -117,7 +117,7 @@ def _messages(sent: list[dict[str, Any]]) -> list[Message]:
     ]  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(world=_worlds(), cuts=st.lists(st.integers(1, 9), min_size=1, max_size=4), idle=st.booleans())
 def test_everybody_is_told_what_the_oracle_says(
     world: tuple[NotifySettings, dict[str, User], AlertLog, int], cuts: list[int], idle: bool
