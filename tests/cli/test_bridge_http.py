@@ -277,4 +277,4 @@ def test_a_port_that_is_taken(start: Any) -> None:
         process = start(f"[http]\nport = {taken.getsockname()[1]}\n")
         _, said = process.communicate(timeout=PATIENCE)
 
-    assert (process.returncode, "is taken" in said, "Ctrl-C" in said) == (2, True, False)
+    assert (process.returncode, "is taken; set another http.port" in said, "Ctrl-C" in said) == (2, True, False)

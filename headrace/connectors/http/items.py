@@ -50,7 +50,8 @@ def _elements(body: bytes) -> list[bytes]:
         said = "the body is no array; send [{…}, {…}], or a JSON object per line as application/x-ndjson"
         raise HttpProblem(HTTPStatus.BAD_REQUEST, "invalid-message", said) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        said = f"the body is not JSON: {error}; of an array nothing can be taken then, of lines the others"
+        what = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
+        said = f"the body {what}; of an array nothing can be taken then, of lines the others"
         raise HttpProblem(HTTPStatus.BAD_REQUEST, "not-json", said) from None
 
 

@@ -35,7 +35,7 @@ SENSOR_DATA, API_DATA = ("aggregator", "sensor-data"), ("collector", "api-data")
 #: What a device id must not have in a path: there it becomes a level of a topic.
 _SPECIAL = frozenset("/+#\0")
 
-_NOT_JUDGED = "it is in the log for good, and not judged yet; a conflict would be kept aside"
+_NOT_JUDGED = "it is in the log for good, and no worker has judged it yet; a conflict would be kept aside"
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -235,8 +235,8 @@ class Singles:
         if isinstance(message, _Row) and message.sensor_type not in self._row_types:
             name = message.sensor_type[:100]
             return (
-                f"device type {API_DATA[0]} has no field {name!r}{near(name, self._row_types)}: the value is kept as "
-                "an unknown field, and GET /api/data does not show it"
+                "the value is kept as an unknown field, and GET /api/data does not show it: "
+                f"device type {API_DATA[0]} has no field {name!r}{near(name, self._row_types)}"
             )
         return ""
 

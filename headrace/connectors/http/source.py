@@ -177,7 +177,8 @@ class HttpSource:
         try:
             server = await loop.create_server(self._guard, settings.host, settings.port, backlog=self._space.accepted)
         except OSError as error:
-            what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error}"
+            is_taken = error.errno == errno.EADDRINUSE
+            what = "is taken; set another http.port" if is_taken else f"cannot be listened on: {error}"
             raise ConfigError(f"http: {settings.host}:{settings.port} {what}") from error
         queue_up(server)
         if "max_connections" in settings.model_fields_set and self._space.clients < settings.max_connections:

@@ -102,6 +102,17 @@ async def test_no_batch(body: bytes, media: str, status: int, said: str) -> None
         assert (answer.status, kind(answer)) == (status, said)
 
 
+async def test_nested_too_deeply() -> None:
+    """It is said so of an array, which may be JSON all the same; of lines the others are taken."""
+    deep = b'{"x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    async with serving() as server:
+        in_array = await server.post("/batch", array(deep))
+        in_lines = await server.post("/batch", deep + b"\n" + reading(1), Content_Type=NDJSON)
+
+        assert (in_array.status, "nested too deeply" in in_array.document["detail"]) == (400, True)
+        assert statuses(in_lines) == ["refused", "accepted"]
+
+
 async def test_a_message_that_is_too_large() -> None:
     """It is refused alone, however deep it nests."""
     bomb = b'{"device_id": "d1", "x": [' + b"[]," * 1_000 + b"1]}"
