@@ -2,21 +2,23 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
 import structlog
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError, TemplateRuntimeError
 
 from headrace.connectors.notifications.channel import Content
 from headrace.connectors.notifications.example_notifications import examples
 from headrace.connectors.notifications.gsm import one_sms, septets
 from headrace.connectors.notifications.languages import languages, nearest, words
 from headrace.connectors.notifications.settings import ChannelsSettings
+from headrace.connectors.notifications.template_language import TemplateLanguage, rendered
 from headrace.connectors.notifications.views import Links, one_line, template_values
 from headrace.engine.errors import ConfigError
 from headrace.schemas.notification import Kind, Notification
+from headrace.schemas.text import near
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +50,7 @@ class Renderer:
 
     def __init__(self, templates: Path | None = None, links: Links = Links()) -> None:  # noqa: B008
         self._links = links
-        plain, html = _environment(autoescape=False), _environment(autoescape=True)
+        plain, html = TemplateLanguage(autoescape=False), TemplateLanguage(autoescape=True)
         self._environments = {form: html if form == "html" else plain for form in FORMS}
         self._shipped = {form: self._compiled(form, (_SHIPPED / form).read_text("utf-8")) for form in FORMS}
         self._own: dict[str, Template] = {}
@@ -72,6 +74,8 @@ class Renderer:
         texts = words(nearest(notification.reader.language))
 
         def say(key: str, **values: object) -> str:
+            if key not in texts:
+                raise TemplateRuntimeError(f"there is no text {key!r}{near(str(key), texts)}")
             return texts[key].format(**values)
 
         return {**template_values(notification, self._links), "say": say}
@@ -80,18 +84,17 @@ class Renderer:
         own = self._of(form, notification)
         if own is not None:
             try:
-                return own.render(values)
+                return rendered(own, values)
             except Exception as error:  # templates may raise whatever they can think of
                 log.warning("notification_template_failed", template=own.name, reason=_reason(error))
-        return self._shipped[form].render(values)
+        return rendered(self._shipped[form], values, inf)
 
     def _of(self, form: str, notification: Notification) -> Template | None:
         language = nearest(notification.reader.language)
         return next((self._own[name] for name in _names(form, notification.kind, language) if name in self._own), None)
 
     def _compiled(self, name: str, source: str) -> Template:
-        environment = self._environments[name.rpartition("/")[2].rpartition(".")[2]]
-        return environment.from_string(source)
+        return self._environments[name.rpartition("/")[2].rpartition(".")[2]].compiled(source)
 
     def _load(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -123,7 +126,7 @@ class Renderer:
                 for name in _names(form, notification.kind, nearest(notification.reader.language)):
                     if name in self._own and name not in found:
                         try:
-                            self._own[name].render(values)
+                            rendered(self._own[name], values)
                         except Exception as error:  # as in _made
                             found[name] = f"[channels] templates: {folder / name}: {_reason(error)}"
         return found.values()
@@ -136,12 +139,6 @@ def make_renderer(settings: ChannelsSettings) -> Renderer:
         ConfigError: see `Renderer`.
     """
     return Renderer(settings.templates, Links(settings.dashboard_url, settings.acknowledge_url))
-
-
-def _environment(*, autoescape: bool) -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
-        autoescape=autoescape, undefined=StrictUndefined, keep_trailing_newline=False, extensions=()
-    )
 
 
 def _names(form: str, kind: str, language: str) -> list[str]:
@@ -157,7 +154,9 @@ def _source(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     line = getattr(error, "lineno", None)
-    return (f"line {line}: " if line else "") + (str(error) or type(error).__name__)
+    # The text of an error of Jinja is its message, and once more the line.
+    said = getattr(error, "message", None) or str(error) or type(error).__name__
+    return (f"line {line}: " if line else "") + said
 
 
 def _wrapped(text: str) -> str:

@@ -4,8 +4,11 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +95,32 @@ async def test_signature_is_that_of_standard_webhooks(receiver: HttpReceiver) ->
     expected = [base64.b64encode(hmac.digest(key * 32, signed, hashlib.sha256)).decode() for key in (b"n", b"o")]
     assert received.headers["webhook-timestamp"] == str(NOW // 1000)
     assert received.headers["webhook-signature"] == f"v1,{expected[0]} v1,{expected[1]}"
+
+
+async def test_snippet_of_the_guide_knows_what_is_ours(receiver: HttpReceiver) -> None:
+    """With the new secret and the old one; not another body, id, secret, or what is older than five minutes."""
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "notification-channels.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(compile(source, "notification-channels.md", "exec"), scope)
+    now = [NOW / 1000]
+    scope["time"] = SimpleNamespace(time=lambda: now[0])
+    is_ours = scope["is_ours"]
+    channel = opened(secret=NEW, old_secret=OLD)
+
+    await channel.send(message(receiver.url))
+    await channel.close()
+
+    (received,) = receiver.received
+    headers = {name.lower(): value for name, value in received.headers.items()}
+    other = "whsec_" + base64.b64encode(b"x" * 32).decode()
+    assert is_ours(NEW, headers, received.body)
+    assert is_ours(OLD, headers, received.body)
+    assert not is_ours(other, headers, received.body)
+    assert not is_ours(NEW, headers, received.body + b" ")
+    assert not is_ours(NEW, {**headers, "webhook-id": "another"}, received.body)
+    now[0] += 301
+    assert not is_ours(NEW, headers, received.body)
 
 
 async def test_signature_of_the_standards_own_example() -> None:
