@@ -1,5 +1,6 @@
 """`headrace`: the command line. Mistakes of the user exit with 2, failures with 1, both with what to do."""
 
+import os
 import signal
 import sys
 from importlib import import_module
@@ -40,14 +41,23 @@ COMMANDS = {
 }
 
 
+#: Whether a command is being imported.
+_importing = False
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        global _importing  # noqa: PLW0603
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        _importing = True
+        try:
+            command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        finally:
+            _importing = False
         return command
 
 
@@ -74,6 +84,9 @@ def main() -> None:
 
 
 def _stop_before_start(number: int, frame: object) -> NoReturn:
+    if _importing:
+        # Not an exception: a module that is being imported may take it for one of its own, fail of it, or pass it over.
+        os._exit(0)
     sys.exit(0)
 
 

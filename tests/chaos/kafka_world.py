@@ -1,6 +1,7 @@
 """A Kafka of its own, workers on it and load: what the chaos tests on Kafka break."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -25,6 +26,7 @@ from headrace.engine.ledger import lag
 from headrace.engine.log import TopicPartition
 from headrace.engine.operator import topics_of
 from headrace.schemas import topics
+from tests.chaos import tells_what_hangs
 from tests.chaos.kafka_check import check_log
 from tests.chaos.kafka_load import Load
 
@@ -33,7 +35,10 @@ PARTITIONS = 8
 READ = len({topic for agent in build_agents(Settings(), {}, ()) for topic in topics_of(agent)})
 #: Seconds until there is nothing left to do after the last fault: includes session timeouts and starts of workers.
 DRAIN_TIMEOUT = 120.0
-STOP_TIMEOUT = 30
+#: Seconds; catches hangs: under a load of 40 a worker took more than 30 to hear the signal while it imported.
+STOP_TIMEOUT = 120.0
+#: Seconds for a worker that hangs to say where.
+TELL_TIMEOUT = 20.0
 #: Seconds; as short as the tests' Kafka allows, so that a worker that was killed is given up soon.
 SHORT_SESSION = {"session_timeout": 3.0, "heartbeat_interval": 1.0}
 #: As in production.
@@ -56,7 +61,7 @@ class Worker:
     def __init__(self, config: Path, output: Path, *options: str) -> None:
         self.output = output
         self._asked = False
-        command = [sys.executable, "-m", "headrace.cli.main", "worker", "--config", str(config), *options]
+        command = [sys.executable, tells_what_hangs.__file__, "worker", "--config", str(config), *options]
         with output.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, die_with_parent.__file__, str(os.getpid()), *command],
@@ -94,8 +99,22 @@ class Worker:
             self._process.terminate()
 
     def wait(self) -> int:
-        """Its exit code, once it has ended."""
-        return self._process.wait(STOP_TIMEOUT)
+        """Its exit code, once it has ended; 0 if it was asked to before it could hear: the signal itself ended it."""
+        try:
+            code = self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"a worker does not stop:\n{self._tell()}") from None
+        unheard = self._asked and code == -signal.SIGTERM and not self.everything_said()
+        return 0 if unheard else code
+
+    def _tell(self) -> str:
+        """All that a worker that hangs said, and where it does; ends it."""
+        self._process.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(TELL_TIMEOUT)  # that it ends meanwhile is worth knowing, too
+        code = self._process.poll()
+        self.kill()
+        return f"{self.everything_said()}\nexit code {TELL_TIMEOUT:.0f} s later: {code}"
 
     def everything_said(self) -> str:
         """All its output."""

@@ -74,6 +74,19 @@ def test_malformed_variable_is_a_mistake_like_any_other() -> None:
     assert "HEADRACE_FOO__BAR" in done.stderr
 
 
+def test_a_module_cannot_pass_over_the_signal_that_comes_while_it_is_imported(tmp_path: Path) -> None:
+    """Modules that try an import go on after whatever it raises: the signal would be lost."""
+    (tmp_path / "careless.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGTERM)\n    done = True\n"
+        "except BaseException:\n    pass\nprint('went on')\n"
+    )
+    script = "from headrace.cli import main; main.COMMANDS['demo'] = 'careless'; main.main()"
+
+    ended = subprocess.run([sys.executable, "-c", script, "demo"], cwd=tmp_path, capture_output=True, check=False)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_start_ends_quietly(number: signal.Signals, tmp_path: Path) -> None:
     """While modules are imported there is nothing to finish: exit 0, no traceback."""
