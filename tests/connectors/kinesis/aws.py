@@ -43,8 +43,8 @@ class Moto:
         return url
 
     def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        self._process.wait(10)
+        self._process.kill()  # it has nothing to keep, and may take long to end on a busy machine
+        self._process.wait()
 
 
 def _wait_answer(url: str, process: "subprocess.Popen[bytes]") -> None:
