@@ -1,6 +1,7 @@
-"""The way of an MQTT message into the log: its topic says what it is, and what no topic profile takes is kept aside."""
+"""The way of messages with topics into the log: those say what it is, and what no topic profile takes is kept aside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import structlog
 
@@ -9,7 +10,7 @@ from headrace.connectors.topic_profile import TopicProfile
 from headrace.connectors.topic_routes import MAX_TOPIC_BYTES, UNKNOWN, Route, TopicRoutes
 from headrace.connectors.unpacking import Unpacked, unpack
 from headrace.engine.clock import Clock, SystemClock
-from headrace.engine.intake import MessageIntake
+from headrace.engine.intake import Mark, MessageIntake
 from headrace.engine.metrics import Metrics
 from headrace.engine.records import Header
 from headrace.schemas.topics import NO_DEVICE, NO_PROFILE, REFUSED, SEQUENCE
@@ -55,12 +56,22 @@ class RoutedIntake:
         """Whether some profile takes the topic."""
         return self._routes.find([topic])[0] is not UNKNOWN
 
-    async def append(self, topics: Sequence[bytes], payloads: Sequence[bytes], again: Sequence[int] = ()) -> None:
+    async def append(
+        self,
+        topics: Sequence[bytes],
+        payloads: Sequence[bytes],
+        again: Sequence[int] = (),
+        *,
+        refused: Mapping[int, bytes] = MappingProxyType({}),
+        mark: Mark | None = None,
+    ) -> None:
         """Append a message per topic; when this returns they are in the log for good, whole.
 
         Args:
             topics, payloads: of the messages.
             again: places of those that may have been appended before; their sequence numbers say so.
+            refused: why ingest must refuse a message, as it came, by its place.
+            mark: how far the source has read, committed together with the messages; not without any.
         Raises:
             LogError: nothing was appended; do not acknowledge.
         """
@@ -68,11 +79,15 @@ class RoutedIntake:
             return
         routes = self._routes.find(topics)
         found, types, profiles, fields, formats = zip(*routes, strict=True)
-        if any(formats):
+        if refused or any(formats):
+            for place in refused:
+                routes[place] = routes[place]._replace(fields=None, unpack=None)
             made = unpack(routes, topics, payloads, self._clock.now_ms())
+            for place, row in enumerate(made.rows if refused else ()):
+                made.reasons[place] = refused.get(row, made.reasons[place])
             if again:
                 made.mark_again(again)
-            await self._append_unpacked(routes, topics, made)
+            await self._append_unpacked(routes, topics, made, mark)
             return
         device_ids, alarms = _looked_up(found, fields, payloads) if any(fields) else (found, [])
         unknown = profiles.count(NO_PROFILE)
@@ -83,11 +98,14 @@ class RoutedIntake:
             profile=profiles,
             sources=[_kept(topic) for topic in topics] if unknown else topics,
             alarms=alarms,
+            mark=mark,
         )
         if unknown:
             self._count(unknown, topics[profiles.index(NO_PROFILE)])
 
-    async def _append_unpacked(self, routes: Sequence[Route], topics: Sequence[bytes], made: Unpacked) -> None:
+    async def _append_unpacked(
+        self, routes: Sequence[Route], topics: Sequence[bytes], made: Unpacked, mark: Mark | None
+    ) -> None:
         headers: dict[str, Header] = {}
         for name, values in ((REFUSED, made.reasons), (SEQUENCE, made.sequences)):
             if any(values):
@@ -99,6 +117,7 @@ class RoutedIntake:
             profile=[routes[row].profile for row in made.rows],
             sources=[_kept(topics[row]) for row in made.rows],
             alarms=made.alarms,
+            mark=mark,
             headers=headers,
             events=made.events,
         )

@@ -50,10 +50,11 @@ class MessageIntake(Protocol):
         profile: str | Sequence[str],
         sources: Sequence[bytes] | bytes = b"",
         alarms: Sequence[int] = (),
+        mark: Mark | None = None,
         headers: Mapping[str, Header] | None = None,
         events: Sequence[DeviceEvent] = (),
     ) -> None:
-        """Append messages in order; when this returns they are there for good."""
+        """Append messages in order; when this returns they are there for good, and so is the mark."""
         ...
 
 

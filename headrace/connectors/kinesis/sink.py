@@ -90,7 +90,6 @@ class KinesisIntake:
         profile: str | Sequence[str] = "",
         sources: Sequence[bytes] | bytes = b"",
         alarms: Sequence[int] = (),
-        timestamps: Sequence[int] | None = None,
         mark: Mark | None = None,
         headers: Mapping[str, Header] | None = None,
         events: Sequence[DeviceEvent] = (),
@@ -104,7 +103,6 @@ class KinesisIntake:
             device_ids: the partition key per message, UTF-8, not empty.
             payloads: as the device sent them.
             sources: where each came from, or one for all; kept of payloads that are too large.
-            timestamps: not used; Kinesis gives the time of arrival.
             mark: must be None: a stream keeps no position of a source.
             headers, events: must be empty, likewise: profiles with a format lead into the log only.
         Raises:

@@ -139,13 +139,14 @@ async def test_it_waits_for_a_kinesis_that_is_away(kinesis: Any, url: str, log: 
     """It is not ready meanwhile, and then it is."""
     await put(kinesis, made(20, 2))
     async with ReadWay(url) as way:
-        way.fail(operation, ["error", "reset", "throttled", "silent", "lost_reset"] * 2)
-        async with Reading(way.url, intake(log), request_timeout=0.3) as reading:
+        way.fail(operation, ["silent", "error", "reset", "throttled", "lost_reset", "error", "reset", "throttled"])
+        async with Reading(way.url, intake(log), request_timeout=1) as reading:
             assert reading.health.unready() != []
             await until_arrived(log, 20)
-            assert reading.health.unready() == []
+            while reading.health.unready():  # a slow machine may have had requests time out since
+                await asyncio.sleep(0.01)
 
-    assert reading.source.statistics().retries >= 10
+    assert reading.source.statistics().retries >= 8
 
 
 @pytest.mark.parametrize(("operation", "name"), [("GetRecords", "fleet"), ("DescribeStreamSummary", "fleet")])
@@ -381,6 +382,7 @@ async def test_records_as_messages_of_a_topic(kinesis: Any, url: str, log: Embed
     assert refused.value == b"?"
     assert refused.headers[topics.REFUSED]
     assert reading.metrics.value("headrace_unpack_refused_total", profile="board") == 1
+    assert reading.metrics.value("headrace_unknown_topics_total") == 1
     headers = found[b"wall-3"][0].headers
     assert (headers[topics.DEVICE_TYPE], headers[topics.PROFILE], headers[topics.SOURCE]) == (
         b"tilt",
