@@ -98,6 +98,8 @@ def _life(alert: Alert) -> Iterator[tuple[str, str]]:
         yield "flaps", f"{alert.flaps.triggers} triggers lately{', flapping' if alert.flaps.flapping else ''}"
     if alert.cooldownSuppressed:
         yield "cooldown", f"met {alert.cooldownSuppressed:,} times before, while the cooldown ran"
+    if alert.lastNotifiedAt is not None:
+        yield "notified", f"{iso_ms(alert.lastNotifiedAt)} by {', '.join(alert.notificationsSent)}"
     if alert.acknowledgedAt is not None and alert.acknowledgedBy is not None:
         who = alert.acknowledgedBy.name or alert.acknowledgedBy.userId
         yield "acknowledged", f"{iso_ms(alert.acknowledgedAt)} by {who}"

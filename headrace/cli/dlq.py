@@ -21,7 +21,9 @@ from headrace.cli.settings import Settings
 from headrace.engine.clock import SystemClock
 from headrace.engine.dead_letter_reader import DeadLetter, LetterId, Selection, fetch, find, letter_of
 from headrace.engine.errors import ConfigError
-from headrace.engine.redrive import redriven
+from headrace.engine.log import Log
+from headrace.engine.redrive import Note, redriven
+from headrace.schemas import topics
 
 #: Letters that a table shows unless told otherwise.
 LIMIT = 100
@@ -50,8 +52,19 @@ def selecting(command: Command) -> Command:
     return command
 
 
+#: What lists and shows letters has it; `replay` sends back those of telemetry alone.
+topic_option = click.option(
+    "--topic",
+    type=click.Choice([topics.DEAD_LETTERS, topics.NOTIFICATION_DEAD_LETTERS]),
+    default=topics.DEAD_LETTERS,
+    show_default=True,
+    help="Whose; what of notifications.dlq is to be sent again `headrace notifications retry` takes.",
+)
+
+
 @dlq.command("list")
 @selecting
+@topic_option
 @click.option(
     "--limit", type=click.IntRange(min=0), help=f"The newest so many; 0 for all. Default: {LIMIT}, with --json all."
 )
@@ -66,6 +79,7 @@ def list_letters(
     until: str | None,
     data: Path | None,
     config: Path | None,
+    topic: str,
     limit: int | None,
     summary: bool,
     state: bool,
@@ -82,16 +96,17 @@ def list_letters(
     assert settings is not None
     assert selection is not None
     most = (0 if as_json else LIMIT) if limit is None else limit
-    asyncio.run(_list(settings, data, selection, most, summary, state, as_json))
+    asyncio.run(_list(settings, data, topic, selection, most, summary, state, as_json))
 
 
 @dlq.command("show")
 @click.argument("letter_id", metavar="ID")
 @click.option("--raw", is_flag=True, help="Write nothing but the payload's bytes to standard output.")
+@topic_option
 @log_data_option
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; bytes in base64.")
-def show(letter_id: str, raw: bool, data: Path | None, config: Path | None, as_json: bool) -> None:
+def show(letter_id: str, raw: bool, topic: str, data: Path | None, config: Path | None, as_json: bool) -> None:
     """Show everything about dead letter ID: headers, and the payload as it was sent."""
     wrong = Mistakes(["--raw and --json do not go together"] if raw and as_json else [])
     settings = load_settings(wrong, config, data)
@@ -99,7 +114,7 @@ def show(letter_id: str, raw: bool, data: Path | None, config: Path | None, as_j
     wrong.check()
     assert settings is not None
     assert chosen is not None
-    asyncio.run(_show(settings, data, chosen, raw, as_json))
+    asyncio.run(_show(settings, data, topic, chosen, raw, as_json))
 
 
 @dlq.command("replay")
@@ -163,12 +178,19 @@ def select(
 
 
 async def _list(
-    settings: Settings, data: Path | None, selection: Selection, limit: int, summary: bool, state: bool, as_json: bool
+    settings: Settings,
+    data: Path | None,
+    topic: str,
+    selection: Selection,
+    limit: int,
+    summary: bool,
+    state: bool,
+    as_json: bool,
 ) -> None:
     async with opened_log(settings, data) as opened:
         total = 0
         newest: list[tuple[int, LetterId, DeadLetter]] = []
-        async with aclosing(find(opened.log, selection)) as letters:
+        async with aclosing(find(opened.log, selection, topic)) as letters:
             async for letter in letters:
                 total += 1
                 entry = (letter.time_ms, letter.id, letter)
@@ -176,7 +198,7 @@ async def _list(
                     heapq.heappushpop(newest, entry)
                 else:
                     heapq.heappush(newest, entry)
-        notes = await redriven(opened.log)
+        notes = await _notes(opened.log, topic)
     shown = [letter for _, _, letter in sorted(newest, key=lambda entry: entry[:2])]
     if summary:
         groups = grouped(shown)
@@ -192,10 +214,12 @@ async def _list(
             click.echo(f"the newest {len(shown):,} of {total:,}; --limit 0 shows all", err=True)
 
 
-async def _show(settings: Settings, data: Path | None, letter_id: LetterId, raw: bool, as_json: bool) -> None:
+async def _show(
+    settings: Settings, data: Path | None, topic: str, letter_id: LetterId, raw: bool, as_json: bool
+) -> None:
     async with opened_log(settings, data) as opened:
-        record = (await fetch(opened.log, [letter_id]))[letter_id]
-        note = (await redriven(opened.log)).get(letter_id)
+        record = (await fetch(opened.log, [letter_id], topic))[letter_id]
+        note = (await _notes(opened.log, topic)).get(letter_id)
     letter = letter_of(letter_id, record)
     if raw:
         sys.stdout.buffer.write(record.value or b"")
@@ -204,6 +228,11 @@ async def _show(settings: Settings, data: Path | None, letter_id: LetterId, raw:
         _json_lines([record_json(letter, record, note)])
     else:
         show_letter(letter, record, note)
+
+
+async def _notes(log: Log, topic: str) -> dict[LetterId, Note]:
+    """What was replayed; notifications are sent again by a command of their own, which the delivery log shows."""
+    return await redriven(log) if topic == topics.DEAD_LETTERS else {}
 
 
 def _json_lines(documents: Iterable[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Finds dead letters in `telemetry.dlq` again: by id, or by who refused what, when and why."""
+"""Finds dead letters in their topic again: by id, or by who refused what, when and why."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _ID = re.compile(r"([0-9]{1,9})-([0-9]{1,18})")
 
 
 class LetterId(NamedTuple):
-    """Where a dead letter is in `telemetry.dlq`; written `PARTITION-OFFSET`, and never another's.
+    """Where a dead letter is in its topic, such as `telemetry.dlq`; written `PARTITION-OFFSET`, and never another's.
 
     >>> str(LetterId.parse("3-77")), LetterId.parse("3-77").offset
     ('3-77', 77)
@@ -104,18 +104,20 @@ class Selection:
         )
 
 
-async def find(log: Log, selection: Selection) -> AsyncGenerator[DeadLetter, None]:
+async def find(log: Log, selection: Selection, topic: str = topics.DEAD_LETTERS) -> AsyncGenerator[DeadLetter, None]:
     """The letters that there are now and fit, partition by partition, each in log order. Reads all of the topic.
 
     Close the iterator when leaving early.
 
+    Args:
+        topic: of dead letters.
     Raises:
         ConfigError: there is no such topic.
     """
-    await _check(log)
-    ends = await log.end_offsets(topics.DEAD_LETTERS)
+    await _check(log, topic)
+    ends = await log.end_offsets(topic)
     # Append times are those of the refused records, in no order; but before this offset all are older.
-    starts = await log.offsets_at(topics.DEAD_LETTERS, selection.since_ms or 0)
+    starts = await log.offsets_at(topic, selection.since_ms or 0)
     async with reading(log) as reader:
         for target, end in sorted(ends.items()):
             async for fetched in read_range(reader, target, starts[target], end):
@@ -125,18 +127,18 @@ async def find(log: Log, selection: Selection) -> AsyncGenerator[DeadLetter, Non
                         yield letter
 
 
-async def fetch(log: Log, ids: Iterable[LetterId]) -> dict[LetterId, Record]:
+async def fetch(log: Log, ids: Iterable[LetterId], topic: str = topics.DEAD_LETTERS) -> dict[LetterId, Record]:
     """The letters with these ids, payload and all; memory for all of them at once.
 
     Raises:
         ConfigError: every id that is not there, or not any more.
     """
-    await _check(log)
-    starts, ends = await first_offsets(log, topics.DEAD_LETTERS), await log.end_offsets(topics.DEAD_LETTERS)
+    await _check(log, topic)
+    starts, ends = await first_offsets(log, topic), await log.end_offsets(topic)
     wanted: dict[TopicPartition, list[int]] = {}
     missing = []
     for each in sorted(set(ids)):
-        target = TopicPartition(topics.DEAD_LETTERS, each.partition)
+        target = TopicPartition(topic, each.partition)
         if starts.get(target, 0) <= each.offset < ends.get(target, 0):
             wanted.setdefault(target, []).append(each.offset)
         else:
@@ -152,9 +154,9 @@ async def fetch(log: Log, ids: Iterable[LetterId]) -> dict[LetterId, Record]:
     return found
 
 
-async def _check(log: Log) -> None:
-    if topics.DEAD_LETTERS not in {spec.name for spec in await log.topics()}:
-        raise ConfigError(f"the log has no topic {topics.DEAD_LETTERS}: no worker has run on it yet")
+async def _check(log: Log, topic: str) -> None:
+    if topic not in {spec.name for spec in await log.topics()}:
+        raise ConfigError(f"the log has no topic {topic}: no worker has run on it yet")
 
 
 async def _records_at(reader: Reader, target: TopicPartition, offsets: Sequence[int]) -> dict[int, Record]:
@@ -169,7 +171,7 @@ async def _records_at(reader: Reader, target: TopicPartition, offsets: Sequence[
 
 
 def letter_of(letter_id: LetterId, record: Record) -> DeadLetter:
-    """A record of `telemetry.dlq` as a letter. Somebody else's record there is one without origin."""
+    """A record of a topic of dead letters as a letter. Somebody else's record there is one without origin."""
     headers = record.headers
     origin = Origin(
         text_of(headers.get(ORIGIN_TOPIC)), _number(headers.get(ORIGIN_PARTITION)), _number(headers.get(ORIGIN_OFFSET))

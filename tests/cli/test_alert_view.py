@@ -19,6 +19,18 @@ def test_an_alert_tells_times_as_times(capsys: pytest.CaptureFixture[str]) -> No
     assert "offlineSince  2025-06-01T12:00:00.000Z" in capsys.readouterr().out
 
 
+def test_an_alert_says_who_was_told_by_what(capsys: pytest.CaptureFixture[str]) -> None:
+    """When people were told last, and by which channels; nothing before that."""
+    show_alert(ALERT, [])
+    before = capsys.readouterr().out
+    show_alert(
+        ALERT.model_copy(update={"notificationsSent": ("email", "push"), "lastNotifiedAt": 1_748_779_200_000}), []
+    )
+
+    assert "notified" not in before
+    assert "notified      2025-06-01T12:00:00.000Z by email, push\n" in capsys.readouterr().out
+
+
 def test_explained_devices_are_named_once(capsys: pytest.CaptureFixture[str]) -> None:
     """However many alerts each has; the alerts are counted."""
     explained = [ALERT.model_copy(update={"deviceId": name}) for name in ("b", "a", "b", "a")]

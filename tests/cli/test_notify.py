@@ -157,6 +157,8 @@ def test_dead_ones_are_listed_shown_and_sent_again(tmp_path: Path, headrace: Hea
     listed = headrace("notifications", "list", "--user", "ann", "--data", data).stdout.decode()
     nothing = headrace("notifications", "list", "--channel", "sms", "--json", "--data", data).stdout
     shown = headrace("notifications", "show", told.notificationId[:8], "--data", data).stdout.decode()
+    letters = headrace("dlq", "list", "--topic", "notifications.dlq", "--json", "--data", data).stdout
+    letter = headrace("dlq", "show", json.loads(letters)["id"], "--topic", "notifications.dlq", "--data", data).stdout
     headrace("notifications", "retry", told.notificationId[:8], "--data", data)
     receiver.answer = None
     asyncio.run(deliver(data, receiver))
@@ -168,6 +170,9 @@ def test_dead_ones_are_listed_shown_and_sent_again(tmp_path: Path, headrace: Hea
     assert "554 5.6.0 no" in listed
     assert nothing == b""
     assert "dead (1)" in shown
+    wanted = {"agent": "delivery", "device": "user:ann", "topic": "notifications.outbox", "reason": "554 5.6.0 no"}
+    assert wanted.items() <= json.loads(letters).items()
+    assert told.notificationId.encode() in letter
     assert [(each.notification.notificationId, each.attempt) for each in receiver.got] == [(told.notificationId, 2)]
     assert "only what is dead can be sent again" in again.stderr
     assert [each["status"] for each in orjson.loads(after)["events"]] == ["sending", "dead", "sending", "sent"]

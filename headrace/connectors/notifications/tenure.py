@@ -213,11 +213,7 @@ class Tenure:
     def _refuse(self, entry: Entry, target: TopicPartition, offset: int, record: Record, error: ValueError) -> None:
         logger.error("notification_unreadable", partition=target.partition, offset=offset, error=str(error))
         self._counts.statistics.refused += 1
-        about = {
-            headers.DLQ_TOPIC: target.topic.encode(),
-            headers.DLQ_PARTITION: str(target.partition).encode(),
-            headers.DLQ_OFFSET: str(offset).encode(),
-        }
+        about = _about(target.partition, offset)
         entry.records.append(_dead_letter(record, shortened(str(error), MOST_ERROR), about))
 
     def _enqueue(self, row: Row) -> None:
@@ -344,7 +340,8 @@ class Tenure:
             content = self._tools.render(row.notification)
         except Exception as error:
             raise _NoWords(f"it cannot be put into words: {type(error).__name__}: {error}") from error
-        seconds = (self._clock.now_ms() - row.notification.decidedAt) / 1000
+        # Of those who read it: a demo's time runs faster than theirs.
+        seconds = self._clock.real_seconds(self._clock.now_ms() - row.notification.decidedAt)
         if seconds < LATE_AFTER:
             return content
         over = row.kind != "resolved" and any(each.kind == "resolved" for each in queue.behind(row))
@@ -485,7 +482,19 @@ def _log_fields(row: Row) -> dict[str, object]:
 
 def _dead_row(row: Row) -> tuple[str, Record]:
     record = Record(row.notification.recipient.encode(), row.body(), 0, {})
-    return _dead_letter(record, row.error or "", {ATTEMPTS: b"%d" % row.attempts, NUMBER: b"%d" % row.number})
+    return _dead_letter(
+        record,
+        row.error or "",
+        {**_about(row.partition, row.offset), ATTEMPTS: b"%d" % row.attempts, NUMBER: b"%d" % row.number},
+    )
+
+
+def _about(partition: int, offset: int) -> dict[str, bytes]:
+    return {
+        headers.DLQ_TOPIC: topics.OUTBOX.encode(),
+        headers.DLQ_PARTITION: b"%d" % partition,
+        headers.DLQ_OFFSET: b"%d" % offset,
+    }
 
 
 def _dead_letter(record: Record, reason: str, more: Mapping[str, bytes]) -> tuple[str, Record]:
