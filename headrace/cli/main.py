@@ -37,6 +37,7 @@ COMMANDS = {
     "topics": "headrace.cli.topics",
     "types": "headrace.cli.types",
     "users": "headrace.cli.users",
+    "why": "headrace.cli.why",
     "worker": "headrace.cli.worker",
 }
 

@@ -1,0 +1,223 @@
+"""What the log has about an alert and a person: events of the alert, decisions, deliveries, and who they were."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+import orjson
+from pydantic import ValidationError
+
+from headrace.agents.notifying.places import Places
+from headrace.cli.alert_states import alert_named, read_states
+from headrace.connectors.notifications.state_log import read_states as read_deliveries
+from headrace.engine.clock import SystemClock
+from headrace.engine.errors import ConfigError
+from headrace.engine.intake import MINUTE_MS
+from headrace.engine.log import Fetched, Log, TopicPartition
+from headrace.engine.log_range import first_offsets, read_range, reading
+from headrace.engine.log_time import log_now_ms
+from headrace.engine.partitioner import Partitioner
+from headrace.engine.replicas import Replica, read_replicas
+from headrace.schemas import topics
+from headrace.schemas.alert import PREFIX, Alert
+from headrace.schemas.device_type import DeviceType
+from headrace.schemas.notification import NotificationEvent, NotificationState, Subject
+from headrace.schemas.text import near
+from headrace.schemas.user import User
+from headrace.tables.replicated import Replicated
+from headrace.tables.users import user_table
+
+#: By how much an event time may be later than the append time of its record, with some to spare, ms.
+AHEAD_MS = 10 * MINUTE_MS
+
+
+class _Event(msgspec.Struct):
+    type: str
+    data: msgspec.Raw
+
+
+_read_event = msgspec.json.Decoder(_Event).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A change of the alert.
+
+    Args:
+        at_ms: append time, ms since 1970 UTC.
+        change: triggered, acknowledged, ...
+        alert: as it was then.
+    """
+
+    at_ms: int
+    change: str
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A decision about the person, or a delivery to them.
+
+    Args:
+        at_ms: when, ms since 1970 UTC.
+        state: the notification as it was then.
+    """
+
+    at_ms: int
+    state: NotificationState
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All of it.
+
+    Args:
+        alert: as it is now, or was last.
+        events: its changes, oldest first; those that the log still has.
+        notes: about the person and this alert, in log order.
+        digests: decisions that a digest goes to the person, whatever is in it.
+        last: of the delivery log, what the events do not have any more.
+        user: the person when the alert triggered, as far as that is known; None: there was nobody of this id.
+        user_now: the same now.
+        subject: the alert with its place, when it triggered.
+        now_ms: as append times have it.
+    """
+
+    alert: Alert
+    events: Sequence[Happened]
+    notes: Sequence[Noted]
+    digests: Sequence[Noted]
+    last: Sequence[NotificationState]
+    user: User | None
+    user_now: User | None
+    subject: Subject
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Registries:
+    replicas: Sequence[Replica]
+
+
+async def find(log: Log, alert_text: str, user_id: str, device_types: Mapping[str, DeviceType]) -> Found:
+    """Look for everything.
+
+    Args:
+        alert_text: id of the alert, or the beginning of one.
+    Raises:
+        ConfigError: there is no such alert, or there are several; nobody of this id is known, or was told of anything.
+    """
+    clock = SystemClock()
+    alert = await _alert(log, alert_text)
+    events = await _events(log, alert)
+    users, places = user_table(), Places(device_types)
+    await read_replicas(log, _Registries((users, places.table)), clock)
+    began_ms = events[0].at_ms if events else alert.triggeredAt
+    notes, digests = await _notes(log, alert.alertId, user_id, began_ms)
+    known = {each.state.notificationId for each in notes}
+    seen = {each.state.notificationId for each in notes if each.state.contact is not None}
+    last = [
+        state
+        for state in await _deliveries(log, user_id)
+        if (state.notificationId in known or alert.alertId in (state.alertId, *state.alertIds))
+        and state.notificationId not in seen
+    ]
+    now_ms = await log_now_ms(log, clock)
+    user, user_now = users.get(user_id, began_ms), users.get(user_id, 1 << 62)
+    if user is None and user_now is None and not notes and not last:
+        raise ConfigError(_nobody(user_id, users))
+    subject = Subject(alert=events[0].alert if events else alert, place=places.of(alert, began_ms))
+    return Found(alert, events, notes, digests, last, user, user_now, subject, now_ms)
+
+
+async def _alert(log: Log, text: str) -> Alert:
+    """The alert of this id, whether it is the newest of its rule and device or the log only has its events."""
+    known = await read_states(log)
+    matching = {name: each for name, each in known.items() if text and name.startswith(text)}
+    if not matching and text:
+        async for part in _records(log, topics.ALERTS):
+            for value in part.records.values:
+                if text.encode() in (value or b"") and (found := _event(value)) is not None:
+                    alert = found[1]
+                    if alert.alertId.startswith(text):
+                        matching[alert.alertId] = alert
+    try:
+        return alert_named(text, matching)
+    except ConfigError:
+        if matching:
+            raise
+        raise ConfigError(
+            f"there is no alert {text!r}, and the log has no events of one; headrace alerts list --status all shows "
+            "alerts and their ids"
+        ) from None
+
+
+async def _events(log: Log, alert: Alert) -> list[Happened]:
+    found = []
+    wanted, key = alert.alertId.encode(), alert.deviceId.encode()
+    async for part in _records(log, topics.ALERTS, key, alert.triggeredAt - AHEAD_MS):
+        for value, at_ms in zip(part.records.values, part.records.timestamps, strict=True):
+            if wanted in (value or b"") and (event := _event(value)) is not None and event[1].alertId == alert.alertId:
+                found.append(Happened(at_ms, *event))
+    return found
+
+
+def _event(value: bytes | None) -> tuple[str, Alert] | None:
+    """What happened, and the alert after it; None for what is no event of an alert."""
+    try:
+        event = _read_event(value or b"")
+        return event.type.removeprefix(PREFIX), Alert.model_validate_json(bytes(event.data), extra="ignore")
+    except (msgspec.MsgspecError, ValidationError):
+        return None
+
+
+async def _notes(log: Log, alert_id: str, user_id: str, began_ms: int) -> tuple[list[Noted], list[Noted]]:
+    """What was said of this alert to them, and all digests."""
+    notes: list[Noted] = []
+    digests: list[Noted] = []
+    ids: set[str] = set()
+    recipient = f"user:{user_id}".encode()
+    async for part in _records(log, topics.NOTIFICATIONS, recipient, began_ms - AHEAD_MS):
+        for key, value in zip(part.records.keys, part.records.values, strict=True):
+            if key != recipient:
+                continue
+            try:
+                event = NotificationEvent.model_validate(orjson.loads(value or b""), extra="ignore")
+                at_ms = round(datetime.fromisoformat(event.time).timestamp() * 1000)
+            except ValueError:
+                continue
+            noted = Noted(at_ms, event.data)
+            if alert_id in (event.data.alertId, *event.data.alertIds) or event.data.notificationId in ids:
+                ids.add(event.data.notificationId)
+                notes.append(noted)
+            if event.data.kind == "digest" and event.data.status == "queued":
+                digests.append(noted)
+    return notes, digests
+
+
+async def _deliveries(log: Log, user_id: str) -> list[NotificationState]:
+    if topics.NOTIFICATION_STATES not in {spec.name for spec in await log.topics()}:
+        return []
+    recipient = f"user:{user_id}"
+    partition = Partitioner(log.partitions(topics.NOTIFICATION_STATES)).partition(recipient.encode())
+    return [state async for _, _, state in read_deliveries(log, [partition]) if state.recipient == recipient]
+
+
+async def _records(log: Log, topic: str, key: bytes | None = None, since_ms: int = 0) -> AsyncIterator[Fetched]:
+    """What a topic has since then: of the partition of a key, or of all."""
+    if topic not in {spec.name for spec in await log.topics()}:
+        return
+    starts, ends = await first_offsets(log, topic), await log.end_offsets(topic)
+    if since_ms > 0:
+        starts = await log.offsets_at(topic, since_ms)
+    numbers = range(log.partitions(topic)) if key is None else [Partitioner(log.partitions(topic)).partition(key)]
+    async with reading(log) as reader:
+        for target in (TopicPartition(topic, number) for number in numbers):
+            async for part in read_range(reader, target, starts[target], ends[target]):
+                yield part
+
+
+def _nobody(user_id: str, users: Replicated[User]) -> str:
+    known = users.keys()
+    return f"there is no user {user_id!r}{near(user_id, known)}; headrace users list shows those there are"
