@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from headrace.agents.alerting.backtest import BackTest, looks_back, topics_of
 from headrace.cli.moments import duration, iso_ms, moment, words
+from headrace.cli.record_progress import RecordProgress
 from headrace.cli.rules_backtest_view import BackTested
 from headrace.cli.rules_session import RulesSession
 from headrace.cli.stored_history import History, LogHistory, database_history
@@ -30,8 +30,6 @@ LAST = "7d"
 LIMIT = 100
 #: Records so much before the range are looked at, where there are any: what was open then is not taken for new, ms.
 WARM_UP_MS = 86_400_000
-#: Records between two lines of progress off a terminal.
-PLAIN_STEP = 500_000
 #: What can only be tried on the log, by kind.
 _LOG_ONLY = {"absence": "when messages came", "offline": "when connections ended", "anomaly": "when anomalies came"}
 
@@ -96,7 +94,7 @@ async def back_test(
                     raise
         test = BackTest(rules, start_ms, end_ms)
         await read_replicas(session.opened.log, test.operator, clock)
-        with _Steps(screen) as steps:
+        with RecordProgress(screen) as steps:
             # What comes late was appended after the range; in the database it is where it belongs.
             async for part in history.read(warm_up_ms, end_ms):
                 test.take(part.fetched)
@@ -157,33 +155,3 @@ def _inputs(rule: AlertRule, device_type: DeviceType) -> Sequence[str]:
     if isinstance(condition, ThresholdCondition):
         return (condition.metric,)
     return Expression(condition.expression, list(device_type.units)).inputs
-
-
-class _Steps:
-    """A bar on a terminal, a line now and then anywhere else."""
-
-    def __init__(self, screen: Console) -> None:
-        columns = (
-            TextColumn("records {task.fields[records]:,}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
-        self._task = self._bar.add_task("", total=1.0, records=0)
-        self._screen = screen
-        self._said = 0
-
-    def __enter__(self) -> "_Steps":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def show(self, records: int, done: float) -> None:
-        """So many were looked at, which is so much of all."""
-        self._bar.update(self._task, completed=done, records=records)
-        if not self._screen.is_terminal and records // PLAIN_STEP > self._said:
-            self._said = records // PLAIN_STEP
-            self._screen.print(f"{records:,} records looked at, {done:.0%}", highlight=False)

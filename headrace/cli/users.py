@@ -19,6 +19,7 @@ from headrace.cli.running import Mistakes, config_option, json_option
 from headrace.cli.settings import Settings
 from headrace.cli.users_import import read_user, stamped, users_of_file
 from headrace.cli.users_on_call import escalate, on_call_command
+from headrace.cli.users_preview import preview
 from headrace.connectors.user_file import user_document, user_path
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
@@ -183,6 +184,7 @@ def delete(user_ids: tuple[str, ...], data: Path | None, config: Path | None, as
 
 users.add_command(on_call_command)
 users.add_command(escalate)
+users.add_command(preview)
 
 
 def _settings(config: Path | None, data: Path | None, wrong: Mistakes | None = None, *, make: bool = False) -> Settings:

@@ -83,8 +83,8 @@ class Notify:
     ) -> None:
         self._settings = settings
         self._audience = Audience(users, integrations)
-        self._places = Places(device_types)
-        self.replicas: Sequence[Replica] = (users, self._places.table)
+        self.places = Places(device_types)
+        self.replicas: Sequence[Replica] = (users, self.places.table)
         self._open = open_table()
         self._over = over_table()
         self.tables: tuple[State, ...] = (self._open, self._over)
@@ -152,7 +152,7 @@ class Notify:
             return
         if not isinstance(known, OpenAlert) or known.alert_id != alert.alertId:
             known = OpenAlert(alert.alertId, alert.triggeredAt, 0)
-        subject = Subject(alert=alert, place=self._places.of(alert, at_ms))
+        subject = Subject(alert=alert, place=self.places.of(alert, at_ms))
         told = _Told(alert, subject, encode_subject(bytes(event.data), subject), at_ms, known.message_id or message_id)
         after = self._after(work, change, told, known)
         if alert.status == "resolved":
@@ -236,7 +236,7 @@ class Notify:
     def _carry_out(self, work: "_Work", key: AlertKey, known: OpenAlert, at_ms: int) -> None:
         """A step or reminder whose time has come."""
         alert = Alert.model_validate_json(known.alert, extra="ignore")
-        subject = Subject(alert=alert, place=self._places.of(alert, at_ms))
+        subject = Subject(alert=alert, place=self.places.of(alert, at_ms))
         told = _Told(alert, subject, encode_subject(known.alert.encode(), subject), at_ms, known.message_id)
         if known.acknowledged_at is not None:
             after = msgspec.structs.replace(known, again=known.again + 1, reminded=known.reminded + 1)
