@@ -15,6 +15,7 @@ from headrace.cli.listing import status_text
 from headrace.cli.logs import open_log, topic_specs
 from headrace.cli.notify_bounce import bounce
 from headrace.cli.notify_service import NotifyService
+from headrace.cli.notify_trial import try_
 from headrace.cli.opened_log import UNLIMITED, log_data_option, log_folder
 from headrace.cli.running import (
     Mistakes,
@@ -67,6 +68,7 @@ def notify(context: click.Context, data: Path | None, config: Path | None, as_js
 
 
 notify.add_command(bounce)
+notify.add_command(try_)
 
 
 class Notify:
