@@ -10,7 +10,8 @@ from typing import Any
 
 #: How deep arrays and maps may nest; SenML needs three.
 MAX_DEPTH = 8
-#: Values in one message, labels included: a byte can be one, and each costs fifty times that. A tenth of a second.
+#: Values in one message, labels and pieces of strings included: a byte can be one, and each costs fifty times that. A
+#: tenth of a second.
 MAX_VALUES = 100_000
 _INDEFINITE = 31
 _DECIMAL_FRACTION, _SELF_DESCRIBED = 4, 55_799
@@ -51,9 +52,7 @@ class _Reader:
         """The next value; `_BREAK` where one of an indefinite array or map may end."""
         if depth > MAX_DEPTH:
             raise CborError(f"it nests deeper than {MAX_DEPTH} levels")
-        self._values += 1
-        if self._values > MAX_VALUES:
-            raise CborError(f"it holds more than {MAX_VALUES} values")
+        self._count_one()
         first = self._take(1)[0]
         major, info = first >> 5, first & 31
         if major == 7:
@@ -65,6 +64,11 @@ class _Reader:
             return self._string(major, count)
         inner = {4: self._array, 5: self._map, 6: self._tagged}[major]
         return inner(count, depth)
+
+    def _count_one(self) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise CborError(f"it holds more than {MAX_VALUES} values")
 
     def _take(self, size: int) -> bytes:
         taken = self._data[self.place : self.place + size]
@@ -105,6 +109,7 @@ class _Reader:
         while (first := self._take(1)[0]) != 0xFF:
             if first >> 5 != major:
                 raise CborError(f"byte {self.place - 1} is no part of a string")
+            self._count_one()
             found.append(self._take(_known(self._count(major, first & 31))))
         return found
 

@@ -33,6 +33,7 @@ _NO_OBJECT = (
     "the uplink has no decoded object: set a codec in the device profile of ChirpStack (device profiles, Codec), "
     "so that it does not send bytes alone"
 )
+_BINARY = "; ChirpStack sends Protocol Buffers unless json = true is set in its [integration.mqtt]"
 
 
 class ChirpStack:
@@ -54,9 +55,7 @@ class ChirpStack:
         event = message.topic[-1]
         if event not in _VALUES:
             return Aside(event, message.device_id or _named(message.payload))
-        document = loads(message.payload)
-        if not isinstance(document, dict):
-            raise NotUnpacked(f"payload is {kind(document)}, not an event", message.device_id)
+        document = _event(message)
         device_id = _device_id(message.device_id, document)
         sequence = None
         try:
@@ -69,6 +68,17 @@ class ChirpStack:
         except NotUnpacked as error:
             # The frame came through all the same.
             raise NotUnpacked(error.reason, device_id, sequence) from error
+
+
+def _event(message: Message) -> dict[str, Any]:
+    try:
+        document = loads(message.payload)
+    except NotUnpacked as error:
+        advice = "" if message.payload.lstrip()[:1] in (b"", b"{") else _BINARY
+        raise NotUnpacked(error.reason + advice, message.device_id) from error
+    if not isinstance(document, dict):
+        raise NotUnpacked(f"payload is {kind(document)}, not an event", message.device_id)
+    return document
 
 
 def _uplink(document: dict[str, Any], payload: bytes) -> dict[str, Any]:

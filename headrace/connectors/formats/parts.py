@@ -192,7 +192,16 @@ def loads(payload: bytes) -> Any:
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        raise NotUnpacked(f"payload is not JSON: {error.msg} at character {error.pos}") from error
+        raise NotUnpacked(_no_json(payload) or f"payload is not JSON: {error.msg} at character {error.pos}") from error
+
+
+def _no_json(payload: bytes) -> str:
+    """Why bytes cannot be JSON; empty if they are a text."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        return f"payload is not JSON: byte {error.start} is no UTF-8; is it binary?"
+    return ""
 
 
 def dumps(value: Any) -> bytes:

@@ -3,6 +3,7 @@
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import isfinite
 from typing import Any
 
@@ -119,11 +120,20 @@ def senml_json(payload: bytes) -> Any:
 def senml_cbor(payload: bytes) -> Any:
     """The records of a pack in CBOR, with the labels that JSON has, and data as its base64url."""
     check_size(payload)
+    if not payload:
+        raise NotUnpacked("payload is empty")
     try:
         pack = decode_cbor(payload)
     except CborError as error:
-        raise NotUnpacked(f"payload is no CBOR of a SenML pack: {error}") from error
+        advice = ", but JSON: set the format senml-json" if _is_json(payload) else f": {error}"
+        raise NotUnpacked(f"payload is no CBOR of a SenML pack{advice}") from error
     return [_relabelled(record) for record in pack] if isinstance(pack, list) else pack
+
+
+def _is_json(payload: bytes) -> bool:
+    with suppress(NotUnpacked):
+        return isinstance(loads(payload), list | dict)
+    return False
 
 
 def _relabelled(record: Any) -> Any:

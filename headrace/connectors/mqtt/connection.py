@@ -41,6 +41,8 @@ CLOSE_TIMEOUT = 2.0
 BREATH = 0.001
 LARGEST_ID = 65_535
 _PUBLISH = int(Kind.PUBLISH)
+#: Mosquitto 2.0.11 takes a session over without the DISCONNECT that says so.
+_CLOSED = "closed by the broker, which says no reason; if it goes on, look for another client with the same client id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +319,7 @@ class MqttConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         if not self._leaving:
-            self._reason = self._reason or ConnectionResetError("closed by the broker")
+            self._reason = self._reason or ConnectionResetError(_CLOSED)
 
     async def _ask(self, packet: bytes, kind: type[Answer]) -> Answer:
         """Send `packet` and wait for the broker's answer to it, which may stand behind many messages."""

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterable, Iterator
+from math import isfinite
 from typing import NamedTuple
 
 import orjson
@@ -70,7 +71,8 @@ NOTHING = Catalogue({}, {})
 def documents(payload: Payload, catalogue: Catalogue, otherwise_ms: int, time_field: str, most: int) -> list[bytes]:
     """The values of a message as JSON objects, one per timestamp, in the order of the message.
 
-    A metric that comes twice with one timestamp makes another object. Controls and `bdSeq` are left out.
+    A metric that comes twice with one timestamp makes another object. Controls and `bdSeq` are left out, and so is an
+    object with nothing but nulls, of which nothing could be stored.
 
     Args:
         otherwise_ms: timestamp where neither metric nor message has one.
@@ -83,10 +85,14 @@ def documents(payload: Payload, catalogue: Catalogue, otherwise_ms: int, time_fi
     found: list[dict[str, object]] = []
     of_time: dict[int, list[dict[str, object]]] = {}
     times_given: dict[tuple[int, str], int] = {}
+    least = 0
     if payload.timestamp is not None:
         otherwise_ms = payload.timestamp
     for name, metric, datatype in _named(payload.metrics, catalogue):
         value = json_value(metric, datatype)
+        least += _least_bytes(value)
+        if least > most:
+            raise _too_large(most)
         if name == BD_SEQ or name.startswith(_CONTROLS):
             continue
         stamp = otherwise_ms if metric.timestamp is None else metric.timestamp
@@ -97,10 +103,30 @@ def documents(payload: Payload, catalogue: Catalogue, otherwise_ms: int, time_fi
             mine.append({time_field: stamp})
             found.append(mine[-1])
         mine[times - 1][key] = value
-    made = list(map(orjson.dumps, found))
+    made = [orjson.dumps(each) for each in found if _tells(each, time_field)]
     if sum(map(len, made)) > most:
-        raise BadPayload(f"its values with their names have more than {most:,} bytes")
+        raise _too_large(most)
     return made
+
+
+def _too_large(most: int) -> BadPayload:
+    return BadPayload(f"its values with their names have more than {most:,} bytes")
+
+
+def _least_bytes(value: object) -> int:
+    """What an array has in JSON, or less: told before all arrays of a message are in memory."""
+    if not isinstance(value, list):
+        return 0
+    return len(value) * (5 if value and isinstance(value[0], bool) else 2)
+
+
+def _tells(document: dict[str, object], time_field: str) -> bool:
+    """Whether it has a value beside its time; what is no number will be null."""
+    return any(
+        value is not None and not (isinstance(value, float) and not isfinite(value))
+        for name, value in document.items()
+        if name != time_field
+    )
 
 
 def _named(metrics: Iterable[Metric], catalogue: Catalogue) -> Iterator[tuple[str, Metric, int | None]]:

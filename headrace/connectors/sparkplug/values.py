@@ -17,6 +17,8 @@ _NUMBERS, _BOOLEAN, _TEXTS = (9, 10), 11, (12, 14, 15)
 #: Struct codes of arrays; 32 are bits and 33 texts.
 _ARRAYS = {22: "b", 23: "h", 24: "i", 25: "q", 26: "B", 27: "H", 28: "I", 29: "Q", 30: "f", 31: "d", 34: "Q"}
 _BITS, _LISTED_TEXTS = 32, 33
+#: In one array: each bit of a payload becomes a reference of eight bytes.
+MAX_BITS = 1 << 18
 
 
 class Unfit(BadPayload):
@@ -124,7 +126,11 @@ def _bits(value: bytes) -> list[bool]:
     count = int.from_bytes(value[:4], "little")
     if len(value) < 4 or len(value) - 4 != (count + 7) // 8:
         raise Unfit(f"{len(value)} bytes are no array of bits")
-    return [bool(value[4 + place // 8] >> (7 - place % 8) & 1) for place in range(count)]
+    if count > MAX_BITS:
+        raise Unfit(f"an array of {count:,} bits is longer than {MAX_BITS:,}")
+    bits = np.unpackbits(np.frombuffer(value, np.uint8, offset=4), count=count)
+    found: list[bool] = bits.astype(bool).tolist()
+    return found
 
 
 #: By datatype.

@@ -143,6 +143,11 @@ def test_any_event(event: str, document: Any) -> None:
     ("name", "payload", "reason"),
     [
         ("thingsboard", b"", "payload is empty"),
+        ("thingsboard", b'{"a": "\xff"}', "payload is not JSON: byte 7 is no UTF-8; is it binary?"),
+        ("senml-cbor", b"", "payload is empty"),
+        ("senml-cbor", b' [{"n": "a:b", "v": 1}]', "but JSON: set the format senml-json"),
+        ("senml-cbor", b"\x7f" + b"\x60" * 200_000 + b"\xff", "it holds more than 100000 values"),
+        ("chirpstack", b"\x0a\x10\x01", "json = true"),
         ("thingsboard", b"7", "an entry is a number, not an object"),
         ("thingsboard", b"[[]]", "an entry is an array, not an object"),
         ("thingsboard", b"{}", "it holds no values"),

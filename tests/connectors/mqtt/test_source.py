@@ -119,6 +119,18 @@ async def test_a_broker_that_restarts_with_its_sessions_loses_nothing(
     assert intake.payloads == [*expected, b"after"]
 
 
+async def test_two_with_one_client_id_are_told_what_to_look_for(
+    address: BrokerAddress, intake: RecordingIntake, version: str
+) -> None:
+    """A broker gives the session to who came last, and does not always say so to the other."""
+    with structlog.testing.capture_logs() as logs:
+        one, other = (Running(address, intake, version=version, client_id="twin") for _ in range(2))
+        async with one, other:
+            await until(lambda: any(entry["event"] == "mqtt_disconnected" for entry in logs))
+
+    assert "the same client id" in next(entry["reason"] for entry in logs if entry["event"] == "mqtt_disconnected")
+
+
 async def test_a_broker_that_forgot_the_session_is_subscribed_to_again(
     mosquitto: Mosquitto, address: BrokerAddress, intake: RecordingIntake, version: str
 ) -> None:

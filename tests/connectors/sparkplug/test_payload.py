@@ -42,6 +42,16 @@ def test_golden_files(name: str, birth: str) -> None:
     assert read(golden(name), catalogue) == orjson.loads((GOLDEN / f"{name}.json").read_bytes())
 
 
+def test_nothing_but_nulls_is_no_reading() -> None:
+    """What has no value at its time makes no document; beside other values it is null in theirs."""
+    nulls = [metric("a", "Int32", 0, timestamp=NOW, null=True), metric("b", "Double", math.nan, timestamp=NOW)]
+    later = metric("b", "Double", 0.0, timestamp=NOW + 1)
+    both = metric("a", "Int32", 0, timestamp=NOW + 1, null=True)
+
+    assert read(read_payload(payload(nulls, 1, NOW))) == []
+    assert read(read_payload(payload([*nulls, later, both], 1, NOW))) == [{"timestamp": NOW + 1, "b": 0.0, "a": None}]
+
+
 def test_golden_deaths() -> None:
     """A death certificate has the session's number; a device's has a sequence number, and neither has values."""
     assert (golden("ndeath").bd_seq, golden("ndeath").seq) == (0, None)
@@ -166,6 +176,35 @@ def test_a_value_that_is_not_of_its_type(kind: str, field: bytes, reason: str) -
 
     with pytest.raises(BadPayload, match=reason):
         read(read_payload(raw))
+
+
+def bits(count: int, packed: bytes) -> bytes:
+    """A metric with an array of bits."""
+    return piece(1, b"x") + number(4, 32) + piece(16, count.to_bytes(4, "little") + packed)
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_bits_are_in_their_order(sent: list[bool]) -> None:
+    """The highest of the first byte is the first, and what fills the last byte is none."""
+    text = "".join(str(int(each)) for each in sent)
+    packed = bytes(int(text[place : place + 8].ljust(8, "0"), 2) for place in range(0, len(text), 8))
+
+    found = read(read_payload(payload([bits(len(sent), packed)], 0, NOW)))
+
+    assert found == [{"timestamp": NOW, "x": sent}]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ([bits((1 << 18) + 8, b"\0" * ((1 << 15) + 1))], "an array of 262,152 bits is longer than 262,144"),
+        ([bits(1 << 17, b"\0" * (1 << 14))] * 2, "more than 1,048,576 bytes"),
+    ],
+)
+def test_bits_are_bounded(metrics: list[bytes], reason: str) -> None:
+    """An array, and all of a message: as references they take sixty times what they have on the wire."""
+    with pytest.raises(BadPayload, match=reason):
+        read(read_payload(payload(metrics, 0, NOW)))
 
 
 def test_how_others_write_integers() -> None:
