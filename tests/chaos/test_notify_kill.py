@@ -26,11 +26,13 @@ from tests.conftest import KafkaServer
 from tests.connectors.notifications.outbox import all_records, make_topics, notification, pending, put, states
 from tests.connectors.notifications.receivers import HttpReceiver, Received
 
-pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(3600)]
 
 PATIENCE = 180.0
-#: Notifications of a storm.
-STORM = 1_500
+#: Seconds that a receiver is away, in the short form and in the long one, whose load lasts at least `LONG`.
+AWAY, LONG_AWAY, LONG = 5.0, 1800.0, 60.0
+#: Notifications of a kill.
+PART = 150
 PEOPLE = 40
 SETTINGS = """
 [channels.webhook]
@@ -47,12 +49,12 @@ clock = SystemClock()
 
 
 class Notify:
-    """The command, which can be killed and started again."""
+    """A command that delivers, which can be killed and started again."""
 
-    def __init__(self, folder: Path, more: str, *options: str) -> None:
+    def __init__(self, folder: Path, more: str, *options: str, command: str = "notify") -> None:
         config = folder / "notify.toml"
         config.write_text(SETTINGS.format(more=more))
-        self._command = [sys.executable, "-m", "headrace.cli.main", "notify", "--config", str(config), *options]
+        self._command = [sys.executable, "-m", "headrace.cli.main", command, "--config", str(config), *options]
         self._said = folder / "notify.err"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -135,7 +137,7 @@ async def storm_of_kills(log: Log, notify: Notify, kills: int, rng: random.Rando
     async with HttpReceiver(slow).running() as receiver, killed(notify):
         wanted: list[Notification] = []
         for _ in range(kills):
-            part = storm(receiver.url, STORM // kills)
+            part = storm(receiver.url, PART)
             wanted += part
             notify.start()
             seen = len(receiver.received)
@@ -161,22 +163,63 @@ async def test_killed_in_a_storm_on_the_embedded_log(tmp_path: Path, chaos_size:
     await log.close()
 
 
-async def test_killed_in_a_storm_on_kafka(
-    kafka: KafkaServer, tmp_path: Path, chaos_size: Any, rng: random.Random
-) -> None:
-    """The same, where a transaction may be left open."""
-    url = f"kafka://{kafka.bootstrap}"
-    log = KafkaLog(url, KafkaSettings(), role="test")
-    await log.start()
+async def test_a_worker_that_delivers_is_killed_in_a_storm(tmp_path: Path, chaos_size: Any, rng: random.Random) -> None:
+    """The same where agents run beside delivery."""
+    log = EmbeddedLog(tmp_path / "data")
     await make_topics(log, 4)
+    worker = Notify(tmp_path, "[log]\npartitions = 4", "--data", str(tmp_path / "data"), command="worker")
 
-    await storm_of_kills(log, Notify(tmp_path, f'[log]\nurl = "{url}"\n'), min(chaos_size.kills, 5), rng)
+    await storm_of_kills(log, worker, min(chaos_size.kills, 10), rng)
 
     await log.close()
 
 
+@pytest.fixture
+async def on_kafka(kafka: KafkaServer) -> AsyncIterator[tuple[KafkaLog, str]]:
+    """A log with the topics, and the settings that name it."""
+    url = f"kafka://{kafka.bootstrap}"
+    log = KafkaLog(url, KafkaSettings(), role="test")
+    await log.start()
+    await make_topics(log, 4)
+    yield log, f'[log]\nurl = "{url}"\n[kafka]\nsession_timeout = 6.0\nheartbeat_interval = 1.0\n'
+    await log.close()
+
+
+async def test_killed_in_a_storm_on_kafka(
+    on_kafka: tuple[KafkaLog, str], tmp_path: Path, chaos_size: Any, rng: random.Random
+) -> None:
+    """The same, where a transaction may be left open."""
+    log, settings = on_kafka
+
+    await storm_of_kills(log, Notify(tmp_path, settings), min(chaos_size.kills, 5), rng)
+
+
+async def test_two_on_kafka_take_over_from_each_other(
+    on_kafka: tuple[KafkaLog, str], tmp_path: Path, chaos_size: Any, rng: random.Random
+) -> None:
+    """One of two is killed in a storm: the other has its recipients; then that one, when the first is back."""
+    log, settings = on_kafka
+    pair = [Notify(tmp_path, settings), Notify(tmp_path, settings)]
+    async with HttpReceiver(slow).running() as receiver, killed(pair[0]), killed(pair[1]):
+        wanted: list[Notification] = []
+        pair[0].start()
+        for number in range(min(chaos_size.kills, 10)):
+            stays, goes = pair[1 - number % 2], pair[number % 2]
+            stays.start()
+            seen, part = len(receiver.received), storm(receiver.url, PART)
+            wanted += part
+            await put(log, *part)
+            deadline = clock.monotonic() + PATIENCE
+            while len(receiver.received) < seen + rng.randint(1, len(part) // 2):
+                assert clock.monotonic() < deadline
+                await clock.sleep(0.01)
+            goes.kill()
+            await wait_all(log, wanted, stays)
+        await check(log, wanted, receiver.received)
+
+
 async def test_a_receiver_that_is_away_gets_all_of_it_once(tmp_path: Path, chaos_size: Any) -> None:
-    """The server is gone for the seconds of the load; half an hour with `--chaos-seconds 1800`."""
+    """The server is gone for a few seconds while notifications come; for half an hour in `make chaos`."""
     log = EmbeddedLog(tmp_path / "data")
     await make_topics(log, 4)
     notify = Notify(tmp_path, "", "--data", str(tmp_path / "data"))
@@ -186,7 +229,7 @@ async def test_a_receiver_that_is_away_gets_all_of_it_once(tmp_path: Path, chaos
     async with killed(notify):
         notify.start()
         wanted: list[Notification] = []
-        ends = clock.monotonic() + chaos_size.seconds
+        ends = clock.monotonic() + (LONG_AWAY if chaos_size.seconds >= LONG else AWAY)
         while clock.monotonic() < ends:
             part = storm(f"http://127.0.0.1:{port}", 10)
             wanted += part
