@@ -16,7 +16,7 @@ from headrace.engine.errors import ConfigError
 from headrace.engine.intake import MINUTE_MS
 from headrace.engine.log import Fetched, Log, TopicPartition
 from headrace.engine.log_range import first_offsets, read_range, reading
-from headrace.engine.log_time import log_now_ms
+from headrace.engine.log_time import is_virtual, log_now_ms
 from headrace.engine.partitioner import Partitioner
 from headrace.engine.replicas import Replica, read_replicas
 from headrace.schemas import topics
@@ -127,6 +127,9 @@ async def find(log: Log, alert_text: str, user_id: str, device_types: Mapping[st
     user, user_now = users.get(user_id, began_ms), users.get(user_id, 1 << 62)
     if user is None and user_now is None and not notes and not last:
         raise ConfigError(_nobody(user_id, users))
+    if user is not None and not notes and not last and (user.created_at or 0) > began_ms:
+        # The table knows no further back than a day; when somebody was added is real time, which a demo's is not.
+        user = user if await is_virtual(log) else None
     subject = Subject(alert=events[0].alert if events else alert, place=places.of(alert, began_ms))
     return Found(alert, events, notes, digests, last, user, user_now, subject, now_ms)
 

@@ -5,9 +5,14 @@ import json
 import tomllib
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
 
 from headrace.agents.notifying.settings import NotifySettings
+from headrace.cli.why_lines import state_text
 from headrace.connectors.notifications.channel import Refused, SendLater
+from headrace.schemas.notification import NotificationState
 from tests.agents.notifying.histories import AlertLog, World
 from tests.agents.notifying.people import at, user
 from tests.cli.conftest import Headrace
@@ -50,11 +55,11 @@ class Night:
         self._headrace = headrace
         self._alerts = alerts
         settings = NotifySettings.model_validate(tomllib.loads(CONFIG)["notify"])
-        self._world = World(settings, [(0, each.user_id, each) for each in PEOPLE])
-        asyncio.run(write(self._data, self._world, PEOPLE, alerts, NOON))
+        self.world = World(settings, [(0, each.user_id, each) for each in PEOPLE])
+        asyncio.run(write(self._data, self.world, PEOPLE, alerts, NOON))
 
     def deliver(self, **errors: Exception) -> None:
-        asyncio.run(deliver(self._data, self._world, self._alerts, NOON, errors))
+        asyncio.run(deliver(self._data, self.world, self._alerts, NOON, errors))
 
     def why(self, alert_id: str, user_id: str, *, code: int = 0) -> str:
         done = self._headrace("why", alert_id, user_id, "--data", self._data, "--config", self._config, code=code)
@@ -263,6 +268,56 @@ def test_an_alert_that_another_one_followed_is_found(tmp_path: Path, headrace: H
     assert [line["what"] for line in found["story"] if "channel" not in line] == [
         "alert triggered: temperature > 40, value 45; warning", "concerns ada", "alert resolved",
     ]  # fmt: skip
+
+
+def test_people_who_came_later_or_went_are_told_so(tmp_path: Path, headrace: Headrace) -> None:
+    """Who was added after the alert; who was deleted since, whose decisions are still there."""
+    alerts = history()
+    alert = alerts.trigger("fire", "d-1", at("2025-11-15T10:00"))
+    night = Night(tmp_path, headrace, alerts)
+    (tmp_path / "new.ndjson").write_text('{"id": "new", "email": "new@example.com", "devices": ["*"]}')
+    headrace("users", "import", tmp_path / "new.ndjson", "--data", tmp_path / "data")
+    headrace("users", "delete", "ada", "--data", tmp_path / "data")
+
+    new, ada = night.document(alert.alertId, "new"), night.document(alert.alertId, "ada")
+
+    assert new["story"][1]["what"] == "new was no user yet"
+    assert new["outcome"] == {}
+    assert ada["outcome"]["email"]["status"] == "queued"
+
+
+def test_a_digest_that_only_counts_an_alert_says_so(tmp_path: Path, headrace: Headrace) -> None:
+    """Of a thousand alerts a list knows each, of more how many there are."""
+    alerts = history()
+    ids = [alerts.trigger("damp", f"d-{number}", at("2025-11-15T12:00") + number).alertId for number in range(1_060)]
+    night = Night(tmp_path, headrace, alerts)
+
+    text = night.why(ids[-1], "ada")
+
+    assert "email, to be sent" not in text
+    assert "2025-11-15 13:01:00 CET  email: digest of 1,000 alerts to be sent; it counts this alert" in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"status": "unknown", "attempts": 1},
+            "email: a crash came before it was known whether it went to a@example.com",
+        ),
+        ({"status": "sending", "attempts": 2}, "email: being sent to a@example.com, attempt 2"),
+        ({"status": "delivered", "providerId": "p-1"}, "email: delivered to a@example.com, the provider's id is p-1"),
+        ({"status": "dead", "attempts": 3, "error": "550 no"}, "email: given up to a@example.com, 3 attempts: 550 no"),
+        ({"status": "sent", "kind": "escalation", "step": 2}, "email, step 2 of the escalation: sent to a@example.com"),
+    ],
+    ids=lambda each: each["status"] if isinstance(each, dict) else "",
+)
+def test_every_state_of_a_delivery_has_words(fields: dict[str, Any], said: str) -> None:
+    """Where it went, which attempt it was, what the server said."""
+    state = {"notificationId": "n", "alertId": "a", "ruleId": "r", "deviceId": "d", "recipient": "user:ada",
+             "channel": "email", "contact": "a@example.com", "decidedAt": NOON, "kind": "alert"}  # fmt: skip
+
+    assert state_text(NotificationState.model_validate({**state, **fields}), ZoneInfo("UTC")).startswith(said)
 
 
 def test_mistakes_say_what_to_do(tmp_path: Path, headrace: Headrace) -> None:
