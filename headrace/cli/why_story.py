@@ -110,6 +110,8 @@ class Story:
             return
         match = subscribed(user, found.subject)
         if not match.fits:
+            if any(kind == "alert" for kind, _, _ in self._recorded):
+                return  # it did then: their subscriptions have changed since
             yield Line(at_ms, f"does not concern {user.user_id}", match.reasons, computed=True)
             return
         yield Line(at_ms, f"concerns {user.user_id}", match.reasons, computed=True)

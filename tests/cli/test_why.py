@@ -286,6 +286,21 @@ def test_people_who_came_later_or_went_are_told_so(tmp_path: Path, headrace: Hea
     assert ada["outcome"]["email"]["status"] == "queued"
 
 
+def test_what_was_decided_counts_and_not_what_would_be_now(tmp_path: Path, headrace: Headrace) -> None:
+    """Somebody who has unsubscribed long since was told all the same, and the story does not deny it."""
+    alerts = history()
+    alert = alerts.trigger("fire", "d-1", at("2025-11-15T10:00"))
+    night = Night(tmp_path, headrace, alerts)
+    # The copy of the registry goes back a day before its newest change: of these two it knows the later one only.
+    for devices in ("d-7", "d-8"):
+        headrace("users", "set", "ada", f"subscribedDevices={devices}", "--data", tmp_path / "data")
+
+    found = night.document(alert.alertId, "ada")
+
+    assert "does not concern ada" not in [line["what"] for line in found["story"]]
+    assert found["outcome"]["email"]["reasons"][0]["code"] == "subscribed"
+
+
 def test_a_digest_that_only_counts_an_alert_says_so(tmp_path: Path, headrace: Headrace) -> None:
     """Of a thousand alerts a list knows each, of more how many there are."""
     alerts = history()
