@@ -250,7 +250,7 @@ def test_examples_of_the_guide(bridge: Any, worker: Any, require: Require) -> No
     page = (Path(__file__).parents[2] / "docs" / "guides" / "http.md").read_text()
     examples = re.findall(r"^\$ (curl .*)\n(.*)$", page, re.MULTILINE)
 
-    assert len(examples) == 9
+    assert len(examples) == 10
     for command, expected in examples:
         called = shlex.split(command.replace("localhost:8080", f"127.0.0.1:{client.port}"))
         said = subprocess.run(called, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
