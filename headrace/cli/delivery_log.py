@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import orjson
 
-from headrace.cli.masked import masked_recipient
 from headrace.connectors.notifications.row import row_key
 from headrace.connectors.notifications.state_changes import StoredState
 from headrace.connectors.notifications.state_log import read_states
@@ -15,6 +14,7 @@ from headrace.engine.log import Log, TopicPartition
 from headrace.engine.log_range import first_offsets, read_range, reading
 from headrace.engine.records import Record
 from headrace.schemas import topics
+from headrace.schemas.contacts import masked_recipient
 from headrace.schemas.notification import NotificationEvent, NotificationState
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from headrace.cli.delivery_log import Chosen, dead_letter_of, events_of, known_states, row_named
 from headrace.cli.listing import listing, printable, show_listing
-from headrace.cli.masked import masked_contact, masked_state, masked_text
+from headrace.cli.masked import masked_contact, masked_state
 from headrace.cli.moments import iso_ms, moment
 from headrace.cli.opened_log import OpenedLog, load_settings, log_data_option, opened_log
 from headrace.cli.running import Mistakes, config_option
@@ -20,6 +20,7 @@ from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
 from headrace.schemas import topics
+from headrace.schemas.contacts import masked_text
 from headrace.schemas.dead_contact import DeadContact
 from headrace.schemas.notification import Channel, Status
 

@@ -7,7 +7,6 @@ import click
 import orjson
 
 from headrace.cli.delivery_log import known_states
-from headrace.cli.masked import masked_text
 from headrace.cli.opened_log import load_settings, log_data_option, opened_log
 from headrace.cli.running import Mistakes, config_option, json_option
 from headrace.cli.settings import Settings
@@ -15,6 +14,7 @@ from headrace.connectors.notifications.bounces import Bounce, read_bounces
 from headrace.connectors.notifications.state_changes import apply_bounce
 from headrace.engine.clock import SystemClock
 from headrace.engine.errors import ConfigError
+from headrace.schemas.contacts import masked_text
 
 
 @click.command()

@@ -10,7 +10,6 @@ import click
 import orjson
 
 from headrace.agents.notifying.channels import contacts_of
-from headrace.cli.masked import masked, masked_recipient, masked_text
 from headrace.cli.opened_log import log_data_option, log_folder, opened_log
 from headrace.cli.running import Mistakes, config_option, json_option
 from headrace.cli.settings import Settings
@@ -24,6 +23,7 @@ from headrace.engine.config import load
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import TopicPartition
 from headrace.schemas import topics
+from headrace.schemas.contacts import masked, masked_recipient, masked_text
 from headrace.schemas.dead_contact import dead_contact_key
 from headrace.schemas.notification import Reader
 from headrace.schemas.rule import Channel

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from headrace.agents.notifying.clock_changes import wall
 from headrace.cli.moments import iso_ms
 from headrace.cli.why_records import Happened
+from headrace.schemas.contacts import masked, masked_text
 from headrace.schemas.notification import Kind, NotificationState, Reason
 
 #: Statuses of decisions; the others are of deliveries.
@@ -75,10 +76,10 @@ def state_text(state: NotificationState, zone: ZoneInfo) -> str:
         return f"{which}: held{'' if state.until is None else f' until {shown(zone, state.until)}'}"
     return _DELIVERED[state.status].format(
         which=which,
-        to=f" to {state.contact}" if state.contact else "",
+        to=f" to {masked(state.contact)}" if state.contact else "",
         attempt=f", attempt {state.attempts}" if state.attempts > 1 else "",
         attempts=f"{state.attempts:,} attempt{'s'[: state.attempts != 1]}",
-        why=f": {state.error}" if state.error else "",
+        why=f": {masked_text(state.error)}" if state.error else "",
         known=f", the provider's id is {state.providerId}" if state.providerId else "",
     )
 
@@ -102,10 +103,10 @@ def document_of(line: Line, zone: ZoneInfo) -> dict[str, object]:
             "notificationId": state.notificationId,
             "alertIds": list(state.alertIds) or None,
             "until": None if state.until is None else iso_ms(state.until),
-            "contact": state.contact,
+            "contact": state.contact and masked(state.contact),
             "attempts": state.attempts or None,
             "providerId": state.providerId,
-            "error": state.error,
+            "error": state.error and masked_text(state.error),
         }
     return {name: value for name, value in found.items() if value is not None}
 

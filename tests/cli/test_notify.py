@@ -10,8 +10,9 @@ from pathlib import Path
 
 import orjson
 import pytest
+import structlog.testing
 
-from headrace.connectors.notifications.channel import Message, Refused
+from headrace.connectors.notifications.channel import Message, Refused, SendLater
 from headrace.engine.clock import SystemClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.schemas.notification import Notification
@@ -202,7 +203,8 @@ def test_a_webhook_is_shown_without_its_secret(tmp_path: Path, headrace: Headrac
     def refuse(message: Message) -> None:
         raise Refused(f"no such hook {url}, ask ada@example.com")
 
-    asyncio.run(deliver(data, Receiver("webhook", refuse), told.model_copy(update={"userId": None})))
+    with structlog.testing.capture_logs() as logs:
+        asyncio.run(deliver(data, Receiver("webhook", refuse), told.model_copy(update={"userId": None})))
 
     (line,) = headrace("notifications", "list", "--json", *there).stdout.splitlines()
     table = headrace("notifications", "list", "--user", "webhook:https://hooks.example.com/…", *there).stdout
@@ -214,6 +216,33 @@ def test_a_webhook_is_shown_without_its_secret(tmp_path: Path, headrace: Headrac
         assert b"hooks.example.com" in said
         assert b"s3cret" not in said
         assert b"ada@" not in said
+    (dead,) = (each for each in logs if each["event"] == "notification_dead")
+    assert dead["recipient"] == "webhook:https://hooks.example.com/…"
+    assert "s3cret" not in str(logs)
+    assert "ada@" not in str(logs)
+
+
+async def test_a_server_that_is_down_is_named_without_its_secret(tmp_path: Path) -> None:
+    """In the status of the command, in what `/ready` says, and in the log."""
+    url = "https://hooks.example.com/services/T0/s3cret"
+    changed = {"recipient": f"webhook:{url}", "channel": "webhook", "contacts": (url,), "userId": None}
+
+    def away(message: Message) -> None:
+        raise SendLater(f"{url} cannot be reached")
+
+    log = EmbeddedLog(tmp_path)
+    await make_topics(log)
+    await put(log, *(now(f"a{number}").model_copy(update=changed) for number in range(6)))
+    delivery = deliverer(log, Receiver("webhook", away), clock=SystemClock(), first_backoff=0.01, max_backoff=0.01)
+    with structlog.testing.capture_logs() as logs:
+        async with delivering(delivery), asyncio.timeout(PATIENCE):
+            while not (down := delivery.statistics().down):
+                await asyncio.sleep(0.01)
+    await log.close()
+
+    assert down == {"webhook https://hooks.example.com/…": "https://hooks.example.com/… cannot be reached"}
+    assert any(each["event"] == "channel_down" for each in logs)
+    assert "s3cret" not in str(logs)
 
 
 def test_mistakes_are_said_before_anything_runs(tmp_path: Path, headrace: Headrace) -> None:

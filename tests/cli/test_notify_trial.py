@@ -59,22 +59,22 @@ url = "{http}"
 def listening(receiver: AbstractAsyncContextManager[object]) -> Iterator[None]:
     """A receiver with a loop of its own, beside the command's."""
     ready, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:
         async with receiver:
+            loops.append(asyncio.get_running_loop())
             ready.set()
             await stop.wait()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     ready.wait()
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        loops[0].call_soon_threadsafe(stop.set)
         thread.join()
-        loop.close()
 
 
 @pytest.fixture

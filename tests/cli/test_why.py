@@ -123,11 +123,11 @@ def test_quiet_hours_are_told_with_the_clock_there(tmp_path: Path, headrace: Hea
             "quiet-hours-over: quiet hours are over",
             "quiet-hours: it was 07:00 there (Europe/Berlin); quiet hours are 22:00 to 07:00",
         ],
-        ["2025-11-16 07:00:01 CET  email, digest of 1 alert: sent to ada@example.com, the provider's id is email-d-1"],
+        ["2025-11-16 07:00:01 CET  email, digest of 1 alert: sent to a…@example.com, the provider's id is email-d-1"],
     ]
     assert text.splitlines()[-3:] == [
         "sms: not sent (warning alerts go by email, push)",
-        "email, digest of 1 alert: sent to ada@example.com, the provider's id is email-d-1",
+        "email, digest of 1 alert: sent to a…@example.com, the provider's id is email-d-1",
         "push: not sent (has no device token)",
     ]
 
@@ -151,8 +151,8 @@ def test_critical_alerts_say_what_overrides_what(tmp_path: Path, headrace: Headr
         "email": "sent", "push": "dropped", "sms": "dead",
     }  # fmt: skip
     assert found["told"] is True
-    assert "email: failed to ada@example.com: 451 busy; another one follows" in text
-    assert "sms: given up to +491701234567, 1 attempt: no such number" in text
+    assert "email: failed to a…@example.com: 451 busy; another one follows" in text
+    assert "sms: given up to +49…567, 1 attempt: no such number" in text
     assert "being sent" not in text
     assert "escalation" not in text
 
@@ -318,12 +318,15 @@ def test_a_digest_that_only_counts_an_alert_says_so(tmp_path: Path, headrace: He
     [
         (
             {"status": "unknown", "attempts": 1},
-            "email: a crash came before it was known whether it went to a@example.com",
+            "email: a crash came before it was known whether it went to a…@example.com",
         ),
-        ({"status": "sending", "attempts": 2}, "email: being sent to a@example.com, attempt 2"),
-        ({"status": "delivered", "providerId": "p-1"}, "email: delivered to a@example.com, the provider's id is p-1"),
-        ({"status": "dead", "attempts": 3, "error": "550 no"}, "email: given up to a@example.com, 3 attempts: 550 no"),
-        ({"status": "sent", "kind": "escalation", "step": 2}, "email, step 2 of the escalation: sent to a@example.com"),
+        ({"status": "sending", "attempts": 2}, "email: being sent to a…@example.com, attempt 2"),
+        ({"status": "delivered", "providerId": "p-1"}, "email: delivered to a…@example.com, the provider's id is p-1"),
+        ({"status": "dead", "attempts": 3, "error": "550 no"}, "email: given up to a…@example.com, 3 attempts: 550 no"),
+        (
+            {"status": "sent", "kind": "escalation", "step": 2},
+            "email, step 2 of the escalation: sent to a…@example.com",
+        ),
     ],
     ids=lambda each: each["status"] if isinstance(each, dict) else "",
 )

@@ -9,6 +9,7 @@ from headrace.engine.log import Changes, Fetched, Log, TopicPartition, Transacti
 from headrace.engine.log_range import reading
 from headrace.engine.records import Record
 from headrace.schemas import topics
+from headrace.schemas.contacts import masked, masked_recipient, masked_text
 from headrace.schemas.dead_contact import DeadContact, dead_contact_key
 
 #: Seconds between two looks, where nothing wakes the reader; records of one read.
@@ -78,7 +79,7 @@ class DeadContacts:
             for key in revived:
                 gone = self._dead.pop(key, None)
                 if gone is not None:
-                    logger.info("contact_enabled", channel=gone.channel, recipient=gone.recipient)
+                    logger.info("contact_enabled", channel=gone.channel, recipient=masked_recipient(gone.recipient))
             target = TopicPartition(topics.DEAD_CONTACTS, 0)
             await self._log.commit(Transaction(changes=[Changes(target, dict.fromkeys(revived))]))
 
@@ -90,4 +91,6 @@ class DeadContacts:
         try:
             self._dead[key] = DeadContact.model_validate_json(record.value, extra="ignore")
         except ValidationError as error:
-            logger.warning("dead_contact_unreadable", key=repr(key), error=str(error))
+            logger.warning(
+                "dead_contact_unreadable", key=masked(key.decode(errors="replace")), error=masked_text(str(error))
+            )

@@ -23,6 +23,7 @@ from headrace.engine.errors import RetryLater
 from headrace.engine.log import Fetched, Log, Member, Reader, TopicPartition
 from headrace.engine.records import Record
 from headrace.schemas import headers, topics
+from headrace.schemas.contacts import masked, masked_recipient, masked_text
 from headrace.schemas.dead_contact import DeadContact, dead_contact_key
 from headrace.schemas.notification import Notification, Reason, Status
 from headrace.schemas.text import shortened
@@ -104,7 +105,7 @@ class Tenure:
     def down(self) -> dict[str, str]:
         """Servers that are down, as `channel` or `channel server`, with their last errors."""
         return {
-            f"{name} {server}".strip(): error
+            f"{name} {_shown(server)}".strip(): error
             for name, queue in self._queues.items()
             for server, error in queue.down().items()
         }
@@ -148,7 +149,9 @@ class Tenure:
                     try:
                         found.append(Row.decode(target.partition, value))
                     except (ValueError, TypeError) as error:  # of a newer version: it stays
-                        logger.error("pending_row_unreadable", key=key.decode(errors="replace"), error=str(error))
+                        logger.error(
+                            "pending_row_unreadable", key=key.decode(errors="replace"), error=masked_text(str(error))
+                        )
         found.sort(key=lambda row: (row.partition, row.offset, row.number))
         unknown: list[Entry] = []
         for row in found:
@@ -211,7 +214,9 @@ class Tenure:
         self._wake.set()
 
     def _refuse(self, entry: Entry, target: TopicPartition, offset: int, record: Record, error: ValueError) -> None:
-        logger.error("notification_unreadable", partition=target.partition, offset=offset, error=str(error))
+        logger.error(
+            "notification_unreadable", partition=target.partition, offset=offset, error=masked_text(str(error))
+        )
         self._counts.statistics.refused += 1
         about = _about(target.partition, offset)
         entry.records.append(_dead_letter(record, shortened(str(error), MOST_ERROR), about))
@@ -376,17 +381,18 @@ class Tenure:
 
     def _answered(self, name: str, queue: ChannelQueue, row: Row) -> None:
         if queue.answered(row):
-            logger.info("channel_resumed", channel=name, server=row.server)
+            logger.info("channel_resumed", channel=name, server=_shown(row.server))
 
     async def _failed(self, queue: ChannelQueue, row: Row, error: RetryLater) -> None:
         row.error = shortened(str(error), MOST_ERROR)
         if row.status == "sending":
             row.status = "failed"
         self._counts.statistics.failed += 1
-        logger.info("notification_failed", error=row.error, **_log_fields(row))
+        logger.info("notification_failed", error=masked_text(row.error), **_log_fields(row))
         entry = self._entry(row)
-        if queue.failed(row, self._clock.now_ms(), row.error, error.after):
-            logger.warning("channel_down", channel=row.channel, server=row.server, error=row.error)
+        said = masked_text(row.error)
+        if queue.failed(row, self._clock.now_ms(), said, error.after):
+            logger.warning("channel_down", channel=row.channel, server=_shown(row.server), error=said)
         if self._rows.get(row.key) is row:
             entry.pending[row.key] = row.encode()  # with the time at which it is due
         await self._journal.write(entry)
@@ -402,7 +408,7 @@ class Tenure:
             reason=row.error, at=self._clock.now_ms(),
         )  # fmt: skip
         self._tools.dead.add(dead)
-        logger.warning("contact_disabled", error=row.error, **_log_fields(row))
+        logger.warning("contact_disabled", error=masked_text(row.error), **_log_fields(row))
         await self._end(row, "dead", dead=dead)
 
     async def _end(self, row: Row, status: Status, *reasons: Reason, dead: DeadContact | None = None) -> None:
@@ -412,11 +418,12 @@ class Tenure:
         entry.pending[row.key] = None
         if status == "dead":
             self._counts.statistics.dead += 1
-            logger.error("notification_dead", error=row.error, **_log_fields(row))
+            logger.error("notification_dead", error=masked_text(row.error or ""), **_log_fields(row))
             entry.records.append(_dead_row(row))
         else:
             self._counts.statistics.dropped += 1
-            logger.info("notification_dropped", why=reasons[-1].text if reasons else row.error, **_log_fields(row))
+            why = reasons[-1].text if reasons else row.error
+            logger.info("notification_dropped", why=masked_text(why or ""), **_log_fields(row))
         if dead is not None:
             entry.dead[dead_contact_key(dead.channel, dead.contact)] = dead.model_dump_json(exclude_none=True).encode()
         await self._journal.write(entry)
@@ -468,13 +475,18 @@ class Tenure:
         self._room.set()
 
 
+def _shown(server: str) -> str:
+    """Of a server what may be in logs: webhooks have an address, integrations a name."""
+    return masked(server) if "://" in server else server
+
+
 def _log_fields(row: Row) -> dict[str, object]:
     told = row.notification
     return {
         "notification_id": told.notificationId,
         "alert_id": told.subjects[0].alert.alertId,
         "channel": row.channel,
-        "recipient": told.recipient,
+        "recipient": masked_recipient(told.recipient),
         "attempt": row.attempts,
         "message_id": told.messageId,
     }
