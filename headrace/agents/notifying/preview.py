@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+import orjson
 import pydantic
 
 from headrace.agents.notifying.dispatch import Dispatch
@@ -21,7 +22,7 @@ from headrace.engine.testkit import Driven, fetched, run_batch
 from headrace.schemas import topics
 from headrace.schemas.alert import PREFIX, Alert
 from headrace.schemas.device_type import DeviceType
-from headrace.schemas.notification import Notification, NotificationEvent, NotificationState, RuleCount, Subject
+from headrace.schemas.notification import NotificationState, RuleCount, Subject
 from headrace.schemas.user import User
 from headrace.tables.users import user_table
 
@@ -164,27 +165,30 @@ class Preview:
                 self.why_unconcerned.setdefault(reason.code, reason.text)
 
     def _note(self, driven: Driven) -> None:
-        counts: dict[str, tuple[RuleCount, ...]] = {}
+        """Take decisions. Only those that are kept become models: it may be about hundreds of thousands."""
+        counts: dict[str, list[Any]] = {}
         for record in driven.sent.get(topics.OUTBOX, ()):
-            told = Notification.model_validate_json(record.value or b"")
-            counts[told.notificationId] = told.counts
+            told = orjson.loads(record.value or b"")
+            if told["counts"]:
+                counts[told["notificationId"]] = told["counts"]
         for record in driven.sent.get(topics.NOTIFICATIONS, ()):
-            state = NotificationEvent.model_validate_json(record.value or b"").data
-            if state.recipient.encode() == self._recipient and state.decidedAt >= self._start_ms:
-                self._count(Decided(state, counts.get(state.notificationId, ())))
+            state = orjson.loads(record.value or b"")["data"]
+            if record.key != self._recipient or state["decidedAt"] < self._start_ms:
+                continue
+            self._count(state)
+            if len(self.decisions) < MOST_KEPT:
+                rules = tuple(map(RuleCount.model_validate, counts.get(state["notificationId"], ())))
+                self.decisions.append(Decided(NotificationState.model_validate(state), rules))
 
-    def _count(self, decided: Decided) -> None:
-        state = decided.state
+    def _count(self, state: Mapping[str, Any]) -> None:
         self.count += 1
-        if len(self.decisions) < MOST_KEPT:
-            self.decisions.append(decided)
-        channel, code = state.channel or "", state.reasons[-1].code if state.reasons else ""
-        alerts = state.alertIds or (state.alertId,)
-        if state.status == "queued":
+        channel, code = state.get("channel", ""), state["reasons"][-1]["code"] if state["reasons"] else ""
+        alerts = state.get("alertIds") or [state["alertId"]]
+        if state["status"] == "queued":
             self.messages[channel] += 1
-            self.digests[channel] += state.kind == "digest"
+            self.digests[channel] += state["kind"] == "digest"
             self._seen_held.difference_update([(channel, alert_id) for alert_id in alerts])
-        elif state.status == "held":
+        elif state["status"] == "held":
             new = {(channel, alert_id) for alert_id in alerts} - self._seen_held
             self._seen_held |= new
             self.held[channel, code] += len(new)
