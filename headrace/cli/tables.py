@@ -30,7 +30,7 @@ LIMIT = 100
 #: Columns that hold times, ms.
 TIMES = frozenset(
     {"clock", "start", "end", "minute", "time", "watermark", "watermark_at_last_reading"}
-    | {"since", "triggered_at", "quiet_until"}
+    | {"since", "began", "triggered_at", "quiet_until"}
 )
 
 
