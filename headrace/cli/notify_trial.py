@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -102,7 +102,7 @@ async def _try(
                 contact = _contact(each)
                 if contact is None:
                     user = found[each.removeprefix("user:")]
-                    targets += _of_user(user, [one for one in wanted if chosen or one in channels])
+                    targets += _of_user(user, _usable(wanted, channels, chosen))
                 else:
                     targets.append(_of_contact(settings, each, *contact))
             except ConfigError as error:
@@ -148,6 +148,18 @@ async def _people(settings: Settings, data: Path | None, people: Sequence[str]) 
     return known, notes
 
 
+def _usable(wanted: Sequence[Channel], channels: Container[str], chosen: bool) -> list[Channel]:
+    """Those that reach people; of the ones that were not chosen only what is configured.
+
+    Raises:
+        ConfigError: none is.
+    """
+    found = [each for each in wanted if chosen or each in channels]
+    if not found:
+        raise ConfigError(f"no channel reaches people: set one of {', '.join(_SWITCHES.values())} in --config")
+    return found
+
+
 def _of_user(user: User, wanted: Sequence[Channel]) -> list[Target]:
     reader = Reader(name=user.name, language=user.language, timezone=user.timezone, units=user.units)
     targets = [
@@ -157,8 +169,8 @@ def _of_user(user: User, wanted: Sequence[Channel]) -> list[Target]:
     ]
     if not targets:
         raise ConfigError(
-            f"{user.user_id} has no contact for {', '.join(wanted) or 'any channel that [channels] has'}: set one "
-            f"with headrace users set {user.user_id} email=…"
+            f"{user.user_id} has no contact for {', '.join(wanted)}: set one with headrace users set {user.user_id} "
+            "email=…"
         )
     return targets
 

@@ -202,6 +202,13 @@ def test_what_cannot_be_tried_says_what_to_do(
     assert mailbox.mails == []
 
 
+def test_without_channels_it_says_what_to_configure(headrace: Headrace, options: list[object]) -> None:
+    """Not that the user lacks something."""
+    said = headrace("notify", "test", "ada", *options[:2], code=2).stderr
+
+    assert "no channel reaches people: set one of [channels.email] host," in said
+
+
 async def test_a_server_that_is_away_is_told_as_later() -> None:
     """Once: a test is not repeated."""
     calls = 0
