@@ -53,6 +53,26 @@ async def test_mail_arrives_whole(mailbox: Mailbox) -> None:
     assert not done.delivered
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\r\n\r\n", "\r\n.\r\n"])
+async def test_no_title_begins_a_header(mailbox: Mailbox, end: str) -> None:
+    """Neither by a name of a rule nor by a template: nobody else gets the mail, and its body is its own."""
+    channel, plain = opened(mailbox), message()
+    evil = plain.content._replace(title=f"Hot{end}Bcc: eve@example.com{end}{end}<b>gone</b>")
+
+    await channel.send(plain._replace(content=evil))
+    await channel.close()
+
+    (envelope,) = mailbox.mails
+    assert isinstance(envelope.content, bytes)
+    mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
+    assert envelope.rcpt_tos == ["ada@example.com"]
+    assert mail["Bcc"] is None
+    assert "Bcc: eve@example.com" in mail["Subject"]
+    text = mail.get_body(("plain",))
+    assert text is not None
+    assert text.get_content().replace("\r\n", "\n") == plain.content.text
+
+
 async def test_repeat_is_the_same_mail(mailbox: Mailbox) -> None:
     """Byte for byte, so that whoever looks at Message-IDs knows it."""
     channel = opened(mailbox)
