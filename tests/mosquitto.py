@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 #: Seconds to start and to stop in.
-PATIENCE = 10.0
+PATIENCE = 60.0
 #: Its defaults hold 1,000 messages for a subscriber and silently drop the rest, and send 20 at a time.
 ROOMY = ("max_queued_messages 0", "max_inflight_messages 2000", "set_tcp_nodelay true")
 ANYBODY = ("allow_anonymous true",)

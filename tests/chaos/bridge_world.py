@@ -24,7 +24,7 @@ from tests.mosquitto import Mosquitto
 #: Messages a second, and devices that they are of.
 RATE, DEVICES = 2000, 50
 #: Seconds until everything has arrived after the last fault.
-PATIENCE = 60.0
+PATIENCE = 120.0
 #: Seconds that the log is away, in the short and in the long form; the embedded one gives up on a lock after 30.
 OUTAGE, LONG_OUTAGE, MOST_LOCKED = 5.0, 60.0, 20.0
 #: From this many seconds of load on the tests take their long form.

@@ -26,7 +26,7 @@ from headrace.tables.device_types import load_device_types
 
 #: At least; `make chaos KILLS=…` does more.
 LEAST_KILLS = 10
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 
 
 def demo(folder: Path, *options: str) -> list[str]:

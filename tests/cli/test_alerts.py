@@ -45,7 +45,7 @@ ALERT = Alert(
     groupKey="hot:a",
 )  # fmt: skip
 #: Seconds that anything may take.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class World:

@@ -20,7 +20,7 @@ from tests.mosquitto import Mosquitto, find_mosquitto
 
 pytestmark = pytest.mark.integration
 #: Seconds; many times what anything here takes.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 clock = SystemClock()
 

@@ -20,7 +20,7 @@ from tests.contract.source_contract import arrived, by_device, made
 from tests.mosquitto import Mosquitto, find_mosquitto
 
 pytestmark = pytest.mark.integration
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def bridge(config: Path, text: str, *options: str) -> "subprocess.Popen[str]":

@@ -19,7 +19,7 @@ from tests.mosquitto import Mosquitto, find_mosquitto
 
 pytestmark = pytest.mark.integration
 TILT = Path(__file__).parents[2] / "deploy" / "tilt.toml"
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def command(folder: Path, *options: str) -> list[str]:

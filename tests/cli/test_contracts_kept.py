@@ -54,7 +54,7 @@ HAPPENED = {
     "updated",
 }  # fmt: skip
 #: Seconds that anything may take.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class World:

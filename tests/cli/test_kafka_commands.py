@@ -36,7 +36,7 @@ START = 1_750_003_200_000
 MINUTE = 60_000
 DEVICES = [b"device-%d" % number for number in range(6)]
 #: Seconds that anything may take.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class World:

@@ -31,7 +31,7 @@ from tests.connectors.notifications.receivers import Mailbox
 from tests.connectors.notifications.test_bounces import report
 
 #: Seconds; many times what anything here takes.
-PATIENCE = 60.0
+PATIENCE = 120.0
 SETTINGS = """
 [channels.email]
 host = "127.0.0.1"

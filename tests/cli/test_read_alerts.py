@@ -38,7 +38,7 @@ STILL_HOT = DEVICES[:2]
 #: Of each device that an alert began, and of four that it ended.
 EVENTS = len(DEVICES) + len(DEVICES) - len(STILL_HOT)
 #: Seconds that anything may take.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class World:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 #: Numbers of the device, which lost four and began anew.
 NUMBERS = [*range(500, 560), *range(563, 600), *range(40), *range(41, 120)]
 #: Seconds; a limit for what hangs.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def bridge(folder: Path, port: int, dies_after: int) -> subprocess.Popen[bytes]:

@@ -25,7 +25,7 @@ from headrace.schemas import topics
 from headrace.schemas.readings import Readings
 
 #: Seconds; many times what anything here takes.
-PATIENCE = 60.0
+PATIENCE = 120.0
 T0 = 1_750_000_000_000
 
 clock = SystemClock()

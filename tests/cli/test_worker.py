@@ -27,7 +27,7 @@ from headrace.schemas import topics
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 PARTITIONS = 4
 #: Seconds; many times what anything here takes.
-PATIENCE = 60.0
+PATIENCE = 120.0
 NOW = 1_750_000_000_000
 #: What the agents read.
 READ = {topic for agent in build_agents(Settings(), {}, []) for topic in topics_of(agent)}

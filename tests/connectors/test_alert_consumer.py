@@ -21,7 +21,7 @@ from headrace.schemas import topics
 from tests.connectors.alert_records import ALERT, SPECS, TRIGGERED, document, event, send, send_events, set_state
 
 #: Seconds that anything may take.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

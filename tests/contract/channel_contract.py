@@ -20,7 +20,7 @@ Mood = Literal["take", "busy", "gone", "hang"]
 #: In the configuration of every channel that has secrets: no error may show it.
 SECRET = "0123456789abcdefGEHEIM0123456789"
 #: Seconds that anything may take.
-PATIENCE = 30.0
+PATIENCE = 120.0
 #: Ends of lines, ends of headers, markup, templates, marks that turn a line.
 HOSTILE = "x\r\nBcc: eve@example.com\r\n\r\n<script>alert(1)</script> {{ 7*7 }} {% raw %} \u202e\u2028\x00 💥"
 

@@ -19,7 +19,7 @@ from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 
 #: Seconds for what takes milliseconds: records to come, a group to be shared out.
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class Names(NamedTuple):

@@ -13,7 +13,7 @@ from headrace.engine.sink_runner import SinkRunner
 from tests.contract.sink_traffic import NOW_MS, Newest
 
 #: Seconds that anything may take.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class SinkWorld(ABC):

@@ -25,7 +25,7 @@ Message = tuple[str, bytes]
 
 START_MS = 1_750_000_000_000
 #: Seconds that anything may take.
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class GatedIntake(Intake):

@@ -61,12 +61,12 @@ class Broker:
     def stop(self) -> None:
         """SIGTERM: it saves."""
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(60)
 
     def kill(self) -> None:
         """SIGKILL: it saves nothing."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
 
     def close(self) -> None:
         """Stop what still runs."""
@@ -105,4 +105,4 @@ def run_script(secrets: Path, *arguments: str, check: bool = True) -> "subproces
     """deploy/secrets.sh."""
     command: Sequence[str] = ["sh", str(DEPLOY / "secrets.sh"), *arguments]
     environment = {**os.environ, "SECRETS": str(secrets)}
-    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=60)

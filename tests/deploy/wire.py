@@ -62,7 +62,7 @@ class Client:
         )
         self._writer.write(write(self._connect, self._version))
         self._reading = asyncio.create_task(self._read())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self._connected.wait()
         return self
 
@@ -70,7 +70,7 @@ class Client:
         if not self.closed.is_set() and self.connack is not None and self.connack.reason == 0:
             self._writer.write(write(Disconnect(), self._version))
         self._writer.close()
-        await asyncio.wait([self._reading], timeout=5)
+        await asyncio.wait([self._reading], timeout=60)
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
         """Send; the answer goes to `acknowledged` or `refused`."""
@@ -97,7 +97,7 @@ class Client:
         """Subscribe; the reason codes."""
         packet = SubscribePacket(1, [Filter(each, qos) for each in filters])
         self._writer.write(write(packet, self._version))
-        return (await asyncio.wait_for(self._subacks.get(), 10)).reasons
+        return (await asyncio.wait_for(self._subacks.get(), 60)).reasons
 
     async def wait_messages(self, count: int, seconds: float = 30) -> None:
         """Wait until so many have come."""

@@ -59,7 +59,7 @@ async def run_until(app: App, done: Callable[[], Awaitable[bool]]) -> None:
     """Run the app until `done()`, then stop it."""
     stop = asyncio.Event()
     task = asyncio.create_task(app.run(stop))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not task.done() and not await done():
             await asyncio.sleep(0.005)
     stop.set()
@@ -280,7 +280,7 @@ async def test_stop_ends_a_start_that_waits_for_the_log() -> None:
             pass
 
     stop = asyncio.Event()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         running = asyncio.create_task(app.run(stop))
         await log.asked.wait()
         stop.set()

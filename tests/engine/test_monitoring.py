@@ -46,7 +46,7 @@ def ask(monitoring: Monitoring, path: str) -> tuple[int, bytes]:
 
 async def wait_page(monitoring: Monitoring, path: str, status: int, text: str) -> Any:
     """Ask, giving the loop back in between, until the page has this status and text; the page."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found, body = await asyncio.to_thread(ask, monitoring, path)
             if found == status and text in body.decode():

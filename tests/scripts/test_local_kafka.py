@@ -186,7 +186,7 @@ def test_broker_ends_with_its_parent(kafka_tools: None) -> None:
 
         process.kill()
 
-        broker.wait(10)
+        broker.wait(60)
 
 
 def test_failed_start_shows_why(kafka_tools: None, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class Server:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(parse(head).headers["Content-Length"])
                 return parse(head + await reader.readexactly(length))

@@ -94,9 +94,9 @@ async def test_a_client_that_asks_first() -> None:
     async with serving(**LIMITS) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(HEAD + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(READING))
-        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
         writer.write(READING)
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 30)
         writer.close()
         refused = await server.raw(HEAD + b"Expect: 100-continue\r\nContent-Length: 10001\r\n\r\n")
         unknown = await server.raw(HEAD + b"Expect: a miracle\r\nContent-Length: 10\r\n\r\n")

@@ -37,7 +37,7 @@ async def test_silence_is_ended() -> None:
     async with serving(head_timeout=0.3) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
 
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), 30) == b""
         writer.close()
 
 
@@ -134,7 +134,7 @@ async def test_a_client_that_closes_its_side() -> None:
         writer.write_eof()
         await server.intake.entered.wait()
         server.intake.before.set()
-        answers = await asyncio.wait_for(reader.read(), 20)
+        answers = await asyncio.wait_for(reader.read(), 30)
         writer.close()
 
         assert answers.count(b"HTTP/1.1 202") == 3
@@ -147,7 +147,7 @@ async def test_a_client_that_closes_its_side_too_early() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(HEAD + b"Content-Length: 100\r\n\r\n{")
         writer.write_eof()
-        answer = parse(await asyncio.wait_for(reader.read(), 20))
+        answer = parse(await asyncio.wait_for(reader.read(), 30))
         writer.close()
 
         assert (answer.status, kind(answer)) == (400, "bad-request")
@@ -181,7 +181,7 @@ async def test_requests_that_are_pipelined() -> None:
         requests.append(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"".join(requests))
-        answers = await asyncio.wait_for(reader.read(), 10)
+        answers = await asyncio.wait_for(reader.read(), 30)
         writer.close()
 
         assert answers.count(b"HTTP/1.1 202") == len(bodies)
@@ -236,7 +236,7 @@ async def test_clients_that_do_not_finish_tls(pair: dict[str, Any]) -> None:
             await asyncio.sleep(0.005)
         for reader, writer in slow:
             with contextlib.suppress(ConnectionError):
-                assert await asyncio.wait_for(reader.read(), 20) == b""
+                assert await asyncio.wait_for(reader.read(), 30) == b""
             writer.close()
         while server.source.statistics().connections:
             await asyncio.sleep(0.005)
@@ -255,5 +255,5 @@ async def test_a_stop_answers_what_is_in_hand() -> None:
         server.intake.before.set()
 
         assert (await waiting).status == 202
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), 30) == b""
         writer.close()

@@ -20,7 +20,7 @@ from local_kafka.ports import free_ports
 from headrace.connectors.kinesis.settings import KinesisSettings
 
 REGION = "eu-central-1"
-START_TIMEOUT = 30.0
+START_TIMEOUT = 120.0
 _session = get_session()  # keeps what it has read of AWS's interfaces
 
 

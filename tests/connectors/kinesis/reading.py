@@ -22,7 +22,7 @@ from headrace.engine.intake import Intake
 from headrace.engine.metrics import Metrics
 from tests.connectors.kinesis.aws import REGION, Moto
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 AMZ_JSON = "application/x-amz-json-1.1"
 #: What AWS answers, by fault.
 ERRORS = {

@@ -40,7 +40,7 @@ def source(address: BrokerAddress, intake: KinesisIntake) -> MqttSource:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until `condition` holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -117,7 +117,7 @@ async def test_a_bridge_killed_at_any_time_loses_nothing(
                     await asyncio.wait_for(way.wait_requests(random.randrange(1, 4)), 0.5)
             else:
                 await publishing
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while sum(len(set(got)) for got in (await stream.devices()).values()) < 400:
                         await asyncio.sleep(0.05)
             running.cancel()

@@ -84,7 +84,7 @@ class Listening:
         return [{name: event[name] for name in event if name not in ("time", "connection_id")} for event in events]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until `condition` holds."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -11,7 +11,7 @@ from headrace.connectors.mqtt.codec.read import read
 from headrace.connectors.mqtt.codec.write import write
 
 #: Seconds that a packet may take.
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 
 class RawClient:

@@ -189,10 +189,10 @@ async def test_who_is_not_let_in(connect: Connect, reason: int) -> None:
 )
 async def test_strangers(data: str, answer: str) -> None:
     """Whoever does not speak MQTT is hung up on; who speaks another version of it is told so."""
-    async with Listening() as listening:
+    async with Listening(connect_timeout=300) as listening:
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
         writer.write(bytes.fromhex(data))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             got = await reader.read()
         assert got.hex().startswith(answer.replace(" ", ""))
         assert answer or not got
@@ -203,7 +203,7 @@ async def test_silent_strangers() -> None:
     """Who connects and says nothing has `connect_timeout`."""
     async with Listening(connect_timeout=0.3) as listening:
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await reader.read() == b""
         writer.close()
 
@@ -263,7 +263,7 @@ async def test_a_slow_log_holds_clients_back() -> None:
         assert not any(flood.done() for flood in floods)
 
         listening.intake.gate.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*floods)
         await until(lambda: len(listening.intake.messages) == count)
         for number in range(5):
@@ -280,7 +280,7 @@ async def test_a_client_that_does_not_read_its_answers() -> None:
             client.send_bytes(pings)
             await asyncio.sleep(0)
         connection = next(iter(listening.listener._connections))
-        await until(lambda: connection.paused, 20)
+        await until(lambda: connection.paused)
         assert connection._transport.get_write_buffer_size() < 4 << 20
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
 

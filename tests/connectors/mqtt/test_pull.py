@@ -244,7 +244,7 @@ async def test_a_broker_that_does_not_answer(intake: RecordingIntake) -> None:
     async with await asyncio.start_server(served, "127.0.0.1", 0) as server:
         where = BrokerAddress("127.0.0.1", server.sockets[0].getsockname()[1])
         async with Pulling(where, intake, schedule_timeout=1) as pulling:
-            await asyncio.wait_for(gone.wait(), 5)
+            await asyncio.wait_for(gone.wait(), 60)
             assert pulling.source.statistics().failed_runs == 1
 
 

@@ -34,7 +34,7 @@ def tls(certificates: Security) -> list[str]:
 
 async def log_in(broker: Mosquitto, intake: RecordingIntake, version: str, **settings: object) -> None:
     """Be let in, and subscribe."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async with Running(BrokerAddress("localhost", broker.port), intake, version=version, **settings):
             assert FILTER in broker.said()
 

@@ -123,7 +123,7 @@ async def delivering(delivery: Delivery) -> AsyncIterator[Delivery]:
 
 async def passes(condition: Callable[[], bool], running: asyncio.Task[None] | None = None) -> None:
     """Wait until it holds; every turn of the loop is a look."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             if running is not None and running.done():
                 running.result()

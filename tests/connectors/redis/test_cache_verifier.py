@@ -317,7 +317,7 @@ async def test_database_or_cache_away(database: dict[str, Any], redis_url: str) 
         task = asyncio.create_task(verifier.run(stop))
         await asyncio.sleep(0)
         stop.set()
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, 60)
 
 
 DEVICES = st.sampled_from(["a", "b", "c:1", "ü"])

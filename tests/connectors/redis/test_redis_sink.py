@@ -106,13 +106,13 @@ class Running:
     async def until_stored(self) -> None:
         """Wait until it has all of the log."""
         ends = await self.log.end_offsets(topics.READINGS) | await self.log.end_offsets(topics.ROLLUPS)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while self.runner.statistics().positions != ends:
                 await asyncio.sleep(0.002)
 
     async def until_in_trouble(self) -> str:
         """Wait until it tries again; why."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not self.runner.trouble:
                 await asyncio.sleep(0.002)
         return self.runner.trouble

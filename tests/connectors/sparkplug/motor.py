@@ -8,7 +8,7 @@ from headrace.engine.embedded.log import EmbeddedLog
 from tests.contract.source_contract import arrived
 
 #: Seconds that anything may take.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Motor:

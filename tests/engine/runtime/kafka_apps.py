@@ -15,7 +15,7 @@ from headrace.engine.records import Record, Records
 from headrace.engine.runtime.settings import RuntimeSettings
 
 #: Gives up waiting, seconds: many times what anything here takes.
-PATIENCE = 60.0
+PATIENCE = 120.0
 FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.01, poll_timeout=0.1, drain_timeout=0.5)
 #: As short as the tests' Kafka allows.
 SETTINGS = KafkaSettings(session_timeout=3.0, heartbeat_interval=0.3, metadata_max_age=0.5)

@@ -89,7 +89,7 @@ async def run_until(app: App, done: Callable[[], Awaitable[bool]]) -> None:
     stop = asyncio.Event()
     task = asyncio.create_task(app.run(stop))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not task.done() and not await done():
                 await asyncio.sleep(0.005)
     finally:
