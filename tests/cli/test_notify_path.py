@@ -20,6 +20,7 @@ from headrace.engine.app import App
 from headrace.engine.clock import VirtualClock
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.intake import Intake
+from headrace.engine.ledger import lag
 from headrace.engine.monitoring import Monitoring
 from headrace.schemas import topics
 from headrace.schemas.notification import Notification
@@ -76,9 +77,9 @@ def told_of(notifications: list[Notification]) -> int:
 
 
 async def wait_told(log: EmbeddedLog) -> None:
-    """Wait until mails about all of the storm were sent, and alerts know of it."""
+    """Wait until mails about all of the storm were sent, and agents have taken what alerts are told of it."""
     async with asyncio.timeout(100):
-        while told_of(await outbox(log)) < STORM or await pending(log):
+        while told_of(await outbox(log)) < STORM or await pending(log) or await lag(log, GROUP, topics.ALERT_COMMANDS):
             await asyncio.sleep(0.2)
 
 

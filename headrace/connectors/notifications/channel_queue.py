@@ -61,6 +61,8 @@ class ChannelQueue:
         self._turns: deque[str] = deque()
         #: By lane, the rows behind the one whose turn it is.
         self._lanes: dict[tuple[str, str, str], deque[Row]] = {}
+        #: Keys of rows whose place is free again already.
+        self._gone: set[bytes] = set()
         self._number = 0
         self.under_way = 0
         self.waiting = 0
@@ -127,9 +129,17 @@ class ChannelQueue:
         limit = settings.stale_after if row.stales else settings.give_up_after
         return row.status != "unknown" and now_ms - row.decided_at > limit * 1000
 
-    def ended(self, row: Row) -> None:
-        """The server has answered, or the row was never given to it: the next of its lane is ready."""
+    def free(self, row: Row) -> None:
+        """The server has taken it: another row may have its place. The next of its lane waits until it has `ended`."""
+        self._gone.add(row.key)
         self._leave(row)
+
+    def ended(self, row: Row) -> None:
+        """What came of it is written, or the row was never given to the server: the next of its lane is ready."""
+        if row.key in self._gone:
+            self._gone.discard(row.key)
+        else:
+            self._leave(row)
         behind = self._lanes[row.lane]
         if behind:
             follower = behind.popleft()

@@ -64,7 +64,7 @@ class EmailSettings(BaseModel):
         None, pattern=r"^(https|mailto):[^\s<>,]+$", description="where preferences are changed, for List-Unsubscribe"
     )
     timeout: float = Field(20.0, gt=0, le=300, description="seconds for each step of the conversation")
-    connections: int = Field(2, ge=1, le=20, description="to the server at once, count; kept open between mails")
+    connections: int = Field(4, ge=1, le=20, description="to the server at once, count; kept open between mails")
 
     _follow = follow_secret("password")
 

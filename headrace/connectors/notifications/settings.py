@@ -59,7 +59,7 @@ class WebhookSettings(BaseModel):
         (), description='not public, and taken all the same, as in `["10.1.0.0/16"]`'
     )
     timeout: float = Field(15.0, gt=0, le=60, description="seconds for one request")
-    requests: int = Field(16, ge=1, le=256, description="under way at once, count")
+    requests: int = Field(32, ge=1, le=256, description="under way at once, half of them to one server, count")
 
     _follow = follow_secret("secret", "old_secret")
 

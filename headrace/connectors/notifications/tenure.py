@@ -289,6 +289,9 @@ class Tenure:
                 queue.ended(row)
             else:
                 self._answered(name, queue, row)
+                # The note goes with that of the next one's beginning, in one commit.
+                queue.free(row)
+                self._wake.set()
                 row.status, row.error, row.provider_id = "sent", None, sent.provider_id
                 row.sent_at = self._clock.now_ms()
                 if sent.delivered:

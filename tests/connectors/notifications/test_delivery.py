@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from random import Random
 
 import orjson
 import pytest
 
 from headrace.connectors.notifications.channel import ContactGone, Message, Refused, SendLater, Sent
+from headrace.connectors.notifications.channel_queue import ChannelQueue
+from headrace.connectors.notifications.delivery_settings import DeliverySettings
+from headrace.connectors.notifications.row import rows_of
 from headrace.engine.clock import SteppedClock, VirtualClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
@@ -359,6 +363,28 @@ async def test_a_mistake_of_a_channel_is_a_failed_attempt(log: EmbeddedLog) -> N
         await settle(delivery)
 
     assert receiver.titles() == ["alert a1"]
+
+
+def test_a_place_is_free_before_what_came_of_it_is_written() -> None:
+    """Another alert takes the place once the server has answered; what is behind it of the same alert still waits."""
+    queue = ChannelQueue(1, DeliverySettings(), Random(7))
+    first, second, other = (
+        rows_of(0, offset, told.model_dump_json().encode())[0]
+        for offset, told in enumerate([notification("a1"), notification("a1", kind="resolved"), notification("a2")])
+    )
+    for row in (first, second, other):
+        queue.add(row)
+
+    taken = [queue.next(NOW), queue.next(NOW)]
+    queue.free(first)
+    taken += [queue.next(NOW), queue.next(NOW)]
+    queue.ended(other)
+    taken.append(queue.next(NOW))
+    queue.ended(first)
+    taken += [queue.next(NOW), queue.next(NOW)]
+
+    assert taken == [first, None, other, None, None, second, None]
+    assert queue.under_way == 1
 
 
 async def test_memory_is_bounded_while_a_receiver_is_down(log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch) -> None:
