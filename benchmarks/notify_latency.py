@@ -45,15 +45,23 @@ _DEVICE = re.compile(rb"alarm-\d+")
 
 
 def receive(channel: str, pipe: Connection) -> None:
-    """A server of the channel; tells its port, then of each device when the first message about it came."""
+    """A server of the channel; tells its port, then when asked, by device, when the first message about it came."""
     asyncio.run(_serve(channel, pipe))
 
 
 async def _serve(channel: str, pipe: Connection) -> None:
+    loop = asyncio.get_running_loop()
+    # Kept here: a pipe that nobody reads is full after some hundred messages, and would hold up the server.
+    arrived: dict[bytes, float] = {}
+
     def came(body: bytes) -> None:
         found = _DEVICE.search(body)
         if found is not None:
-            pipe.send((found[0], time.time()))
+            arrived.setdefault(found[0], time.time())
+
+    def tell() -> None:
+        pipe.recv()
+        pipe.send(arrived)
 
     if channel == "webhook":
 
@@ -74,9 +82,9 @@ async def _serve(channel: str, pipe: Connection) -> None:
                 came(envelope.original_content or b"")
                 return "250 OK"
 
-        loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: SMTP(Keep(), hostname="receiver.example"), "127.0.0.1", 0)
         pipe.send(server.sockets[0].getsockname()[1])
+    loop.add_reader(pipe.fileno(), tell)
     await asyncio.Event().wait()
 
 
@@ -139,10 +147,8 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         found = settings(arguments.channel, pipe.recv())
 
         def arrivals() -> None:
-            while pipe.poll():
-                key, at = pipe.recv()
-                if key in due:
-                    taken.setdefault(key, at - due[key])
+            pipe.send("when?")
+            taken.update({key: at - due[key] for key, at in pipe.recv().items() if key in due})
 
         with tempfile.TemporaryDirectory() as folder:
             log = EmbeddedLog(Path(folder))
