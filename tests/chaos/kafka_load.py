@@ -7,14 +7,17 @@ from contextlib import asynccontextmanager
 from headrace.connectors.fleet import Fleet
 from headrace.connectors.fleet_config import SimulatedFleetConfig
 from headrace.connectors.fleet_faults import FleetTruth
-from headrace.engine.clock import VirtualClock
+from headrace.engine.clock import SystemClock, VirtualClock
 from headrace.engine.intake import Intake
 from headrace.engine.kafka.log import KafkaLog
 from headrace.tables.device_types import load_device_types
 
 RATE = 2_000.0
 DEVICES = 200
-START_MS = 1_750_000_000_000
+DAY_MS = 86_400_000
+#: Append time of the first message: yesterday. Where nothing comes for 10 s a worker goes by its own clock, and forgets
+#: alerts that have been over for 30 days by then.
+START_MS = (SystemClock().now_ms() // DAY_MS - 1) * DAY_MS + 1_750_000_000_000 % DAY_MS
 #: Virtual seconds per second: windows of a minute close every second, the first alert comes after five.
 SPEED = 60.0
 #: Messages that wait for Kafka; while more wait, the fleet leaves messages out, as devices with a full buffer do.
@@ -28,7 +31,7 @@ class Load:
 
     Args:
         log: where to.
-        seed: of the fleet; the same gives the same messages.
+        seed: of the fleet; the same gives the same messages, but for their day.
     """
 
     def __init__(self, log: KafkaLog, seed: int) -> None:
