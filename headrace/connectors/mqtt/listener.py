@@ -225,6 +225,8 @@ class MqttListener:
             except OSError as error:
                 what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on: {error}"
                 raise ConfigError(f"listener: {config.host}:{port} {what}") from error
+            if not server.sockets:  # asyncio passes over sockets that cannot be made
+                raise ConfigError(f"listener: {config.host}:{port} cannot be listened on: no file descriptor is left")
             queue_up(server)
             self._servers.append(server)
         asked = "max_connections" in self.config.model_fields_set
