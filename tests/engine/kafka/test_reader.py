@@ -125,7 +125,7 @@ async def test_slow_reader_of_a_large_backlog_buffers_little(log: KafkaLog) -> N
                 places[target] = fetched.next_offset
         most = max(most, size(reader))
 
-    assert BUFFER_BYTES / 2 < buffered <= most <= BUFFER_BYTES * 1.1 < sum(map(len, filter(None, sent))) * 24
+    assert buffered <= most <= BUFFER_BYTES * 1.1 < sum(map(len, filter(None, sent))) * 24
     assert all(values == sent for values in found.values())
     await reader.close()
 
@@ -136,10 +136,10 @@ def size(reader: KafkaReader) -> int:
 
 
 async def settled_size(reader: KafkaReader) -> int:
-    """Bytes that a reader holds once it fetches no more."""
+    """Bytes that a reader holds once it fetches no more: more than half of the bound, however long the broker takes."""
     before = -1
     async with asyncio.timeout(PATIENCE):
-        while (now := size(reader)) != before:
+        while (now := size(reader)) != before or now <= BUFFER_BYTES / 2:
             before = now
             await SystemClock().sleep(0.5)
     return now
