@@ -1,6 +1,6 @@
 """Where a producer has a transaction open, as the partitions themselves know. On the I/O thread."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 
 import aiokafka.errors as kafka_errors
 
@@ -15,21 +15,23 @@ OPEN_LOOKS, RETRY_PAUSE = 50, 0.1
 _clock = SystemClock()
 
 
-async def open_partitions(client: Client, producer_id: int) -> frozenset[TopicPartition]:
+async def open_partitions(
+    client: Client, producer_id: int, among: Set[TopicPartition] | None = None
+) -> frozenset[TopicPartition]:
     """The partitions with records of this producer whose transaction has not ended there.
 
     Topics that this user may not read are left out. Looks for some seconds while partitions have no leader.
 
+    Args:
+        among: where to look, and what counts if no leader answers, too, unless it is deleted; left out, everywhere.
     Raises:
         KafkaError: no broker answers, or one refuses to.
     """
+    for topic in {target.topic for target in among or ()}:
+        client.add_topic(topic)  # a client that has asked for some by name is told of no others
     if not await client.force_metadata_update():
         raise kafka_errors.KafkaConnectionError("no broker says which topics there are")
-    left = {
-        TopicPartition(topic, number)
-        for topic in client.cluster.topics(exclude_internal_topics=True)
-        for number in client.cluster.partitions_for_topic(topic) or ()
-    }
+    left = set(_all_partitions(client) if among is None else among)
     found: set[TopicPartition] = set()
     for _ in range(OPEN_LOOKS):
         for node, wanted in by_leader(client, left).items():
@@ -40,7 +42,15 @@ async def open_partitions(client: Client, producer_id: int) -> frozenset[TopicPa
             break
         client.force_metadata_update()
         await _clock.sleep(RETRY_PAUSE)
+    if among is not None:
+        found |= {target for target in left if client.cluster.leader_for_partition(target) is not None}
     return frozenset(found)
+
+
+def _all_partitions(client: Client) -> Iterator[TopicPartition]:
+    for topic in client.cluster.topics(exclude_internal_topics=True):
+        for number in client.cluster.partitions_for_topic(topic) or ():
+            yield TopicPartition(topic, number)
 
 
 async def _open_at(client: Client, node: int, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, Set[int]]:

@@ -22,6 +22,7 @@ from aiokafka.protocol.transaction import (
 from headrace.engine.clock import Clock
 from headrace.engine.kafka.client import COORDINATOR_GONE, PASSING, UNKNOWN_TOPIC, Client, Rejected, ask, passes
 from headrace.engine.kafka.encoding import EncodedBatch
+from headrace.engine.kafka.open_transactions import open_partitions
 from headrace.engine.kafka.protocol import by_topic, numbers_by_topic
 from headrace.engine.kafka.protocol_transactions import DescribeTransaction, FencedOffsetCommit
 from headrace.engine.log import Member, TopicPartition
@@ -36,6 +37,8 @@ PATIENCE = 30.0
 #: Bytes of record batches per request, about; a broker refuses 100 MiB.
 REQUEST_BYTES = 16 << 20
 ACKS_ALL = -1
+#: Seconds from which on a transaction took long: one takes some milliseconds, a very large one a few hundred.
+SLOW = 1.0
 #: Sequence numbers go on from 0 behind the last one.
 SEQUENCES = 2**31
 
@@ -83,24 +86,39 @@ class Producer:
         self.id, self._epoch = -1, -1
         self._sequences: dict[TopicPartition, int] = {}
         self._last: Scope | None = None
+        #: Open at some time of the last transaction; one that is closed since then may mean that a broker has gone.
         self._connections: set[object] = set()
+        self._began = 0.0
+        #: Seconds that the last transaction took.
+        self._took = 0.0
 
     async def outcome(self) -> bool | None:
         """Whether the last transaction under this name was committed; None if there was none since it was registered.
 
         To be asked before `register`, which forgets it.
         """
+        state, _ = await self._ended()
+        return {"CompleteCommit": True, "CompleteAbort": False, "Ongoing": False}.get(state)
+
+    async def was_committed(self) -> bool:
+        """Whether this producer's last transaction was committed, though nobody said so. Asked before `register`."""
+        return await self._ended() == ("CompleteCommit", self._epoch)
+
+    async def _ended(self) -> tuple[str, int]:
+        """State and epoch of the last transaction under this name, once no marker of it is to be written any more."""
+        pause = FIRST_PAUSE
         while True:
             try:
                 response = await self._coordinate(self._self, DescribeTransaction(self.name), _states)
             except Rejected as error:
                 if error.code == NO_SUCH_NAME:
-                    return None
+                    return "", -1
                 raise
-            ((_, _, state, *_),) = response.transactions
+            ((_, _, state, _, _, _, epoch, *_),) = response.transactions
             if state not in ENDING:
-                return {"CompleteCommit": True, "CompleteAbort": False, "Ongoing": False}.get(state)
-            await self._clock.sleep(LONGEST_PAUSE)
+                return state, epoch
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
     async def register(self) -> None:
         """Begin anew: waits until whatever was left open under this name is aborted, or finished."""
@@ -110,11 +128,13 @@ class Producer:
 
     async def begin(self, scope: Scope) -> None:
         """Say what the transaction writes to, before it does."""
+        self._began = self._clock.monotonic()
         await self._extend(scope.targets, "" if scope.targets else scope.group)
         if self._last is not None and self._disturbed():
             await self.settle()
             await self._extend(scope.targets, "" if scope.targets else scope.group)
         self._last = None
+        self._connections, self._began = self.client.connections(), self._clock.monotonic()
 
     async def commit_positions(self, group: str, positions: Mapping[TopicPartition, int], member: Member) -> None:
         """Commit positions; the group refuses them if `member` is not who it says."""
@@ -125,7 +145,8 @@ class Producer:
     async def end(self, scope: Scope) -> None:
         """Commit. When this returns all is durable; it becomes visible together, in a few ms."""
         await self._end(True)
-        self._last, self._connections = scope, self.client.connections()
+        self._last, self._took = scope, self._clock.monotonic() - self._began
+        self._connections |= self.client.connections()
 
     async def mark(self, scope: Scope, commit: bool) -> None:
         """Write markers of a transaction without records: they end what an earlier one may have left hanging there.
@@ -141,12 +162,35 @@ class Producer:
     async def settle(self) -> None:
         """Make sure that the last transaction, which was committed, is so in all its partitions."""
         if self._last is not None:
-            await self.mark(self._last, commit=True)
+            await self.finish(self._last, commit=True)
             self._last = None
 
+    async def finish(self, scope: Scope, commit: bool) -> None:
+        """As `mark`, until nothing hangs there: who lost one marker may have no leader for the next one, too."""
+        while any(scope):
+            await self.mark(scope, commit)
+            await self._ended()
+            scope = Scope(await self._hanging(scope.targets))
+
+    async def _hanging(self, targets: frozenset[TopicPartition]) -> frozenset[TopicPartition]:
+        """Those of `targets` in which a transaction of this producer has not ended."""
+        while targets:
+            try:
+                return await open_partitions(self.client, self.id, targets)
+            except kafka_errors.KafkaError as error:
+                if not passes(error):
+                    raise
+            await self._clock.sleep(LONGEST_PAUSE)
+        return targets
+
     def _disturbed(self) -> bool:
-        """Whether a broker may have gone since the last transaction was ended, before it wrote the markers."""
-        return not self._connections <= self.client.connections()
+        """Whether a partition may have had no leader before its marker of the last transaction was written.
+
+        A broker has gone since that began. Or it took long, until its end was known here and to the coordinator: on a
+        machine that is too busy the cluster gives up brokers that still answer.
+        """
+        gone = not self._connections <= self.client.connections()
+        return gone or self._took + self._clock.monotonic() - self._began > SLOW
 
     async def _extend(self, targets: Iterable[TopicPartition], group: str) -> None:
         if targets:
@@ -201,6 +245,7 @@ class Producer:
         try:
             await self._look_ahead(lanes)
             written = await asyncio.gather(*sends)
+            self._connections |= self.client.connections()
         finally:
             for send in sends:
                 send.cancel()

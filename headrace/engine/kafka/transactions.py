@@ -71,6 +71,8 @@ class Transactions:
         self._producer: Producer | None = None
         self._clean = False
         self._failed: Scope | None = None
+        #: Whether what failed was committed after all; None where that is to be asked.
+        self._took_effect: bool | None = False
         #: How the last transaction of a process that had the name before ended, until that is so in all its partitions.
         self._inherited: bool | None = None
         self._asked = False
@@ -100,14 +102,14 @@ class Transactions:
             try:
                 await self._attempt(producer, transaction, records, scope, progress)
             except kafka_errors.KafkaError as error:
-                self._fail(scope, fenced=_code(error) in FENCED)
+                self._fail(scope, progress, fenced=_code(error) in FENCED)
                 self._clean_up_soon()
                 _raise_final(error, transaction)
                 log.warning("transaction_repeated", name=producer.name, error=str(error))
                 if not (progress.ending and await self._was_committed(progress)):
                     continue
             except BaseException:
-                self._fail(scope, fenced=False)
+                self._fail(scope, progress, fenced=False)
                 raise
             self.count += 1
             return {target: first + len(records[target]) - 1 for target, first in progress.firsts.items()}
@@ -125,8 +127,9 @@ class Transactions:
             await self._producer.client.close()
             self._producer = None
 
-    def _fail(self, scope: Scope, *, fenced: bool) -> None:
+    def _fail(self, scope: Scope, progress: _Progress, *, fenced: bool) -> None:
         self._clean, self._failed = False, scope
+        self._took_effect = None if progress.ending else False
         # A rival of our name would be fenced in turn: chance lets one of both through.
         self._hold_off = random.uniform(0, LONGEST_PAUSE) if fenced else 0.0
 
@@ -167,6 +170,8 @@ class Transactions:
         if not self._asked:
             self._inherited = await producer.outcome()
             self._asked = True
+        if self._took_effect is None:
+            self._took_effect = await producer.was_committed()
         await producer.register()
         if self._inherited is not None:
             hanging = await open_partitions(producer.client, producer.id)
@@ -174,10 +179,10 @@ class Transactions:
             self._inherited = None
         await producer.settle()
         if self._failed is not None:
-            await producer.mark(self._failed, commit=False)
+            await producer.finish(self._failed, commit=self._took_effect)
         if self._claim is not None:
             await self._claim.settle(producer)
-        self._clean, self._failed = True, None
+        self._clean, self._failed, self._took_effect = True, None, False
 
     async def _attempt(
         self,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from headrace.engine.errors import CommitRefused
+from headrace.engine.kafka.client import Rejected
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.offsets import LATEST, READ_UNCOMMITTED, list_offsets
 from headrace.engine.kafka.open_transactions import open_partitions
@@ -34,24 +35,49 @@ pytestmark = pytest.mark.integration
 class Forgetful(Producer):
     """Does not say in its first transaction that it writes to partition 1: no marker ends what it writes there."""
 
-    forgotten = 0
+    forgets, extended = 1, 0
 
     async def _extend(self, targets: Iterable[TopicPartition], group: str) -> None:
-        if not self.forgotten:
-            self.forgotten += 1
+        self.extended += 1
+        if self.extended <= self.forgets:
             targets = [target for target in targets if target.partition != 1]
         await super()._extend(targets, group)
+
+
+class Unanswered(Forgetful):
+    """Hears nothing of how its first transaction ended, too."""
+
+    async def _end(self, commit: bool) -> None:
+        await super()._end(commit)
+        if self.extended == 1:
+            raise Rejected(48, "EndTxnRequest")
 
 
 class ForgetfulLog(HeldLog):
     """A log with such a producer."""
 
+    kind: type[Forgetful] = Forgetful
+
     async def _new_producer(self, name: str) -> Producer:
         made = await super()._new_producer(name)
-        forgetful = type("ForgetfulHeld", (Forgetful, HeldProducer), {"gate": self.gate})
+        forgetful = type("ForgetfulHeld", (self.kind, HeldProducer), {"gate": self.gate})
         producer = forgetful(made.client, made.name, made._timeout_ms / 1000, made._clock)
         assert isinstance(producer, Producer)
         return producer
+
+
+class UnansweredLog(ForgetfulLog):
+    """A log whose first commit is not answered."""
+
+    kind = Unanswered
+
+
+def producer_of(log: KafkaLog) -> Producer:
+    """The only one of a log that has committed."""
+    (queue,) = log._queues.values()
+    producer = queue._transactions._producer
+    assert producer is not None
+    return producer
 
 
 async def break_connections(producer: Producer) -> None:
@@ -75,10 +101,7 @@ async def test_hanging_records_end_as_their_transaction_did(odd_kafka: KafkaServ
     await forgetful.create_topics(names.specs())
     await forgetful.commit(everything(names, b"acknowledged"))
     assert await read_all(forgetful, names.p1) == []
-    (queue,) = forgetful._queues.values()
-    producer = queue._transactions._producer
-    assert producer is not None
-    await forgetful._thread.run(break_connections(producer))
+    await forgetful._thread.run(break_connections(producer_of(forgetful)))
 
     refused = everything(names, b"refused", positions={names.o0: 1}, member=Member("nobody", 7))
     with pytest.raises(CommitRefused):
@@ -87,6 +110,67 @@ async def test_hanging_records_end_as_their_transaction_did(odd_kafka: KafkaServ
     assert await wait_until_settled(odd_kafka.bootstrap, names.p1) > 1
     assert await read_all(forgetful, names.p1) == [b"acknowledged"]
     assert await read_all(forgetful, names.p0) == [b"acknowledged"]
+
+
+async def test_a_broker_goes_before_the_commit_is_answered(odd_kafka: KafkaServer, forgetful: ForgetfulLog) -> None:
+    """The marker is lost although no broker goes afterwards: what was acknowledged is committed all the same."""
+    names = Names.new()
+    await forgetful.create_topics(names.specs())
+    commit = await held(forgetful, everything(names, b"acknowledged"))
+    await forgetful._thread.run(break_connections(producer_of(forgetful)))
+    forgetful.gate.open()
+    await commit
+
+    refused = everything(names, b"refused", positions={names.o0: 1}, member=Member("nobody", 7))
+    with pytest.raises(CommitRefused):
+        await forgetful.commit(refused)
+
+    assert await wait_until_settled(odd_kafka.bootstrap, names.p1) > 1
+    assert await read_all(forgetful, names.p1) == [b"acknowledged"]
+
+
+async def test_commit_that_nobody_answered(odd_kafka: KafkaServer) -> None:
+    """Its records that hang end as the transaction did, which was committed: they are not aborted on a guess."""
+    names = Names.new()
+    log = UnansweredLog(f"kafka://{odd_kafka.bootstrap}", KafkaSettings())
+    await log.start()
+    await log.create_topics(names.specs())
+
+    await log.commit(everything(names, b"unanswered"))
+
+    assert await read_all(log, names.p0) == [b"unanswered"]
+    assert await read_all(log, names.p1) == [b"unanswered"]
+    await log.close()
+
+
+async def test_slow_commit(odd_kafka: KafkaServer, forgetful: ForgetfulLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A marker may have been lost though no connection was, as nobody knows what a busy cluster did meanwhile."""
+    monkeypatch.setattr("headrace.engine.kafka.producer.SLOW", 0.0)
+    names = Names.new()
+    await forgetful.create_topics(names.specs())
+    await forgetful.commit(everything(names, b"acknowledged"))
+
+    refused = everything(names, b"refused", positions={names.o0: 1}, member=Member("nobody", 7))
+    with pytest.raises(CommitRefused):
+        await forgetful.commit(refused)
+
+    assert await wait_until_settled(odd_kafka.bootstrap, names.p1) > 1
+    assert await read_all(forgetful, names.p1) == [b"acknowledged"]
+
+
+async def test_marker_that_is_lost_twice(odd_kafka: KafkaServer, forgetful: ForgetfulLog) -> None:
+    """The marker that is to end what hangs may be lost, too: there is one more."""
+    names = Names.new()
+    await forgetful.create_topics(names.specs())
+    await forgetful.commit(everything(names, b"acknowledged"))
+    producer = producer_of(forgetful)
+    assert isinstance(producer, Forgetful)
+    producer.forgets = 2 + producer.extended
+    await forgetful._thread.run(break_connections(producer))
+
+    await append(forgetful, names.o0, names.group, b"later")
+
+    assert await read_all(forgetful, names.p1) == [b"acknowledged"]
 
 
 async def test_hanging_records_of_a_process_that_is_gone(odd_kafka: KafkaServer) -> None:
