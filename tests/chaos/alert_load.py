@@ -23,7 +23,7 @@ DEVICES = 60
 #: Event time from one reading of a device to the next, ms, and from where on.
 STEP_MS = 20_000
 START_MS = 1_750_000_000_000
-#: Seconds between two appends, each a reading of every device.
+#: Seconds between two appends, each a reading of every device, if nothing else is said.
 PAUSE = 0.03
 #: Of the alerts that the person sees, so many are acknowledged.
 CARES = 0.3
@@ -89,10 +89,12 @@ class AlertLoad:
     Args:
         log: where to.
         seed: of the temperatures, and of what the person cares about.
+        pause: seconds between two appends.
     """
 
-    def __init__(self, log: Log, seed: int) -> None:
+    def __init__(self, log: Log, seed: int, pause: float = PAUSE) -> None:
         self._log = log
+        self._pause = pause
         self._rng = random.Random(seed)
         self._temperatures = random.Random(seed + 1)
         self._stop, self._over = asyncio.Event(), asyncio.Event()
@@ -145,7 +147,7 @@ class AlertLoad:
             for (_, known), value in zip(self.samples.items(), values, strict=True):
                 known.append((time, value))
             self._steps += 1
-            await clock.sleep(PAUSE)
+            await clock.sleep(self._pause)
 
     def _temperature(self, number: int) -> float:
         rng = self._temperatures
