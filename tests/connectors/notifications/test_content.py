@@ -319,6 +319,39 @@ def test_template_that_fails_at_sending_costs_no_alert(folder: Path) -> None:
     assert logs[0]["template"] == "title"
 
 
+@pytest.mark.parametrize(
+    ("language", "title"),
+    [
+        ("en", "[WARNING] High temperature at Office 301: 1 alert since 10:05 UTC"),
+        ("de", "[WARNUNG] High temperature: Office 301: 1 Alarm seit 10:05 UTC"),
+    ],
+)
+def test_a_digest_of_one_alert_is_named_by_it(language: str, title: str) -> None:
+    """Title and SMS say what it is about, and the SMS says it once."""
+    digest = example("digest", Reader(language=language))
+    one = digest.model_copy(
+        update={
+            "subjects": digest.subjects[:1],
+            "counts": (digest.counts[0].model_copy(update={"alerts": 1, "open": 1, "devices": 1}),),
+            "since": digest.subjects[0].alert.triggeredAt,
+        }
+    )
+
+    content = Renderer().render(one)
+
+    assert content.title == content.short == title
+
+
+def test_a_digest_of_one_alert_that_is_over_says_so() -> None:
+    """Its title is that of the end: nobody gets up for it."""
+    ended = example("resolved")
+    count = example("digest").counts[0].model_copy(update={"alerts": 1, "open": 0, "devices": 1})
+
+    content = Renderer().render(ended.model_copy(update={"kind": "digest", "counts": (count,)}))
+
+    assert content.title == "[RESOLVED] High temperature at Office 301"
+
+
 def test_folder_that_is_none_is_told_at_start(tmp_path: Path) -> None:
     """With its name."""
     with pytest.raises(ConfigError, match="nowhere is no folder"):
