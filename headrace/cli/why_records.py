@@ -179,7 +179,8 @@ async def _notes(log: Log, alert_id: str, user_id: str, began_ms: int) -> tuple[
     """What was said of this alert to them, and all digests."""
     notes: list[Noted] = []
     digests: list[Noted] = []
-    ids: set[str] = set()
+    #: Of its notifications all alert ids: delivery names those of a digest that it shows.
+    ids: dict[str, tuple[str, ...]] = {}
     recipient = f"user:{user_id}".encode()
     async for part in _records(log, topics.NOTIFICATIONS, recipient, began_ms - AHEAD_MS):
         for key, value in zip(part.records.keys, part.records.values, strict=True):
@@ -190,11 +191,16 @@ async def _notes(log: Log, alert_id: str, user_id: str, began_ms: int) -> tuple[
                 at_ms = round(datetime.fromisoformat(event.time).timestamp() * 1000)
             except ValueError:
                 continue
-            noted = Noted(at_ms, event.data)
-            if alert_id in (event.data.alertId, *event.data.alertIds) or event.data.notificationId in ids:
-                ids.add(event.data.notificationId)
+            state = event.data
+            if len(whole := ids.get(state.notificationId, ())) > len(state.alertIds):
+                state = state.model_copy(update={"alertIds": whole})
+            noted = Noted(at_ms, state)
+            if alert_id in (state.alertId, *state.alertIds):
+                ids[state.notificationId] = state.alertIds
                 notes.append(noted)
-            if event.data.kind == "digest" and event.data.status == "queued":
+            elif state.notificationId in ids:
+                notes.append(noted)
+            if state.kind == "digest" and state.status == "queued":
                 digests.append(noted)
     return notes, digests
 

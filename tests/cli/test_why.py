@@ -132,6 +132,23 @@ def test_quiet_hours_are_told_with_the_clock_there(tmp_path: Path, headrace: Hea
     ]
 
 
+def test_a_large_digest_has_all_its_alerts_to_the_end(tmp_path: Path, headrace: Headrace) -> None:
+    """Also of those that it only counts: how many there are is the same when it is decided and when it is sent."""
+    alerts = history()
+    night_long = [alerts.trigger("hot", f"d-{number}", at("2025-11-15T22:30")) for number in range(25)]
+    night = Night(tmp_path, headrace, alerts)
+    night.deliver()
+
+    for alert in (night_long[0], night_long[-1]):
+        lines = [line for line in night.why(alert.alertId, "ada").splitlines() if "email, digest of" in line]
+
+        assert [line.partition("digest of ")[2].partition(" to")[0] for line in lines] == [
+            "25 alerts:",
+            "25 alerts: sent",
+            "25 alerts: sent",
+        ]
+
+
 def test_critical_alerts_say_what_overrides_what(tmp_path: Path, headrace: Headrace) -> None:
     """Through quiet hours, the first attempt failed, the second came through; who acknowledged it ends the story."""
     alerts = history()
