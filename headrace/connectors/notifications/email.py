@@ -18,6 +18,8 @@ from headrace.engine.errors import ConfigError
 IDLE = 30.0
 #: Seconds until the next try when the server does not let us in: only a person can mend it.
 LOCKED_OUT = 60.0
+#: Seconds for a goodbye, all connections at once: a server that hangs does not keep a worker from its end.
+GOODBYE = 1.0
 #: Enhanced status codes of a mailbox that is no more (RFC 3463): bad address, moved, switched off.
 _GONE = ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1")
 #: Basic codes that mean the same where there is no enhanced one (RFC 5321, 4.2.3).
@@ -168,11 +170,16 @@ class EmailChannel:
 
     async def close(self) -> None:
         """Say goodbye and let go of connections."""
-        while self._idle:
-            connection = self._idle.pop().connection
-            with suppress(aiosmtplib.SMTPException, OSError):
-                await connection.quit()
-            connection.close()
+        idle, self._idle = self._idle, []
+        async with asyncio.TaskGroup() as group:
+            for each in idle:
+                group.create_task(_leave(each.connection))
+
+
+async def _leave(connection: aiosmtplib.SMTP) -> None:
+    with suppress(aiosmtplib.SMTPException, OSError):
+        await connection.quit(timeout=GOODBYE)
+    connection.close()
 
 
 def _refusal(error: aiosmtplib.SMTPResponseException, what: str) -> SendLater | Refused:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from headrace.connectors.notifications.channel import ContactGone, Refused, SendLater
 from headrace.connectors.notifications.email import IDLE, EmailChannel
@@ -100,6 +101,27 @@ async def test_connection_is_kept_between_mails(mailbox: Mailbox) -> None:
 
     assert mailbox.connections == 2
     assert len(mailbox.mails) == 3
+
+
+async def test_a_server_that_hangs_does_not_hold_up_the_end() -> None:
+    """It takes mails by two connections, and answers no goodbye; a step of the conversation has five minutes."""
+    leaving = asyncio.Event()
+
+    class Hanging(Mailbox):
+        async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+            leaving.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async with Hanging().running() as mailbox:
+        channel = opened(mailbox, timeout=300)
+        await asyncio.gather(channel.send(message()), channel.send(message()))
+        assert mailbox.connections == 2
+
+        async with asyncio.timeout(100):
+            await channel.close()
+
+        assert leaving.is_set()
 
 
 @pytest.mark.parametrize(
