@@ -44,6 +44,15 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
         """The connections that are open."""
         return {connection for connection in self._conns.values() if connection.connected()}
 
+    def find(self, topics: Iterable[str]) -> "asyncio.Future[bool]":
+        """Ask anew where partitions are, those of `topics` included.
+
+        A client that has asked for some topics by name is told of no others any more.
+        """
+        if self._topics:
+            self._topics |= set(topics)
+        return self.force_metadata_update()  # type: ignore[no-any-return]
+
     async def bootstrap(self) -> None:
         """Ask the configured addresses for the cluster.
 

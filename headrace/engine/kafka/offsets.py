@@ -45,7 +45,7 @@ async def list_offsets(
             found |= await _list_at(client, node, dict.fromkeys(wanted, time_ms), isolation)
         left -= found.keys()
         if left:
-            client.force_metadata_update()
+            client.find(target.topic for target in left)
             await _clock.sleep(RETRY_PAUSE)
     return found
 

@@ -27,9 +27,7 @@ async def open_partitions(
     Raises:
         KafkaError: no broker answers, or one refuses to.
     """
-    for topic in {target.topic for target in among or ()}:
-        client.add_topic(topic)  # a client that has asked for some by name is told of no others
-    if not await client.force_metadata_update():
+    if not await client.find(target.topic for target in among or ()):
         raise kafka_errors.KafkaConnectionError("no broker says which topics there are")
     left = set(_all_partitions(client) if among is None else among)
     found: set[TopicPartition] = set()
@@ -40,7 +38,7 @@ async def open_partitions(
             found |= {target for target, ids in producers.items() if producer_id in ids}
         if not left:
             break
-        client.force_metadata_update()
+        client.find(target.topic for target in left)
         await _clock.sleep(RETRY_PAUSE)
     if among is not None:
         found |= {target for target in left if client.cluster.leader_for_partition(target) is not None}

@@ -57,7 +57,7 @@ async def take_over(kinesis: Any, url: str, older: KafkaLog, newer: KafkaLog, me
         await put(kinesis, messages[:80])
         await wait_appended(pushed, 20)
         async with Reading(url, Intake(newer, SystemClock()), **SMALL) as reading:
-            await wait_appended(reading, 1)
+            await until(lambda: not reading.health.unready())  # what comes from now on, both want to take
             await put(kinesis, messages[80:])
             await asyncio.wait([pushed.task])
 

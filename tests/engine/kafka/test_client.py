@@ -1,4 +1,4 @@
-"""A client that is cancelled while it connects."""
+"""A client that is cancelled while it connects, and one that has asked for some topics by name."""
 
 import asyncio
 import gc
@@ -7,7 +7,13 @@ import warnings
 import pytest
 
 from headrace.engine.kafka.client import Client
+from headrace.engine.kafka.offsets import LATEST, list_offsets
+from headrace.engine.kafka.open_transactions import open_partitions
+from headrace.engine.kafka.settings import KafkaSettings
+from headrace.engine.log import TopicPartition
 from tests.conftest import KafkaServer
+from tests.contract.log_access import Names
+from tests.engine.kafka.held_log import HeldLog, connected
 
 pytestmark = pytest.mark.integration
 #: Steps of the event loop that connecting takes about, and some more.
@@ -32,3 +38,17 @@ async def test_cancelled_at_any_step_it_leaves_no_connection_open(kafka: KafkaSe
         gc.collect()
 
     assert not [warning for warning in caught if issubclass(warning.category, ResourceWarning)]
+
+
+async def test_topics_that_it_has_not_asked_for_are_found(kafka: KafkaServer) -> None:
+    """The cluster tells a client that has named topics of those alone; others are still found."""
+    names = Names.new()
+    log = HeldLog(f"kafka://{kafka.bootstrap}", KafkaSettings(), role="test")
+    await log.start()
+    await log.create_topics(names.specs())
+    await log.close()
+    async with connected(kafka.bootstrap) as client, asyncio.timeout(60):
+        await client.add_topic(names.events)
+
+        assert await list_offsets(client, [TopicPartition(names.other, 0)], LATEST) == {names.o0: 0}
+        assert await open_partitions(client, 1, {names.o0}) == frozenset()
