@@ -21,9 +21,9 @@ _TIMES = frozenset({"lastSeen", "offlineSince"})
 
 
 def alert_rows(alerts: Sequence[Alert]) -> Iterator[tuple[str, ...]]:
-    """A line per alert: short id, trigger, severity, status, device, rule, value, and why nobody is told."""
+    """A line per alert: short id, trigger, severity, status, device, rule, value, how people were told or why not."""
     for alert in alerts:
-        told = "" if alert.suppressed is None else f"no: {alert.suppressed.text}"
+        told = ", ".join(alert.notificationChannels) if alert.suppressed is None else f"no: {alert.suppressed.text}"
         yield (
             alert.alertId[:SHORT], iso_ms(alert.triggeredAt), alert.severity, alert.status,
             shortened(printable(alert.deviceId), LONGEST), shortened(printable(alert.ruleId), LONGEST),
