@@ -76,6 +76,13 @@ def test_only_what_is_open_can_be_acknowledged() -> None:
     assert found == ["alert", "escalation"]
 
 
+def test_a_reminder_says_that_it_is_one() -> None:
+    """What was acknowledged, and is told of again, is no new alert."""
+    assert RENDERER.render(of_alert({"status": "acknowledged"})).title == (
+        "[WARNING] Acknowledged, still open: High temperature at Office 301"
+    )
+
+
 def test_ids_in_links_are_quoted() -> None:
     """An id may have any letters."""
     content = RENDERER.render(of_alert({"alertId": 'a/b?c=1&d #"<ü>'}))
