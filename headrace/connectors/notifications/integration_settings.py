@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from headrace.connectors.notifications.secret_fields import Address, Secret, follow_secret
-from headrace.connectors.notifications.webhook_key import webhook_key
+from headrace.connectors.notifications.webhook_key import check_webhook_keys
 from headrace.schemas.notification import Kind
 from headrace.schemas.rule import Severity
 
@@ -40,12 +40,7 @@ class WebhookIntegration(_Integration):
 
     @model_validator(mode="after")
     def _keys(self) -> Self:
-        for name in ("secret", "old_secret"):
-            value: SecretStr | None = getattr(self, name)
-            if value is not None:
-                webhook_key(value.get_secret_value(), name)
-        if self.old_secret is not None and self.secret is None:
-            raise ValueError("old_secret goes with secret")
+        check_webhook_keys(self.secret, self.old_secret)
         return self
 
 

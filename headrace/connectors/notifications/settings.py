@@ -13,7 +13,7 @@ from headrace.connectors.notifications.integration_settings import Integration
 from headrace.connectors.notifications.push_settings import PushSettings
 from headrace.connectors.notifications.secret_fields import Address, follow_secret
 from headrace.connectors.notifications.sms_settings import SmsSettings
-from headrace.connectors.notifications.webhook_key import webhook_key
+from headrace.connectors.notifications.webhook_key import check_webhook_keys
 
 #: Names of integrations, as escalation steps, decisions and logs have them.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -65,12 +65,7 @@ class WebhookSettings(BaseModel):
 
     @model_validator(mode="after")
     def _keys(self) -> Self:
-        for name in ("secret", "old_secret"):
-            value: SecretStr | None = getattr(self, name)
-            if value is not None:
-                webhook_key(value.get_secret_value(), name)
-        if self.old_secret is not None and self.secret is None:
-            raise ValueError("old_secret goes with secret")
+        check_webhook_keys(self.secret, self.old_secret)
         return self
 
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

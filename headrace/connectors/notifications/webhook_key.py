@@ -3,6 +3,8 @@
 import base64
 import binascii
 
+from pydantic import SecretStr
+
 PREFIX = "whsec_"
 
 
@@ -24,3 +26,16 @@ def webhook_key(secret: str, name: str = "secret") -> bytes:
             f'echo "whsec_$(openssl rand -base64 32)" makes one'
         ) from error
     return key
+
+
+def check_webhook_keys(secret: SecretStr | None, old_secret: SecretStr | None) -> None:
+    """Of a section of settings: each is a key, and there is no old one alone.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    for name, value in (("secret", secret), ("old_secret", old_secret)):
+        if value is not None:
+            webhook_key(value.get_secret_value(), name)
+    if old_secret is not None and secret is None:
+        raise ValueError("old_secret goes with secret")

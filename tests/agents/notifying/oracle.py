@@ -1,6 +1,6 @@
 """Who is told what and when, said plainly: every minute is looked at, nothing is forgotten, nothing is indexed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -10,8 +10,12 @@ from headrace.agents.notifying.settings import NotifySettings
 from headrace.agents.notifying.subscriptions import subscribed
 from headrace.schemas.alert import Alert
 from headrace.schemas.notification import Subject
+from headrace.schemas.rule import Severity
 from headrace.schemas.user import User
 from tests.agents.notifying.histories import MINUTE
+
+#: Channels that a step gives, or that are left; None where all are.
+_Channels = Collection[str] | None
 
 #: Time, user, channel, kind, then alert ids with the revision that is told; all of a digest, the gravest first.
 Message = tuple[int, str, str, str, tuple[tuple[str, int], ...]]
@@ -136,7 +140,15 @@ class Oracle:
                     self._decide(now, self._users[user_id], life, "alert", match.channels, None, again=again)
 
     def _decide(
-        self, now: int, user: User, life: _Life, kind: str, narrowed: object, given: object, *, again: bool = False
+        self,
+        now: int,
+        user: User,
+        life: _Life,
+        kind: str,
+        narrowed: _Channels,
+        given: _Channels,
+        *,
+        again: bool = False,
     ) -> None:
         alert = life.alert
         for channel in CHANNELS:
@@ -184,17 +196,17 @@ class Oracle:
             sum(now - within < each <= now for each in line.sent) < count for count, within in self._caps[channel]
         )
 
-    def _has(self, user: User, severity: str, channel: str, narrowed: object, given: object) -> bool:
+    def _has(self, user: User, severity: Severity, channel: str, narrowed: _Channels, given: _Channels) -> bool:
         """Whether a channel is for them: matrix or step, then the floor or what they want, then the contact."""
         settings, wants = self._settings, user.preferences
-        channels = settings.matrix[severity] if given is None else given  # type: ignore[index]
-        if channel not in channels:  # type: ignore[operator]
+        channels = settings.matrix[severity] if given is None else given
+        if channel not in channels:
             return False
         wanted = getattr(wants.notifications, channel)
         wanted &= severity not in wants.severities or channel in wants.severities[severity]
-        wanted &= narrowed is None or channel in narrowed  # type: ignore[operator]
+        wanted &= narrowed is None or channel in narrowed
         contact = {"email": user.email, "push": user.device_tokens, "sms": user.phone}[channel]
-        return bool(contact) and (wanted or channel in settings.floor.get(severity, ()))  # type: ignore[call-overload]
+        return bool(contact) and (wanted or channel in settings.floor.get(severity, ()))
 
 
 def quiet(user: User, severity: str, now: int) -> bool:
