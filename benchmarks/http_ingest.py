@@ -1,12 +1,13 @@
-"""Batches of readings over HTTP into the embedded log: by HTTP ingest, or into nothing by a bare aiohttp handler.
+"""Batches of readings over HTTP into the embedded log: by HTTP ingest, or into a file by a bare aiohttp handler.
 
 Prints {"value": …} and more: readings per second, from the first request until the last answer. The bare handler reads
-the body, parses it with orjson and answers; it judges nothing and keeps nothing. The clients are threads of a process
-of their own, on the same cores, each with one connection and one request under way.
+the body, parses it with orjson, writes it to a file of its own, syncs that and answers; it judges nothing. The clients
+are threads of a process of their own, on the same cores, each with one connection and one request under way.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import multiprocessing
 import os
@@ -79,16 +80,34 @@ def clients(port: int, batches: int, size: int, count: int, pipe: Connection) ->
     pipe.send((time.perf_counter() - began, wrong[:1]))
 
 
-async def _parse(request: web.BaseRequest) -> web.Response:
-    body = await request.read()
-    return web.Response(body=b'{"refused":0,"accepted":%d}' % len(orjson.loads(body)), content_type="application/json")
+class BareHandler:
+    """Parses a body and keeps it, durably, as it came."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names = itertools.count()
+
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
+        """Answer when the body is on the disk."""
+        body = await request.read()
+        accepted = len(orjson.loads(body))
+        await asyncio.to_thread(self._keep, self._folder / str(next(self._names)), body)
+        return web.Response(body=b'{"refused":0,"accepted":%d}' % accepted, content_type="application/json")
+
+    def _keep(self, path: Path, body: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fdatasync(file.fileno())
 
 
 @asynccontextmanager
 async def serving(variant: str, folder: Path) -> AsyncIterator[int]:
     """A server; its port."""
     if variant == "bare":
-        server = await asyncio.get_running_loop().create_server(web.Server(_parse, access_log=None), "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(
+            web.Server(BareHandler(folder), access_log=None), "127.0.0.1", 0
+        )
         try:
             yield server.sockets[0].getsockname()[1]
         finally:

@@ -1,6 +1,7 @@
 """Milliseconds from an alarm to `alerts.v1` during a flood: one worker, source and agents in one process.
 
-Telemetry comes faster than the agents work, so that a backlog builds up. Open loop: alarms are due at a fixed rate, and
+Telemetry comes at a given rate, or as fast as it takes to keep a given backlog in front of the agents, however fast
+they work. Open loop: alarms are due at a fixed rate, and
 an alarm's time counts from when it was due. Each is of another device, and triggers one alert. Prints
 {"value": p99 in ms, …}.
 """
@@ -8,6 +9,7 @@ an alarm's time counts from when it was due. Each is of another device, and trig
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import sys
 import tempfile
@@ -19,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import numpy as np
 import orjson
-from load import messages
+from load import CHUNK, fill, messages
 from local_kafka.cluster import Cluster
 
 from headrace.cli.agents import GROUP, build_agents
@@ -41,7 +43,7 @@ from headrace.tables.device_types import load_device_types
 
 #: Telemetry is appended this often, seconds.
 TICK = 0.02
-#: The first seconds are not counted: the backlog builds up.
+#: The first seconds are not counted: the agents start.
 WARM_UP = 3.0
 #: Seconds that alarms of the ordinary lane get to come through.
 PATIENCE = 200.0
@@ -83,19 +85,26 @@ def probed(log: Log, probes: list[Probe]) -> Log:
     return log
 
 
-async def flood(intake: Intake, clock: ManualClock, rate: int, seconds: float) -> None:
-    """`rate` messages a second."""
-    source = list(messages(int(rate * seconds)))
-    began, number = time.perf_counter(), 0
-    while number < len(source):
-        await asyncio.sleep(max(TICK, began + number / rate - time.perf_counter()))
-        due = int((time.perf_counter() - began) * rate)
-        keys, stamps, payloads = (list(each) for each in zip(*source[number:due], strict=True))
+async def flood(log: Log, clock: ManualClock, given: argparse.Namespace, first: int) -> int:
+    """Telemetry from message number `first` on, for the whole run: at a rate, or to keep the backlog. The next one."""
+    intake, source, number = Intake(log, clock), messages(sys.maxsize, first=first), first
+    began = time.perf_counter()
+    while (passed := time.perf_counter() - began) < WARM_UP + given.seconds:
+        if given.flood:
+            missing = int(passed * given.flood) - number
+        else:
+            missing = given.backlog - await lag(log, GROUP, topics.RAW)
+        if missing <= 0:
+            await asyncio.sleep(TICK)
+            continue
+        sent = list(itertools.islice(source, min(missing, CHUNK)))
+        keys, stamps, payloads = (list(each) for each in zip(*sent, strict=True))
         clock.follow(stamps[-1])
         await intake.append(
             keys, payloads, device_type="environmental", profile="bench", sources=b"bench", timestamps=stamps
         )
-        number = due
+        number += len(sent)
+    return number
 
 
 async def alarm(log: Log, clock: ManualClock, probes: list[Probe], rate: int, seconds: float, lanes: list[str]) -> None:
@@ -143,6 +152,8 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         app = App(GROUP, log, clock=clock, runtime=settings.runtime)
         app.add(build_agents(settings, load_device_types(), [RULE]))
         await app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
+        waiting = 0 if arguments.flood else arguments.backlog
+        await fill(Intake(log, clock), clock, waiting)
         stop = asyncio.Event()
         running = asyncio.create_task(app.run(stop))
         while not app.assigned or app.rebalancing:
@@ -150,10 +161,10 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         lanes = [topics.RAW, topics.RAW_PRIORITY] if priority else [topics.RAW]
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            group.create_task(flood(Intake(log, clock), clock, arguments.flood, WARM_UP + arguments.seconds))
+            flooding = group.create_task(flood(log, clock, arguments, waiting))
             group.create_task(alarm(log, clock, probes, arguments.rate, arguments.seconds, lanes))
         seconds, left = time.perf_counter() - began, await lag(log, GROUP, topics.RAW)
-        done = int(arguments.flood * (WARM_UP + arguments.seconds)) - left
+        done = flooding.result() - left
         until = time.perf_counter() + PATIENCE
         while any(len(probe.taken) < len(probe.due) for probe in probes) and time.perf_counter() < until:
             await asyncio.sleep(0.1)
@@ -178,7 +189,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--variant", choices=["priority", "ordinary"], default="priority")
     parser.add_argument("--kafka", action="store_true", help="on a Kafka of its own; else on the embedded log")
-    parser.add_argument("--flood", type=int, default=20_000, help="messages per second")
+    telemetry = parser.add_mutually_exclusive_group()
+    telemetry.add_argument(
+        "--backlog", type=int, default=200_000, help="messages that wait for the agents all the time"
+    )
+    telemetry.add_argument("--flood", type=int, help="messages per second instead, whether the agents keep up or not")
     parser.add_argument("--rate", type=int, default=100, help="alarms per second")
     parser.add_argument("--seconds", type=float, default=8)
     arguments = parser.parse_args()

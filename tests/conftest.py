@@ -138,7 +138,12 @@ def data_path(pytestconfig: pytest.Config) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Everything temporary goes into one folder that is removed: root's PostgreSQL keeps its data beside tmp_path."""
+    """Everything temporary goes into one folder that is removed: root's PostgreSQL keeps its data beside tmp_path.
+
+    The processes of xdist inherit the folder of the first, as tmp_path lies in that.
+    """
+    if hasattr(config, "workerinput"):
+        return
     folder = Path(tempfile.mkdtemp(prefix="headrace-tests-"))
     folder.chmod(0o1777)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
