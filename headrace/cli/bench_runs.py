@@ -1,11 +1,15 @@
 """Runs of a figure: one process each, variants in turns, once more when a ratio is out of its bounds."""
 
+import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from headrace.cli.bench_figures import FOLDER, Figure, Form
@@ -143,7 +147,15 @@ class Runner:
             command[1:1] = [str(FOLDER / "handicapped.py"), str(self._how.handicap)]
         what = f"{figure.name} {variant}"
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=figure.most_seconds, check=True)
+            with _scratch() as environment:
+                done = subprocess.run(
+                    command,
+                    capture_output=True,
+                    text=True,
+                    timeout=figure.most_seconds,
+                    check=True,
+                    env=environment,
+                )
             output = json.loads(done.stdout.splitlines()[-1])
         except subprocess.CalledProcessError as error:
             raise HeadraceError(f"{what} failed:\n{error.stderr[-2000:]}") from error
@@ -154,6 +166,17 @@ class Runner:
         if not isinstance(output, dict):
             raise HeadraceError(f"{what} printed no result")
         return output
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[dict[str, str]]:
+    """An environment whose folder for temporary files is removed with all that a run leaves there.
+
+    That is more than its own: what PostgreSQL keeps elsewhere for root, Kafka's logs if the run was killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        yield {**os.environ, "TMPDIR": folder}
 
 
 def judge(figure: Figure, measured: Mapping[str, Measured]) -> dict[str, Any]:
