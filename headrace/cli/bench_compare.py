@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from headrace.cli.bench_figures import Form
 from headrace.cli.bench_runs import spread
 from headrace.cli.bench_view import number
 from headrace.engine.errors import ConfigError
@@ -23,8 +25,9 @@ class Change(NamedTuple):
         old_spread, new_spread: shares of the median.
         what: `ratio` to the baseline, which other work on the machine moves less, or `value`.
         change: of `what`; 0.1 is 10 % more.
-        noise: half of both spreads of `what`, added: the medians of two runs of the same may differ by as much.
-        judgement: `within noise`, `better` or `worse`.
+        noise: half of both spreads of `what`, added: the medians of two runs of the same may differ by as much. None
+            if one of the reports has a single run, which has no spread.
+        judgement: `within noise`, `better`, `worse`, or `one run` where nobody knows.
     """
 
     figure: str
@@ -36,7 +39,7 @@ class Change(NamedTuple):
     new_spread: float
     what: str
     change: float
-    noise: float
+    noise: float | None
     judgement: str
 
 
@@ -44,7 +47,7 @@ def load_report(path: Path) -> dict[str, Any]:
     """A report that `--json` wrote.
 
     Raises:
-        ConfigError: it is none, or of another format.
+        ConfigError: it is none, of another format, or lacks something.
     """
     try:
         report = json.loads(path.read_text())
@@ -54,7 +57,54 @@ def load_report(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no report of `headrace bench --json`: {error}") from error
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise ConfigError(f"{path} is no report of format {FORMAT}; make one with `headrace bench --json {path}`")
+    try:
+        _Shape.model_validate(report)
+    except ValidationError as error:
+        places = ((".".join(map(str, each["loc"])), each["msg"]) for each in error.errors())
+        raise ConfigError(*(f"{path} is a broken report: {place}: {text}" for place, text in places)) from error
     return report
+
+
+class _Summary(BaseModel):
+    """What is read of a variant."""
+
+    median: float | None
+    spread: float | None
+    values: list[float]
+    ratios: list[float] = []
+
+
+class _Result(BaseModel):
+    """What is read of a figure; more is there."""
+
+    name: str
+    about: str
+    unit: str
+    payload: str
+    guarantee: str
+    limit: str
+    better: Literal["more", "less"]
+    baseline: str
+    axis: str
+    points: list[int]
+    variants: dict[str, _Summary] = Field(min_length=1)
+    within_budget: bool
+    retried: bool
+    seconds: float
+    taken: str
+    form: Form
+    load_before: float
+    commit: str | None
+    dirty: bool
+
+
+class _Shape(BaseModel):
+    """What is read of a report, so that one that was cut or edited is refused before hours of measuring."""
+
+    handicap: float
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    figures: list[_Result]
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
@@ -79,8 +129,11 @@ def _change(result: Mapping[str, Any], variant: str, old: Mapping[str, Any], new
     what, key = ("ratio", "ratios") if judged else ("value", "values")
     middle = "ratio" if judged else "median"
     change = new[middle] / old[middle] - 1 if old[middle] else 0.0
-    noise = (spread(old[key]) + spread(new[key])) / 2
-    if abs(change) <= noise:
+    lone = min(len(old[key]), len(new[key])) < 2
+    noise = None if lone else (spread(old[key]) + spread(new[key])) / 2
+    if noise is None:
+        judgement = "one run"
+    elif abs(change) <= noise:
         judgement = "within noise"
     else:
         judgement = "better" if (change > 0) == (result["better"] == "more") else "worse"
@@ -97,6 +150,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in ("cpu", "cores", "memory_bytes", "kernel", "governor")
         if old["machine"].get(key) != new["machine"].get(key)
     ]
+    found += [
+        f"{name}: {old['versions'].get(name, 'none')} before, {new['versions'].get(name, 'none')} now"
+        for name in dict.fromkeys([*old["versions"], *new["versions"]])
+        if old["versions"].get(name) != new["versions"].get(name)
+    ]
     before = {result["name"]: result for result in old["figures"]}
     for result in new["figures"]:
         form = before.get(result["name"], result)["form"]
@@ -110,19 +168,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def show_changes(old: Mapping[str, Any], new: Mapping[str, Any], console: Console) -> None:
     """A table of all changes, with the spread of both."""
-    name = " and ".join(dict.fromkeys(map(taken, old["figures"]))) or "nothing"
-    table = Table(title=f"compared with {name}", title_justify="left")
-    for title in ("figure", "variant", "unit", "before", "now", "of", "change", "noise", ""):
-        table.add_column(title, justify="right" if title in ("before", "now", "change", "noise") else "left")
-    for each in changes(old, new):
-        style = {"better": "green", "worse": "red"}.get(each.judgement, "dim")
-        before, now = (f"{number(median)} ±{wide / 2:.0%}" for median, wide in (
-            (each.old, each.old_spread), (each.new, each.new_spread)
-        ))  # fmt: skip
-        table.add_row(
-            each.figure, each.variant, each.unit, before, now,
-            each.what, f"{each.change:+.1%}", f"±{each.noise:.1%}", f"[{style}]{each.judgement}[/]",
-        )  # fmt: skip
-    console.print(table if table.row_count else f"nothing in common with {name}")
+    found = list(changes(old, new))
+    if not found:
+        console.print("compared: no figure in common")
+    both = {each.figure for each in found}
+    for result in (each for each in old["figures"] if each["name"] in both):
+        # A table each: in one with columns for figure and unit nothing could be read on 80 columns.
+        table = Table(title=f"{result['name']}, {result['unit']}: compared with {taken(result)}", title_justify="left")
+        for title in ("variant", "before", "now", "change of", "noise", ""):
+            right = title in ("before", "now", "change of", "noise")
+            table.add_column(title, justify="right" if right else "left", no_wrap=title != "variant", overflow="fold")
+        for each in (change for change in found if change.figure == result["name"]):
+            style = {"better": "green", "worse": "red"}.get(each.judgement, "dim")
+            noise = "?" if each.noise is None else f"±{each.noise:.1%}"
+            table.add_row(each.variant, number(each.old), number(each.new), f"{each.what} {each.change:+.1%}", noise,
+                          f"[{style}]{each.judgement}[/]")  # fmt: skip
+        console.print(table)
     for line in differences(old, new):
         console.print(f"[yellow]{line}[/]")

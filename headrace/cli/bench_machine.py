@@ -67,9 +67,11 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any]:
-    """Commit of the clone, and whether files differ from it."""
+    """Commit of the clone, and whether files differ from it other than those that benchmarks write themselves."""
     name = _output(["git", "rev-parse", "HEAD"], ROOT).strip()
-    changed = _output(["git", "status", "--porcelain", "--untracked-files=no"], ROOT).strip()
+    changed = _output(
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", ":(exclude)docs/performance*"], ROOT
+    ).strip()
     return {"commit": name if re.fullmatch(r"[0-9a-f]{40}", name) else None, "dirty": bool(changed)}
 
 

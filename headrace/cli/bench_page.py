@@ -6,14 +6,15 @@ from typing import Any
 
 from headrace.cli.bench_compare import taken
 from headrace.cli.bench_figures import FOLDER
-from headrace.cli.bench_view import bounds, number
+from headrace.cli.bench_view import bounds, number, spread_of
 
 #: What was tried and did not help; kept by hand.
 TRIED = FOLDER / "tried.md"
 #: A machine with more to do than this share of its cores, before the benchmark began, is not quiet.
 QUIET = 0.3
 PICTURES = {
-    "throughput": "Throughput, with ratios to the baseline (grey); the line goes from the slowest to the fastest run.",
+    "throughput": "Throughput: blue is what is measured, grey what it is compared with; ratios are to the first bar;"
+    " the line goes from the slowest to the fastest run.",
     "latency": "Latency over load: an open loop, counted from when a message was due.",
     "scaling": "What grows with what; the band goes from the lowest to the highest run.",
 }
@@ -50,12 +51,18 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "How it is measured: each run is a process of its own, and variants take turns, so that a slow minute hits all"
-        " of them; the first run of each warms up and does not count. Medians; the spread is highest less lowest as a"
-        " share of the median; the ratio is the median of the ratios of each turn. Servers (Kafka, Mosquitto,"
-        " PostgreSQL) run on the same cores. Two reports beside each other, with what is within their noise:"
-        " `headrace bench --compare FILE`."
+        " of them; the first run of each warms up and does not count, except where a run is long or warms itself up."
+        " Medians; the spread is highest less lowest as a share of the median; the ratio is the median of the ratios of"
+        " each turn. Servers (Kafka, Mosquitto, PostgreSQL) run on the same cores. Two reports beside each other, with"
+        " what is within their noise: `headrace bench --compare FILE`. `headrace` and `python` are those of"
+        " `.venv/bin`, in the root of a clone."
     )
     yield ""
+    measured = {result["name"] for result in report["figures"]}
+    missing = [f"`{name}`" for name in report.get("listed", ()) if name not in measured]
+    if missing:
+        yield f"Not in this report, though `headrace bench NAME` measures them: {', '.join(missing)}."
+        yield ""
 
 
 def _pictures(report: Mapping[str, Any], folder: str) -> Iterator[str]:
@@ -99,7 +106,7 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
             " Some ratio was out of its bounds at first: more runs followed, all count." if result["retried"] else ""
         )
         form = "" if result["form"] == "full" else f" ({result['form']} form)"
-        yield f"{taken(result)}{form}: `headrace bench {result['name']}`; one run: `{_one(result)}`.{again}{outside}"
+        yield f"{taken(result)}{form}: `{_command(result)}`; one run: `{_one(result)}`.{again}{outside}"
         if result["load_before"] > busy:
             yield ""
             yield (
@@ -113,10 +120,10 @@ def _row(result: Mapping[str, Any], variant: str, summary: Mapping[str, Any]) ->
     if summary["median"] is None:
         return f"| {variant} | | | | | cannot: {summary['cannot']} |"
     base = " (baseline)" if variant == result["baseline"] else ""
-    ratio = f"{summary['ratio']:.3g}×" if "ratio" in summary else ""
+    ratio = f"{number(summary['ratio'])}×" if "ratio" in summary else ""
     return (
         f"| {_name(result, variant)}{base} | {number(summary['median'])}"
-        f" | {summary['spread']:.0%} of {len(summary['values'])} | {ratio} | {bounds(summary)}"
+        f" | {spread_of(summary)} | {ratio} | {bounds(summary)}"
         f" | {', '.join(_details(summary))} |"
     )
 
@@ -137,8 +144,17 @@ def _details(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _one(result: Mapping[str, Any]) -> str:
-    """Command of the last variant."""
-    return str(list(result["variants"].values())[-1]["command"])
+    """Command of the last variant that could do the job."""
+    every = list(result["variants"].values())
+    return str(([each for each in every if each["median"] is not None] or every)[-1]["command"])
+
+
+def _command(result: Mapping[str, Any]) -> str:
+    """What measures the figure anew, by the same form and as many runs as there were before any more."""
+    count = max(len(each["values"]) for each in result["variants"].values())
+    runs = count // 3 if result["retried"] else count  # once, and then twice as many
+    short = " --short" if result["form"] == "short" else ""
+    return f"headrace bench {result['name']}{short} --runs {runs}"
 
 
 def _cost(report: Mapping[str, Any]) -> Iterator[str]:

@@ -69,11 +69,16 @@ def _bars(place: Axes, figure: Mapping[str, Any]) -> None:
     medians = [measured[name]["median"] for name in names]
     low = [median - min(measured[name]["values"]) for name, median in zip(names, medians, strict=True)]
     high = [max(measured[name]["values"]) - median for name, median in zip(names, medians, strict=True)]
-    colours = [THEIRS if name == figure["baseline"] else OURS for name in names]
+    # Peers stand beside headrace: there the baseline is ours.
+    ours = figure["baseline"].startswith("headrace")
+    colours = [OURS if (name == figure["baseline"]) == ours else THEIRS for name in names]
     place.barh(names, medians, xerr=[low, high], color=colours, ecolor="#404040", capsize=2)
     for row, name in enumerate(names):
-        ratio = f" ({measured[name]['ratio']:.1f}×)" if name != figure["baseline"] else ""
-        place.text(max(measured[name]["values"]), row, f"  {number(medians[row])}{ratio}", va="center", fontsize=8)
+        ratio = f" ({number(measured[name]['ratio'])}×)" if name != figure["baseline"] else ""
+        place.annotate(
+            f"{number(medians[row])}{ratio}", (max(measured[name]["values"]), row), (6, 0),
+            textcoords="offset points", va="center", fontsize=8,
+        )  # fmt: skip
     place.set_xlim(0, 1.45 * max(max(each["values"]) for each in measured.values()))
     place.xaxis.set_major_formatter(lambda value, _: number(value) if value else "0")
     place.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
@@ -91,9 +96,9 @@ def _latency(place: Axes, figure: Mapping[str, Any]) -> None:
     for key, label in PERCENTILES.items():
         if all(key in each for _, each in points):
             place.plot([point for point, _ in points], [each[key] for _, each in points], "o-", label=label)
-    place.set_yscale("log")
-    place.yaxis.set_major_formatter(lambda value, _: number(value))
-    place.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    place.set_ylim(bottom=0)
+    place.yaxis.set_major_formatter(lambda value, _: number(value) if value else "0")
+    place.set_xticks([point for point, _ in points])
     place.set_xlabel(figure["axis"])
     place.set_ylabel(figure["unit"])
     place.legend(frameon=False)

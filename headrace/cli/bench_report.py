@@ -10,7 +10,7 @@ from headrace.cli.bench_compare import FORMAT, load_report
 from headrace.cli.bench_figures import Form
 from headrace.cli.bench_machine import commit, load, machine, versions
 from headrace.engine.clock import Clock
-from headrace.engine.errors import ConfigError
+from headrace.engine.errors import ConfigError, HeadraceError
 
 
 class Report:
@@ -37,6 +37,7 @@ class Report:
             "handicap": handicap,
             "machine": machine(),
             "versions": versions(),
+            "listed": list(order),
             "figures": [],
         }
         if add:
@@ -68,15 +69,22 @@ class Report:
                     "without --add it is made anew"
                 )
         known = [each for each in before["figures"] if each["name"] in self._order]
-        self.content = {**before, "figures": known}
+        self.content = {**before, "listed": list(self._order), "figures": known}
 
     def _write(self) -> None:
         if self._path is None:
             return
         text = json.dumps(self.content, indent=1, ensure_ascii=False) + "\n"
-        if self._path.exists() and not self._path.is_file():
-            self._path.write_text(text)  # a pipe or a device, /dev/null for one, is no file to put another in place of
+        try:
+            self._replace(self._path, text)
+        except OSError as error:
+            raise HeadraceError(f"{self._path} cannot be written: {error.strerror}") from error
+
+    @staticmethod
+    def _replace(path: Path, text: str) -> None:
+        if path.exists() and not path.is_file():
+            path.write_text(text)  # a pipe or a device, /dev/null for one, is no file to put another in place of
             return
-        beside = self._path.with_name(f"{self._path.name}.new")
+        beside = path.with_name(f"{path.name}.new")
         beside.write_text(text)
-        beside.replace(self._path)
+        beside.replace(path)

@@ -10,7 +10,7 @@ from rich.table import Table
 def verdict(result: Mapping[str, Any]) -> str:
     """What is within the budget of a figure, and what is not, in a line."""
     parts = [
-        f"{name} {summary['ratio']:.3g}× ({bounds(summary)})"
+        f"{name} {number(summary['ratio'])}× ({bounds(summary)})"
         for name, summary in result["variants"].items()
         if bounds(summary)
     ]
@@ -39,11 +39,27 @@ def show(results: Sequence[Mapping[str, Any]], console: Console) -> None:
             if summary["median"] is None:
                 table.add_row(variant, "", "", "", str(summary["cannot"]))
                 continue
-            ratio = f"{summary['ratio']:.3g}×" if "ratio" in summary else ""
+            ratio = f"{number(summary['ratio'])}×" if "ratio" in summary else ""
             if not summary.get("within_budget", True):
                 ratio = f"[red]{ratio}[/]"
-            table.add_row(variant, number(summary["median"]), f"{summary['spread']:.0%}", ratio, bounds(summary))
+            table.add_row(variant, number(summary["median"]), spread_of(summary), ratio, bounds(summary))
         console.print(table)
+
+
+def show_profile(found: Mapping[str, Any], console: Console) -> None:
+    """Where the time goes, by part."""
+    table = Table(title=f"{found['samples']:,} samples of {found['command']}", title_justify="left")
+    table.add_column("innermost file of headrace")
+    table.add_column("share", justify="right")
+    for name, share in found["parts"]:
+        table.add_row(name, f"{share:.1%}")
+    console.print(table)
+
+
+def spread_of(summary: Mapping[str, Any]) -> str:
+    """How far runs are apart, and how many they are; one run does not say."""
+    count = len(summary["values"])
+    return f"{summary['spread']:.0%} of {count}" if count > 1 else "one run"
 
 
 def number(value: float) -> str:

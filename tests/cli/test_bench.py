@@ -1,22 +1,28 @@
 """`headrace bench`: what it runs, how it judges, and what it says about changes."""
 
+import io
 import json
 import os
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from headrace.cli import bench as bench_command
-from headrace.cli import bench_figures, bench_runs
-from headrace.cli.bench_compare import changes, differences
+from headrace.cli import bench_figures, bench_machine, bench_runs
+from headrace.cli.bench_compare import changes, differences, show_changes
 from headrace.cli.bench_figures import FOLDER, Figure, chosen, load_figures
 from headrace.cli.bench_page import page_of, pictures_of
 from headrace.cli.bench_plot import write_plots
 from headrace.cli.bench_profile import shares
 from headrace.cli.bench_progress import Expectation, duration
 from headrace.cli.bench_runs import How, Measured, judge
+from headrace.cli.bench_view import spread_of
 from headrace.engine.errors import ConfigError
 from tests.cli.conftest import Headrace
 
@@ -87,7 +93,14 @@ def report(fast: list[float], slow: list[float], **more: Any) -> dict[str, Any]:
     """A report of one figure."""
     found = {**judge(figure(**more), measured(slow=slow, fast=fast)), "form": "short"}
     machine = {"cpu": "one", "cores": 2, "memory_bytes": 1, "kernel": "k", "governor": None}
-    return {"machine": machine, "handicap": 0.0, "figures": [found]}
+    stamps = {"seconds": 1.0, "taken": "2026-01-01T00:00:00Z", "load_before": 0.0, "commit": "1" * 40, "dirty": False}
+    return {
+        "format": 2,
+        "machine": machine,
+        "versions": {"python": "3"},
+        "handicap": 0.0,
+        "figures": [{**found, **stamps}],
+    }
 
 
 def test_the_budget_file_is_right() -> None:
@@ -275,13 +288,38 @@ def test_a_change_counts_when_it_is_more_than_the_spread(now: list[float], bette
     assert fast.noise == pytest.approx((15 / 200 + (max(now) - min(now)) / sorted(now)[1]) / 2)
 
 
+def test_one_run_says_nothing_about_noise() -> None:
+    """A spread of a single run is not 0 but unknown, so a change is neither better nor worse."""
+    several, one = report([200.0, 210.0], [100.0] * 2), report([300.0], [100.0])
+
+    found = [*changes(several, one), *changes(one, several), *changes(one, one)]
+
+    assert {(each.noise, each.judgement) for each in found} == {(None, "one run")}
+    assert spread_of(one["figures"][0]["variants"]["fast"]) == "one run"
+
+
+def test_a_comparison_can_be_read_on_a_narrow_terminal() -> None:
+    """Figures are not cut off, and it says when that which was before was taken."""
+    old, new = report([2_000_000.0, 2_100_000.0], [1.0, 1.0]), report([1_000_000.0, 1_100_000.0], [1.0, 1.0])
+    console = Console(width=80, file=io.StringIO())
+
+    show_changes(old, new, console)
+
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "speed, messages/s: compared with 2026-01-01, 111111111111" in said
+    assert all(text in said for text in ("2,050,000", "1,050,000", "ratio -48.8%", "worse"))
+
+
 def test_reports_of_two_machines_are_told_apart() -> None:
     """The table says why figures differ that no change of ours explains."""
     old, new = report([1.0], [1.0]), report([1.0], [1.0])
     new["machine"]["cpu"], new["handicap"], new["figures"][0]["form"] = "two", 0.2, "full"
+    new["versions"] = {"python": "4", "java": "17"}
 
     assert differences(old, new) == [
         "cpu: one before, two now",
+        "python: 3 before, 4 now",
+        "java: none before, 17 now",
         "speed: short form before, full now: sizes may differ",
         "now with a handicap of 20%",
     ]
@@ -294,6 +332,89 @@ def test_what_is_no_report_is_refused(tmp_path: Path, headrace: Headrace) -> Non
     done = headrace("bench", "--compare", tmp_path / "old.json", code=2)
 
     assert "is no report of format 2; make one with" in done.stderr
+
+
+@pytest.mark.parametrize("broken", ["machine", "versions", "figures", "handicap"])
+def test_a_report_with_a_part_missing_is_refused(broken: str, tmp_path: Path, headrace: Headrace) -> None:
+    """Before anything is measured, with the name of what is missing."""
+    found = report([1.0], [1.0])
+    del found[broken]
+    (tmp_path / "report.json").write_text(json.dumps(found))
+
+    done = headrace("bench", "--compare", tmp_path / "report.json", code=2)
+
+    assert f"is a broken report: {broken}: Field required" in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(folder: Path, headrace: Headrace) -> None:
+    """All of them at once: hours of measuring are not lost for a folder that is not there."""
+    places = (
+        "--json",
+        folder / "no" / "x.json",
+        "--page",
+        folder / "no" / "x.md",
+        "--plot",
+        folder / "script.py" / "x",
+    )
+
+    done = headrace("bench", "speed", *places, code=2)
+
+    assert len(done.stderr.splitlines()) == 3
+    assert f"x.json cannot be written: there is no folder {folder / 'no'}" in done.stderr
+    assert f"{folder / 'script.py'} is no folder" in done.stderr
+    assert not (folder / "runs-slow").exists()
+
+
+def test_a_report_that_is_shown_takes_no_options_of_measuring(folder: Path, headrace: Headrace) -> None:
+    """They would be without effect, and who gave them would believe otherwise."""
+    headrace("bench", "speed", "--runs", 1, "--json", folder / "report.json")
+
+    for more in (["speed"], ["--runs", "3"], ["--handicap", "20%"], ["--json", folder / "two.json"], ["--short"]):
+        assert (
+            "--report measures nothing" in headrace("bench", "--report", folder / "report.json", *more, code=2).stderr
+        )
+
+
+def test_named_figures_have_a_short_form(folder: Path, headrace: Headrace) -> None:
+    """`--short NAME` measures what the short form does, and the page gives that command."""
+    text = (folder / "budget.toml").read_text()
+    (folder / "budget.toml").write_text(text.replace("runs = 2", "runs = 4\nshort_runs = 2", 1))
+    files = ("--json", folder / "report.json", "--page", folder / "page.md")
+
+    headrace("bench", "speed", "--short", *files)
+
+    (speed,) = json.loads((folder / "report.json").read_text())["figures"]
+    assert (speed["form"], len(speed["variants"]["fast"]["values"])) == ("short", 2)
+    assert "`headrace bench speed --short --runs 2`" in (folder / "page.md").read_text()
+    assert "though `headrace bench NAME` measures them: `growing`." in (folder / "page.md").read_text()
+
+
+def test_benchmarks_that_are_stopped_have_no_verdict(folder: Path, headrace: Headrace) -> None:
+    """The exit code is that of the signal, as 0 would say that all is within the budget."""
+    (folder / "script.py").write_text("import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)")
+
+    done = headrace("bench", "speed", code=128 + signal.SIGTERM)
+
+    assert "stopped: nothing is judged" in done.stderr
+
+
+def test_a_clone_is_not_changed_by_the_report_that_is_written_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every figure but the first would be of a commit with changes."""
+    monkeypatch.setattr(bench_machine, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    for name in ("code.py", "docs/performance.json"):
+        (tmp_path / name).write_text("1")
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    for arguments in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "one"]):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+
+    (tmp_path / "docs" / "performance.json").write_text("2")
+    reported = bench_machine.commit()
+    (tmp_path / "code.py").write_text("2")
+
+    assert (reported["dirty"], bench_machine.commit()["dirty"]) == (False, True)
 
 
 def test_time_left_follows_what_was_measured() -> None:
@@ -355,3 +476,17 @@ def test_the_same_report_gives_the_same_pictures(tmp_path: Path) -> None:
 
     assert [file.stem for file in first] == pictures_of(stored)
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_a_picture_of_latency_has_a_scale(tmp_path: Path) -> None:
+    """Also when all percentiles are within a power of ten."""
+    found = report([1.0], [1.0], unit="ms")
+    found["figures"][0].update(axis="load", points=[10, 90])
+    found["figures"][0]["variants"] = {
+        "10": {"median": 140.0, "p50_ms": 100.0},
+        "90": {"median": 310.0, "p50_ms": 200.0},
+    }
+
+    (picture,) = write_plots(found, tmp_path)
+
+    assert {">100<", ">200<", ">300<"} <= set(re.findall(r">\d+<", picture.read_text()))
