@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import numpy as np
 import orjson
-from load import CHUNK, fill, messages
+from load import fill, messages
 from local_kafka.cluster import Cluster
 
 from headrace.cli.agents import GROUP, build_agents
@@ -43,6 +43,8 @@ from headrace.tables.device_types import load_device_types
 
 #: Telemetry is appended this often, seconds.
 TICK = 0.02
+#: Messages that the source appends at once, in the loop that it shares with the agents.
+AT_ONCE = 1_000
 #: The first seconds are not counted: the agents start.
 WARM_UP = 3.0
 #: Seconds that alarms of the ordinary lane get to come through.
@@ -97,7 +99,7 @@ async def flood(log: Log, clock: ManualClock, given: argparse.Namespace, first: 
         if missing <= 0:
             await asyncio.sleep(TICK)
             continue
-        sent = list(itertools.islice(source, min(missing, CHUNK)))
+        sent = list(itertools.islice(source, min(missing, AT_ONCE)))
         keys, stamps, payloads = (list(each) for each in zip(*sent, strict=True))
         clock.follow(stamps[-1])
         await intake.append(
