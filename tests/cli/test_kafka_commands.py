@@ -45,7 +45,11 @@ class World:
     def __init__(self, cluster: Cluster, config: Path) -> None:
         self.url = f"kafka://{cluster.bootstrap}"
         self.config = config
-        config.write_text(f'[log]\nurl = "{self.url}"\npartitions = 2\n[rollup]\nwindows = [60]\n')
+        config.write_text(
+            f'[log]\nurl = "{self.url}"\npartitions = 2\n[rollup]\nwindows = [60]\n'
+            # Some tests wait until a process that was killed, or a topic as it was, is forgotten.
+            "[kafka]\nsession_timeout = 3\nheartbeat_interval = 1\nmetadata_max_age = 1\n"
+        )
 
     @asynccontextmanager
     async def log(self) -> AsyncIterator[KafkaLog]:
