@@ -9,7 +9,7 @@ from local_kafka.cluster import Cluster
 from headrace.engine.errors import CommitRefused
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
-from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log import Append, Changes, TopicPartition, Transaction
 from headrace.engine.log_range import reading
 from tests.contract.log_access import Assignments, Names, append, fetch, numbers, records, restore_all
 
@@ -146,23 +146,3 @@ async def test_killed_broker_comes_back(one_broker: Cluster, seconds_down: float
 
     await check(one_broker, source, worker, names, tasks)
     await log.close()
-
-
-async def test_one_of_three_brokers_is_always_down(kafka_tools: None) -> None:
-    """With one broker down, a different one each time, commits and reads go on; none waits for its return."""
-    names = Names.new()
-    with Cluster(3) as cluster:
-        log = await started(cluster)
-        await log.create_topics([TopicSpec(names.events, 2), TopicSpec(names.state, 1, compacted=True)])
-        source, worker = Source(log, names.p0), Worker(log, names)
-        tasks = [asyncio.create_task(source.run()), asyncio.create_task(worker.run())]
-        await progress(source, worker, tasks)
-
-        for broker in (0, 1, 2):
-            cluster.kill(broker)
-            await progress(source, worker, tasks, 20)
-            await asyncio.to_thread(cluster.restart, broker)
-            await asyncio.to_thread(cluster.wait_in_sync)
-
-        await check(cluster, source, worker, names, tasks)
-        await log.close()
