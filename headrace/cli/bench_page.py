@@ -58,6 +58,10 @@ def _head(report: Mapping[str, Any]) -> Iterator[str]:
         " `.venv/bin`, in the root of a clone."
     )
     yield ""
+    if report["handicap"]:
+        share = f"{report['handicap']:.0%}"
+        yield f"**With a handicap of {share} on everything but baselines: a test of the budget, no figures.**"
+        yield ""
     measured = {result["name"] for result in report["figures"]}
     missing = [f"`{name}`" for name in report.get("listed", ()) if name not in measured]
     if missing:

@@ -97,7 +97,7 @@ def _latency(place: Axes, figure: Mapping[str, Any]) -> None:
         if all(key in each for _, each in points):
             place.plot([point for point, _ in points], [each[key] for _, each in points], "o-", label=label)
     place.set_ylim(bottom=0)
-    place.yaxis.set_major_formatter(lambda value, _: number(value) if value else "0")
+    place.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     place.set_xticks([point for point, _ in points])
     place.set_xlabel(figure["axis"])
     place.set_ylabel(figure["unit"])

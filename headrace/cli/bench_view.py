@@ -30,7 +30,9 @@ def bounds(summary: Mapping[str, Any]) -> str:
 def show(results: Sequence[Mapping[str, Any]], console: Console) -> None:
     """A table per figure."""
     for result in results:
-        word = "[green]within budget[/]" if result["within_budget"] else "[red]outside budget[/]"
+        judged = any(map(bounds, result["variants"].values()))
+        word = "[green]within budget[/]" if judged else "not judged"
+        word = word if result["within_budget"] else "[red]outside budget[/]"
         again = " (after more runs)" if result["retried"] else ""
         table = Table(title=f"{result['name']}: {result['about']} — {word}{again}", title_justify="left")
         for name in ("variant", f"median {result['unit']}", "spread", "ratio", "bounds"):

@@ -111,6 +111,19 @@ def test_the_budget_file_is_right() -> None:
     assert 2 <= len(chosen(figures, (), "short")) < len(chosen(figures, (), "full")) == len(figures)
 
 
+def test_the_peers_have_the_versions_that_are_told() -> None:
+    """In the guide to them, as in what is installed."""
+    peers = FOLDER / "peers"
+    pins = [pin for file in (peers / "requirements").glob("*.in") for pin in file.read_text().split()]
+    streams = re.findall("<kafka.version>(.*?)<", (peers / "kafka_streams" / "pom.xml").read_text())
+    told = (peers / "README.md").read_text()
+
+    of_engines = [pin for pin in pins if not pin.startswith(("orjson", "uvloop"))]
+    assert len(of_engines) == 4
+    assert all(re.sub(r"(\[.*\])?==", " ", pin) in told for pin in of_engines)
+    assert f"Kafka Streams {streams[0]}" in told
+
+
 def test_every_mistake_of_a_budget_file_is_said(tmp_path: Path) -> None:
     """Unknown keys, bounds of variants that there are not, and what is missing."""
     path = tmp_path / "budget.toml"
@@ -145,7 +158,7 @@ def test_a_report_says_where_and_of_what_it_was_taken(folder: Path, headrace: He
 def test_a_report_may_be_added_to(folder: Path, headrace: Headrace) -> None:
     """Figures are measured one by one, in any order; each says when, and one that is measured again is there once."""
     path = folder / "report.json"
-    headrace("bench", "growing", "--json", path)
+    assert b"not judged" in headrace("bench", "growing", "--json", path).stdout
     first = json.loads(path.read_text())
     headrace("bench", "speed", "--runs", 1, "--json", path, "--add")
     headrace("bench", "speed", "--runs", 2, "--json", path, "--add")
@@ -222,6 +235,7 @@ def test_a_handicap_turns_the_budget_red(folder: Path, headrace: Headrace) -> No
 
     found = json.loads(done.stdout)
     assert found["handicap"] == 1.0
+    assert "**With a handicap of 100%" in page_of(found)
     assert found["figures"][0]["variants"]["fast"]["ratio"] < 0.65
 
 
