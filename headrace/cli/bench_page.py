@@ -141,7 +141,8 @@ OWN = {"median", "spread", "values", "ratio", "ratios", "within_budget", "least_
 
 
 def _details(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What else the script said."""
+    """What else the script said; of peers which version, and how configured."""
+    yield from (str(summary[key]) for key in ("version", "configuration") if summary.get(key))
     for key, value in summary.items():
         if key not in OWN and isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{key} {number(value)}"

@@ -34,7 +34,8 @@ value, runs = float(sys.argv[1]), Path(__file__).with_name(f"runs-{sys.argv[2]}"
 print("not the result")
 before = int(runs.read_text()) if runs.exists() else 0
 runs.write_text(str(before + 1))
-print(json.dumps({"value": value + before, "cpu_us_per_message": 3, "bytes_per_million": 5e6}))
+more = {"cpu_us_per_message": 3, "bytes_per_million": 5e6, "version": "fastest 1.2", "configuration": "one thread"}
+print(json.dumps({"value": value + before, **more}))
 """
 BUDGET = """
 [speed]
@@ -152,6 +153,7 @@ def test_a_report_says_where_and_of_what_it_was_taken(folder: Path, headrace: He
     assert speed["variants"]["fast"]["ratio"] == pytest.approx((1001 / 101 + 1002 / 102) / 2)
     assert speed["variants"]["fast"]["command"] == "python benchmarks/script.py 1000 fast"
     assert "| speed | fast | 3 | 5.0 MB |" in (folder / "page.md").read_text()
+    assert "| fastest 1.2, one thread, cpu_us_per_message 3," in (folder / "page.md").read_text()
     assert (folder / "page" / "throughput.svg").read_text().startswith("<?xml")
 
 
