@@ -10,7 +10,7 @@ import numpy as np
 from headrace.agents.decode import Document, Reasons, kind
 from headrace.schemas.device_type import TimeSpec
 from headrace.schemas.readings import Ints
-from headrace.tables.seen_block import TIME_MASK
+from headrace.tables.seen_block import TIME_MASK, Bools
 
 #: 2000-01-01T00:00Z: a clock that shows less was never set (DESIGN 5).
 EARLIEST_MS = 946_684_800_000
@@ -29,8 +29,10 @@ def event_times(
     append_times: Ints,
     max_ahead_ms: int,
     reasons: Reasons,
-) -> Ints:
+) -> tuple[Ints, Bools | None]:
     """Event time per document, (n,) int64, ms since 1970 UTC; 0 where refused, with the reason in `reasons`.
+
+    Beside it which documents, (n,) bool, have none and were given the append time; None for "none of them".
 
     Args:
         documents: the payloads.
@@ -46,12 +48,13 @@ def event_times(
         values = [
             document.get(name) if value is None else value for value, document in zip(values, documents, strict=True)
         ]
-    times = _all_at_once(values, spec)
+    times, untimed = _all_at_once(values, spec), None
     if times is None:
         times = np.array([_one(place, value, spec, reasons) for place, value in enumerate(values)], dtype=np.int64)
         if spec.missing == "append":
-            absent = [value is None for value in values]
+            absent = np.array([value is None for value in values], dtype=bool)
             times[absent] = append_times[absent]
+            untimed = absent if absent.any() else None
     refused = (times < EARLIEST_MS) | (times > append_times + max_ahead_ms) | (times > LATEST_MS)
     if refused.any():
         for place in refused.nonzero()[0].tolist():
@@ -66,7 +69,7 @@ def event_times(
             else:
                 reasons.setdefault(place, f"event time {_shown(times[place])} is after {_shown(LATEST_MS)}")
         times[refused] = 0
-    return times
+    return times, untimed
 
 
 def _all_at_once(values: list[Any], spec: TimeSpec) -> Ints | None:

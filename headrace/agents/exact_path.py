@@ -51,13 +51,13 @@ def read_exactly(
         documents = convert(device_type, documents, reasons)
         names = set().union(*documents)
     check_identity(documents, device_ids, device_type.identity, names, reasons)
-    times = event_times(documents, device_type.time, names, append_times, limits.ahead_ms, reasons)
+    times, untimed = event_times(documents, device_type.time, names, append_times, limits.ahead_ms, reasons)
     measures = validate(device_type, documents, names, reasons)
     others, unknown = extras(device_type, documents, names, reasons)
     _refuse_empty(measures, others, len(payloads), reasons)
     right = np.ones(len(payloads), dtype=bool)
     right[list(reasons)] = False
-    return Normalised(np.arange(len(payloads)), times, measures, others).where(right), unknown
+    return Normalised(np.arange(len(payloads)), times, measures, others, untimed).where(right), unknown
 
 
 def _refuse_empty(measures: Mapping[str, Floats], others: Extras | None, total: int, reasons: Reasons) -> None:

@@ -28,6 +28,7 @@ from headrace.schemas.device_type import DeviceType
 from headrace.tables.counters import Counters, Outcome
 from headrace.tables.replicated import Replicated
 from headrace.tables.seen import Seen
+from headrace.tables.seen_block import Bools
 from headrace.tables.seen_compare import Verdict
 from headrace.tables.seen_devices import Judged, Messages
 
@@ -40,7 +41,8 @@ class IngestConfig(BaseModel):
     Args:
         dedup_horizon: how far behind its device's clock a message is still recognised as a repeat, seconds.
         max_payload_bytes: larger payloads are refused.
-        max_ahead: how far an event time may be later than the append time, seconds.
+        max_ahead: how far an event time may be later than the append time, seconds; also of those that messages
+            without a time are given.
         enrich: what a reading is given of its device in the registry.
         unregistered: what becomes of messages of devices that are not in the registry.
         unknown_types: dead-letter messages of device types that are not known (`quarantine`), or store them as
@@ -91,7 +93,7 @@ class Ingest:
         self._device_ids = DeviceIds()
         self._enrich = Enrich(devices, quarantine=config.unregistered == "quarantine", metrics=metrics)
         self.replicas: Sequence[Replica] = () if devices is None else (devices,)
-        self.seen = Seen(config.dedup_horizon)
+        self.seen = Seen(config.dedup_horizon, config.max_ahead)
         self.counters = Counters()
         self.sequences = Sequences(metrics)
         self.tables = (self.seen, self.counters, self.sequences.streams)
@@ -201,7 +203,8 @@ class Ingest:
             chosen = found.rows.tolist()
             rows, device_ids, message_ids = _each(chosen, rows), _each(chosen, device_ids), _each(chosen, message_ids)
             appended = appended[found.rows]
-        messages = Messages(device_ids, found.times, appended, found.measures, found.extras)
+        untimed = None if found.untimed is None else _not_redriven(batch.records, rows, found.untimed)
+        messages = Messages(device_ids, found.times, appended, found.measures, found.extras, untimed)
         return Group(reader.device_type, rows, message_ids, messages)
 
     def _count(self, batch: Batch, group: Group, judged: Judged) -> None:
@@ -246,6 +249,17 @@ def _message_ids(batch: Batch) -> list[str]:
             else str(uuid5(NAMESPACE_OID, f"{batch.topic}/{batch.partition}/{batch.offset(place)}"))
             for place, value in enumerate(column)
         ]
+
+
+def _not_redriven(records: Records, rows: list[int], untimed: Bools) -> Bools:
+    """Those that came for the first time: a dead letter may be sent back twice, and is one reading at its append time.
+
+    No other message comes twice under one id.
+    """
+    if topics.REDRIVEN_FROM not in records.headers:
+        return untimed
+    redriven = records.header(topics.REDRIVEN_FROM)
+    return untimed & [redriven[row] is None for row in rows]
 
 
 def _refuse_cut(records: Records, reasons: Reasons) -> None:

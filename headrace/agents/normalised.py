@@ -20,12 +20,14 @@ class Normalised:
         times: (n,) int64, event time, ms since 1970 UTC.
         measures: by name, (n,) float64; NaN where a message has none.
         extras: per message; None for "nothing, in all of them".
+        untimed: (n,) bool, which brought no event time and have that of their append; None for "none of them".
     """
 
     rows: Ints
     times: Ints
     measures: dict[str, Floats]
     extras: Extras | None
+    untimed: Bools | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,6 +41,7 @@ class Normalised:
             self.times[chosen],
             {name: column[chosen] for name, column in self.measures.items()},
             None if self.extras is None else [self.extras[place] for place in chosen.nonzero()[0].tolist()],
+            None if self.untimed is None else self.untimed[chosen],
         )
 
     def column(self, name: str) -> Floats:
@@ -48,7 +51,7 @@ class Normalised:
 
 
 def join(device_type: DeviceType, parts: Sequence[Normalised]) -> Normalised:
-    """All parts as one, by place."""
+    """All parts as one, by place; of a type whose messages bring their times, as others are not read in parts."""
     parts = [part for part in parts if len(part)] or parts[:1]
     if len(parts) == 1:
         return parts[0]

@@ -138,10 +138,10 @@ def _told(judged: Iterable[tuple[Group, Judged]]) -> dict[int, tuple[Told, int |
     found: dict[int, tuple[Told, int | None]] = {}
     for group, verdicts in judged:
         times: list[int | None] = group.messages.times.tolist()
-        if group.device_type.time.missing == "append":
-            # A message without a time was given that of its append, which says nothing about what was sent before.
-            pairs = zip(times, group.messages.append_times.tolist(), strict=True)
-            times = [None if time == appended else time for time, appended in pairs]
+        if group.messages.untimed is not None:
+            # What a message without a time was given says nothing about what was sent before.
+            pairs = zip(times, group.messages.untimed.tolist(), strict=True)
+            times = [None if untimed else time for time, untimed in pairs]
         for row, verdict, time in zip(group.rows, verdicts.verdicts.tolist(), times, strict=True):
             found[row] = ("distinct" if time is None else _TOLD.get(verdict, "distinct"), time)
     return found

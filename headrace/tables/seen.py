@@ -17,12 +17,14 @@ class Seen:
 
     Args:
         horizon: how far behind its device's clock a message is still compared, seconds; see `SeenDevices`.
+        max_ahead: how far ahead of its append a message without a time may be put, seconds.
     """
 
     name = "seen"
 
-    def __init__(self, horizon: float = 600.0) -> None:
+    def __init__(self, horizon: float = 600.0, max_ahead: float = 300.0) -> None:
         self._horizon_ms = round(horizon * 1000)
+        self._max_ahead_ms = round(max_ahead * 1000)
         self._tables: dict[int, dict[str, SeenDevices]] = {}
         self._restoring: dict[int, dict[str, dict[bytes, bytes]]] = {}
 
@@ -81,5 +83,5 @@ class Seen:
         tables = self._tables.setdefault(partition, {})
         table = tables.get(device_type)
         if table is None:
-            table = tables[device_type] = SeenDevices(self._horizon_ms)
+            table = tables[device_type] = SeenDevices(self._horizon_ms, max_ahead_ms=self._max_ahead_ms)
         return table

@@ -3,7 +3,7 @@
 import numpy as np
 
 from headrace.schemas.readings import Ints
-from headrace.tables.seen_block import TIME_BITS, TIME_MASK, Block, decode_block, encode_block
+from headrace.tables.seen_block import TIME_BITS, TIME_MASK, Block, codes_of, decode_block, encode_block
 
 #: Blocks looked through after each batch for readings that have expired.
 TIDIED_PER_BATCH = 2
@@ -193,3 +193,19 @@ def turned(clocks: Ints, turns: int) -> Ints:
     if turns == 1:
         turned[0] = clocks[1]
     return turned
+
+
+def clock_before(devices: Ints, times: Ints, clocks: Ints) -> Ints:
+    """Each message's device clock as it was just before the message, (n,).
+
+    A message that is not accepted is behind the clock or at it, so the running maximum may take in all.
+    """
+    order = np.argsort(devices, kind="stable")
+    devices = devices[order]
+    # The device is in the upper bits, so the maximum starts over with each device.
+    running = np.maximum.accumulate(codes_of(devices, times[order])) & TIME_MASK
+    before = np.full(len(times), NEVER, dtype=np.int64)
+    before[1:] = np.where(devices[1:] == devices[:-1], running[:-1], NEVER)
+    result = np.empty_like(before)
+    result[order] = np.maximum(before, clocks[devices])
+    return result

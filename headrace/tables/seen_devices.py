@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.schemas.readings import Floats, Ints
-from headrace.tables.seen_accepted import NEVER, Accepted, turned
+from headrace.tables.seen_accepted import NEVER, Accepted, clock_before, turned
 from headrace.tables.seen_block import (
     MAX_DEVICES,
     TIME_MASK,
@@ -20,6 +20,7 @@ from headrace.tables.seen_block import (
     entry_of,
 )
 from headrace.tables.seen_compare import Verdict, compare
+from headrace.tables.seen_untimed import NextFree, Rows
 
 #: Length of an epoch, ms of append time. What was accepted before the previous epoch is forgotten.
 EPOCH_MS = 86_400_000
@@ -33,10 +34,11 @@ class Messages:
 
     Args:
         device_ids: one per message.
-        times: (n,) int64, event time, ms.
+        times: (n,) int64, event time, ms; of a message without one that of its append.
         append_times: (n,) int64, ms.
         measures: by name, (n,) float64; NaN where a message has none.
         extras: per message, as JSON with sorted keys; None for "nothing, in all of them".
+        untimed: (n,) bool, which are without an event time, and may be put a little later; None for "none of them".
     """
 
     device_ids: Sequence[str]
@@ -44,6 +46,7 @@ class Messages:
     append_times: Ints
     measures: dict[str, Floats]
     extras: Extras | None = None
+    untimed: Bools | None = None
 
     def entry(self, row: int) -> Entry:
         """What message `row` says."""
@@ -56,12 +59,14 @@ class Judged:
 
     Args:
         verdicts: (n,) uint8, a `Verdict` each.
+        times: (n,) int64, event times, ms: those of the messages, but where a message has none, see `NextFree`.
         known: what was accepted before, for each message that is a completion or a conflict.
         merged: what is known now, for each completion.
         apply: makes the table remember it; to be called once, before the next messages are judged.
     """
 
     verdicts: Verdicts
+    times: Ints
     known: dict[int, Entry] = field(default_factory=dict)
     merged: dict[int, Entry] = field(default_factory=dict)
     apply: Callable[[], None] = lambda: None
@@ -93,10 +98,12 @@ class SeenDevices:
     Args:
         horizon_ms: see above.
         join_below: see `Accepted`.
+        max_ahead_ms: how far ahead of its append a message without a time may be put; counts up to the horizon.
     """
 
-    def __init__(self, horizon_ms: int, join_below: int = 8192) -> None:
+    def __init__(self, horizon_ms: int, join_below: int = 8192, max_ahead_ms: int = 0) -> None:
         self._horizon_ms = horizon_ms
+        self._next_free = NextFree(horizon_ms, min(max_ahead_ms, horizon_ms))
         self._accepted = Accepted(horizon_ms, join_below)
         #: See `Accepted`.
         self.changes = self._accepted.changes
@@ -109,9 +116,11 @@ class SeenDevices:
     def judge(self, messages: Messages) -> Judged:
         """Decide on each message, in order. Changes nothing until `Judged.apply` is called."""
         total = len(messages.times)
-        judged = Judged(np.zeros(total, dtype=np.uint8))
+        judged = Judged(np.zeros(total, dtype=np.uint8), messages.times)
         if not total:
             return judged
+        if messages.untimed is not None:
+            judged.times = messages.times.copy()
         places = {name: place for place, name in enumerate(dict.fromkeys(messages.device_ids))}
         devices = np.array([places[name] for name in messages.device_ids], dtype=np.int64)
         draft = self._draft(list(places))
@@ -141,8 +150,18 @@ class SeenDevices:
 
     def _judge(self, messages: Messages, devices: Ints, draft: _Draft, judged: Judged, start: int, stop: int) -> None:
         """Decide on messages `start` to `stop`, which are of one epoch."""
-        devices, times = devices[start:stop], messages.times[start:stop]
-        clock = _clock_before(devices, times, draft.clocks.max(axis=0))
+        devices, times = devices[start:stop], judged.times[start:stop]
+        if messages.untimed is not None:
+            rows = Rows(
+                devices,
+                times,
+                messages.untimed[start:stop],
+                lambda row: messages.entry(row + start),
+                draft.numbers,
+                draft.clocks.max(axis=0),
+            )
+            times[:] = self._next_free.times(rows, self._blocks(draft))
+        clock = clock_before(devices, times, draft.clocks.max(axis=0))
         numbers = draft.numbers[devices]
         codes = codes_of(numbers, times)
         verdicts = judged.verdicts[start:stop]
@@ -189,13 +208,17 @@ class SeenDevices:
                 judged.merged[row + start] = latest[code] = known[code]
         return latest
 
+    def _blocks(self, draft: _Draft) -> list[Block]:
+        """What was accepted and is not forgotten, oldest first."""
+        return [block for block in (*self._accepted.blocks(), *draft.blocks) if block.epoch >= draft.epoch - 1]
+
     def _find(self, wanted: Ints, draft: _Draft) -> dict[int, Entry]:
         """The entries of those of `wanted` (ascending) that were accepted."""
         found: dict[int, Entry] = {}
         times = wanted & TIME_MASK
         earliest, latest = int(times.min()), int(times.max())
-        for block in reversed([*self._accepted.blocks(), *draft.blocks]):
-            if block.epoch < draft.epoch - 1 or block.latest < earliest or block.earliest > latest:
+        for block in reversed(self._blocks(draft)):
+            if block.latest < earliest or block.earliest > latest:
                 continue
             places, rows = block.find(wanted)
             for place, row in zip(places.tolist(), rows.tolist(), strict=True):
@@ -206,22 +229,6 @@ class SeenDevices:
     def _apply(self, draft: _Draft) -> None:
         placed = draft.numbers != NEVER
         self._accepted.take(draft.epoch, draft.new_names, draft.numbers[placed], draft.clocks[:, placed], draft.blocks)
-
-
-def _clock_before(devices: Ints, times: Ints, clocks: Ints) -> Ints:
-    """Each message's device clock as it was just before the message, (n,).
-
-    A message that is not accepted is behind the clock or at it, so the running maximum may take in all.
-    """
-    order = np.argsort(devices, kind="stable")
-    devices = devices[order]
-    # The device is in the upper bits, so the maximum starts over with each device.
-    running = np.maximum.accumulate(codes_of(devices, times[order])) & TIME_MASK
-    before = np.full(len(times), NEVER, dtype=np.int64)
-    before[1:] = np.where(devices[1:] == devices[:-1], running[:-1], NEVER)
-    result = np.empty_like(before)
-    result[order] = np.maximum(before, clocks[devices])
-    return result
 
 
 def _block(epoch: int, codes: Ints, messages: Messages, rows: Ints, latest: dict[int, Entry]) -> Block | None:

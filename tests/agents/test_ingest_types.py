@@ -170,6 +170,31 @@ def test_a_time_that_is_missing_may_be_the_append_time() -> None:
     assert driven.dead_letters == [(2, "timestamp 'yesterday' is not an ISO 8601 time")]
 
 
+def test_messages_without_a_time_that_were_appended_together_are_a_millisecond_apart() -> None:
+    """Nothing of a burst is a conflict, or a repeat for saying the same; a dead letter sent back stays where it was."""
+    meter = made(time={"missing": "append"}, fields={"power": {}})
+    burst: list[dict[str, Any]] = [{"power": place // 2} for place in range(200)]
+    back = labelled(b"meter", {"power": 0}, {"power": 7})
+    back.headers[topics.REDRIVEN_FROM] = [b"0-1", b"0-2"]
+
+    driven = drive(Ingest({"meter": meter}), Records.concat([labelled(b"meter", *burst), back]), batch_sizes=[70])
+
+    assert times(driven) == [TIME + 1000 + place for place in range(200)]
+    (conflict,) = driven.sent[topics.CONFLICTS]
+    assert orjson.loads(conflict.value or b"")["time"] == TIME + 1000
+
+
+def test_no_message_is_put_further_ahead_than_one_may_be() -> None:
+    """`max_ahead` holds for the times that ingest gives; what has no room is compared with the first."""
+    meter = made(time={"missing": "append"}, fields={"power": {}})
+    burst: list[dict[str, Any]] = [{"power": place} for place in range(9)]
+
+    driven = drive(Ingest({"meter": meter}, IngestConfig(max_ahead=0.005)), labelled(b"meter", *burst))
+
+    assert times(driven) == [TIME + 1000 + place for place in range(6)]
+    assert len(driven.sent[topics.CONFLICTS]) == 3
+
+
 @pytest.mark.parametrize(
     ("zone", "text", "utc"),
     [

@@ -57,17 +57,24 @@ def commit(table: SeenDevices, changelog: dict[bytes, bytes]) -> None:
 class Model:
     """What `SeenDevices` promises, one message at a time, with nothing clever."""
 
+    horizon_ms = HORIZON_MS
+
     def __init__(self) -> None:
         self.epoch = -1
         self.rows: dict[tuple[str, int], tuple[int, dict[str, Any]]] = {}
 
-    def judge(self, message: Message) -> tuple[str, dict[str, Any]]:
-        device, time, append_time, x, y, status = message
+    def turn(self, append_time: int) -> None:
         self.epoch = max(self.epoch, append_time // DAY)
         self.rows = {key: row for key, row in self.rows.items() if row[0] >= self.epoch - 1}
-        clock = max((time for name, time in self.rows if name == device), default=-1)
+
+    def clock(self, device: str) -> int:
+        return max((time for name, time in self.rows if name == device), default=-1)
+
+    def judge(self, message: Message) -> tuple[str, dict[str, Any]]:
+        device, time, append_time, x, y, status = message
+        self.turn(append_time)
         said = {name: value for name, value in (("x", x), ("y", y), ("status", status)) if value is not None}
-        if time < clock - HORIZON_MS:
+        if time < self.clock(device) - self.horizon_ms:
             return "BEYOND", {}
         _, known = self.rows.get((device, time), (0, None))
         if known is None:
