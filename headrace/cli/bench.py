@@ -108,19 +108,19 @@ def bench(
     _check_tools(plot is not None or page is not None, profiled)
     _check_places(report_file, page, plot)
     if report:
-        found = load_report(report)
+        found, fresh = load_report(report), None
     else:
         kept = Report(report_file, SystemClock(), handicap, list(figures), add=add)
         with _told_when_stopped():
             measure(selected, how, SystemClock(), kept)
             if profiled:
                 kept.take_profile(profile(MESSAGES[how.form]))
-        found = kept.content
+        found, fresh = kept.content, {figure.name for figure in selected}
     try:
-        _write(found, old, report_file, plot, page)
+        _write(found, fresh, old, report_file, plot, page)
     except OSError as error:
         raise HeadraceError(f"{error.filename or 'the output'} cannot be written: {error.strerror}") from error
-    if not all(result["within_budget"] for result in found["figures"]):
+    if not all(result["within_budget"] for result in _new(found, fresh)):
         sys.exit(1)
 
 
@@ -190,18 +190,28 @@ def _told_when_stopped() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _new(found: dict[str, Any], fresh: set[str] | None) -> list[dict[str, Any]]:
+    """Figures that were measured now; what --add kept was shown and judged when it was measured."""
+    return [each for each in found["figures"] if fresh is None or each["name"] in fresh]
+
+
 def _write(
-    found: dict[str, Any], old: dict[str, Any] | None, report_file: Path | None, plot: Path | None, page: Path | None
+    found: dict[str, Any],
+    fresh: set[str] | None,
+    old: dict[str, Any] | None,
+    report_file: Path | None,
+    plot: Path | None,
+    page: Path | None,
 ) -> None:
     to_stdout = report_file is not None and str(report_file) == "-"
     console = Console(stderr=to_stdout)
     if to_stdout:
         click.echo(json.dumps(found, ensure_ascii=False))
-    show(found["figures"], console)
+    show(_new(found, fresh), console)
     if found.get("profile") and page is None:
         show_profile(found["profile"], console)
     if old is not None:
-        show_changes(old, found, console)
+        show_changes(old, {**found, "figures": _new(found, fresh)}, console)
     if page is not None:
         pictures = page.with_suffix("")
         page.write_text(page_of(found, pictures.name))

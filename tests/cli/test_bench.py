@@ -172,6 +172,19 @@ def test_a_report_may_be_added_to(folder: Path, headrace: Headrace) -> None:
     assert len(found["figures"][0]["variants"]["fast"]["values"]) == 2
 
 
+def test_what_a_report_had_before_is_not_judged_again(folder: Path, headrace: Headrace) -> None:
+    """A figure out of its bounds, kept by `--add`, is no failure of another that is measured now."""
+    path = folder / "report.json"
+    (folder / "budget.toml").write_text(BUDGET.format(least=20))
+    headrace("bench", "speed", "--runs", 1, "--json", path, code=1)
+
+    done = headrace("bench", "growing", "--json", path, "--add")
+
+    assert b"growing:" in done.stdout
+    assert b"speed:" not in done.stdout
+    headrace("bench", "--report", path, code=1)
+
+
 def test_a_pipe_stays_one(folder: Path, headrace: Headrace) -> None:
     """What is no file is written to, not replaced by one."""
     pipe = folder / "pipe"
