@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 
+from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.log import Fetched, Reader, TopicPartition
 from headrace.engine.sink import record_count
 
-#: Longest wait for new records before looking whether to stop, seconds.
+#: Longest that the log is asked to wait for new records at a time, seconds.
 IDLE_WAIT = 0.25
 #: A partition gives at most this part of a batch at a time, so that a long backlog in one leaves room for the others.
 SHARES = 4
@@ -36,7 +37,7 @@ class SinkBatches:
             await self.fill(batch, limit)
             if batch:
                 break
-            await self._reader.wait(self._read, IDLE_WAIT)
+            await self._wait(stop)
         return batch
 
     async def fill(self, batch: list[Fetched], limit: int) -> None:
@@ -60,6 +61,16 @@ class SinkBatches:
                     room -= len(fetched.records)
                     room_bytes -= _size(fetched)
                     more |= len(fetched.records) >= wanted // 2
+
+    async def _wait(self, stop: asyncio.Event) -> None:
+        """Wait until there may be more to read, or `stop` is set."""
+        more, stopped = asyncio.create_task(self._reader.wait(self._read, IDLE_WAIT)), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({more, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if more.done():
+                more.result()  # the log may have failed
+        finally:
+            await cancel_and_wait(more, stopped)
 
     def _targets(self) -> Iterator[TopicPartition]:
         """All partitions, each time from another one on."""

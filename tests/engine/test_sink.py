@@ -1,7 +1,7 @@
 """The sink runner, on the embedded log in memory and the memory sink."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
 import pytest
 
@@ -14,6 +14,7 @@ from headrace.engine.log import Append, Fetched, TopicPartition, TopicSpec, Tran
 from headrace.engine.memory_sink import MemorySink
 from headrace.engine.records import Record, Records
 from headrace.engine.sink import halves, record_count
+from headrace.engine.sink_batches import SinkBatches
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 
@@ -237,6 +238,43 @@ async def test_stop_while_down(log: EmbeddedLog) -> None:
     runner = SinkRunner(log, sink, SystemClock(), first_backoff=1000.0, max_backoff=1000.0)
 
     await run_until(runner, lambda: runner.statistics().state == "retrying")
+
+
+class SilentReader:
+    """Has nothing, and waits for as long as nobody cancels it."""
+
+    def __init__(self) -> None:
+        self.waits = asyncio.Event()
+        self.waiting = False
+
+    async def read(self, target: TopicPartition, offset: int, max_records: int) -> Fetched | None:
+        return None
+
+    async def wait(self, positions: Mapping[TopicPartition, int], timeout: float) -> bool:
+        self.waiting = True
+        self.waits.set()
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            self.waiting = False
+
+    def forget(self, targets: Iterable[TopicPartition]) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_stop_while_there_is_nothing_to_read() -> None:
+    """A stop does not wait until the log has looked for new records, and leaves nobody behind who does."""
+    reader, stop = SilentReader(), asyncio.Event()
+    fetching = asyncio.create_task(SinkBatches(reader, dict.fromkeys(TARGETS, 0)).fetch(100, stop))
+    await reader.waits.wait()
+
+    stop.set()
+
+    assert await fetching == []
+    assert not reader.waiting
 
 
 def test_halves() -> None:
