@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from typing import Any, NamedTuple
 from headrace.cli.bench_figures import FOLDER, Figure, Form
 from headrace.engine.clock import Clock
 from headrace.engine.errors import HeadraceError
+
+#: How long a run that is interrupted may take to end its servers.
+STOP_SECONDS = 20
 
 #: Runs of each variant that count; one before them warms up.
 RUNS = {"short": 3, "full": 5}
@@ -148,17 +152,10 @@ class Runner:
         what = f"{figure.name} {variant}"
         try:
             with _scratch() as environment:
-                done = subprocess.run(
-                    command,
-                    capture_output=True,
-                    text=True,
-                    timeout=figure.most_seconds,
-                    check=True,
-                    env=environment,
-                )
-            output = json.loads(done.stdout.splitlines()[-1])
-        except subprocess.CalledProcessError as error:
-            raise HeadraceError(f"{what} failed:\n{error.stderr[-2000:]}") from error
+                code, said, wrong = _finish(command, environment, figure.most_seconds)
+            if code:
+                raise HeadraceError(f"{what} failed:\n{wrong[-2000:]}")
+            output = json.loads(said.splitlines()[-1])
         except subprocess.TimeoutExpired as error:
             raise HeadraceError(f"{what} took more than {figure.most_seconds:g} s") from error
         except (ValueError, IndexError) as error:
@@ -166,6 +163,35 @@ class Runner:
         if not isinstance(output, dict):
             raise HeadraceError(f"{what} printed no result")
         return output
+
+
+def _finish(command: list[str], environment: Mapping[str, str], most_seconds: float) -> tuple[int, str, str]:
+    """Exit code, standard output and error of a run.
+
+    One that takes too long, or is in the way of a stop, is interrupted first: it ends its servers, which a killed one
+    leaves behind, PostgreSQL in a session of its own.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        said, wrong = process.communicate(timeout=most_seconds)
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=STOP_SECONDS)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    return process.returncode, said, wrong
 
 
 @contextlib.contextmanager

@@ -427,6 +427,23 @@ def test_benchmarks_that_are_stopped_have_no_verdict(folder: Path, headrace: Hea
     assert "stopped: nothing is judged" in done.stderr
 
 
+def test_a_run_that_is_stopped_may_end_its_servers(folder: Path, headrace: Headrace) -> None:
+    """It is interrupted, not killed: a killed one would leave PostgreSQL and Mosquitto behind."""
+    (folder / "script.py").write_text(
+        "import os, signal, time\n"
+        "from pathlib import Path\n"
+        "try:\n"
+        "    os.kill(os.getppid(), signal.SIGTERM)\n"
+        "    time.sleep(600)\n"
+        "finally:\n"
+        "    Path(__file__).with_name('ended').touch()\n"
+    )
+
+    headrace("bench", "speed", code=128 + signal.SIGTERM)
+
+    assert (folder / "ended").exists()
+
+
 def test_a_clone_is_not_changed_by_the_report_that_is_written_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
