@@ -1,5 +1,6 @@
 """The device registry on a real Kafka with two workers."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 
 async def test_both_workers_give_readings_what_was_imported(
-    kafka_tools: None, headrace_process: Headrace, tmp_path: Path
+    kafka_tools: None, headrace: Headrace, tmp_path: Path
 ) -> None:
     """Before the import nothing; from it on every reading, in all partitions; then one device is retired.
 
@@ -39,13 +40,13 @@ async def test_both_workers_give_readings_what_was_imported(
                 await until(lambda: output.read_text().count("worker ") >= 2)
                 await send(world)
                 await until(lambda: caught_up(world, 1))
-                done = headrace_process("devices", "import", fleet, *options)
+                done = await asyncio.to_thread(headrace, "devices", "import", fleet, *options)
                 await until(lambda: applied(world))
                 await send(world)
                 await until(lambda: caught_up(world, 2))
-                headrace_process("devices", "set", DEVICES[0].decode(), "status=retired", *options)
-                headrace_process("users", "set", "ada", "email=ada@example.com", "--add", *options)
-                people = headrace_process("users", "export", "--config", world.config)
+                await asyncio.to_thread(headrace, "devices", "set", DEVICES[0].decode(), "status=retired", *options)
+                await asyncio.to_thread(headrace, "users", "set", "ada", "email=ada@example.com", "--add", *options)
+                people = await asyncio.to_thread(headrace, "users", "export", "--config", world.config)
                 await until(lambda: applied(world))
                 await send(world)
                 await until(lambda: caught_up(world, 3))
