@@ -11,7 +11,6 @@ from headrace.connectors.notifications.channels import open_channels
 from headrace.connectors.notifications.content import make_renderer
 from headrace.connectors.notifications.delivery import Delivery
 from headrace.connectors.notifications.journal import GROUP
-from headrace.connectors.notifications.settings import ChannelsSettings
 from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.collectors import Reads
 from headrace.engine.errors import ConfigError
@@ -21,11 +20,6 @@ from headrace.engine.monitoring import Monitoring
 
 #: Seconds between two tries to take over from another process.
 TAKE_OVER = 0.5
-
-
-def sends_notifications(settings: Settings) -> bool:
-    """Whether any channel is configured: then a worker of one process delivers by itself."""
-    return settings.channels != ChannelsSettings()
 
 
 class NotifyService:

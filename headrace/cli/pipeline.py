@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
-from headrace.cli.notify_service import NotifyService, sends_notifications
+from headrace.cli.notify_service import NotifyService
 from headrace.cli.opened_database import schema_keeper, table_specs
 from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.report import Latency, Report
@@ -82,7 +82,7 @@ class Pipeline:
         self._device_types = device_types
         self._rules = rules
         self._on_committed = on_committed
-        self._notify = notify and sends_notifications(settings)
+        self._notify = notify and settings.channels.configured
         self.delivery: NotifyService | None = None
         self._resources = AsyncExitStack()
         self.monitoring = Monitoring(settings.monitor)

@@ -2,12 +2,12 @@
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from headrace.cli.agents import GROUP, build_agents
 from headrace.cli.logs import open_log, topic_specs
-from headrace.cli.notify_service import NotifyService, sends_notifications
 from headrace.cli.own_agents import own_agents, own_topics
 from headrace.cli.running import Setup, config_arguments, config_option, finishes, set_up, stop_on_signals
 from headrace.cli.workers import Workers
@@ -21,6 +21,9 @@ from headrace.engine.kafka.settings import SCHEME
 from headrace.engine.log_time import note_clock
 from headrace.engine.monitoring import Monitoring
 from headrace.engine.operator import Operator
+
+if TYPE_CHECKING:
+    from headrace.cli.notify_service import NotifyService
 
 
 @click.command()
@@ -110,7 +113,9 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
             click.echo(str(each), err=True)
         click.echo(f"worker {name} on {settings.log.url}; Ctrl-C stops", err=True)
         service = None
-        if data is not None and sends_notifications(settings):
+        if data is not None and settings.channels.configured:
+            from headrace.cli.notify_service import NotifyService  # noqa: PLC0415 - a tenth of the start, for who sends
+
             service = NotifyService(settings, data, log, app.clock, monitoring)
         reads = [Reads(GROUP, lambda: app.assigned), *([] if service is None else [service.reads])]
         monitoring.watch_lag(log, reads)
@@ -120,7 +125,7 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
         await log.close()
 
 
-async def _run(app: App, service: NotifyService | None, stop: asyncio.Event) -> None:
+async def _run(app: App, service: "NotifyService | None", stop: asyncio.Event) -> None:
     """The agents, and delivery beside them where channels are configured; on Kafka `headrace notify` delivers."""
     if service is None:
         await app.run(stop)

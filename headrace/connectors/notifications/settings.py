@@ -94,3 +94,8 @@ class ChannelsSettings(BaseModel):
     integrations: dict[Name, Integration] = Field(
         {}, description="other systems, each `[channels.integrations.NAME]` with its `kind`"
     )
+
+    @property
+    def configured(self) -> bool:
+        """Whether any channel is: then a worker of one process delivers by itself."""
+        return self != type(self)()
