@@ -14,14 +14,14 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import numpy as np
 import orjson
-from load import fill, messages
+from load import CHUNK, fill, messages
 from local_kafka.cluster import Cluster
 
 from headrace.cli.agents import GROUP, build_agents
@@ -43,8 +43,8 @@ from headrace.tables.device_types import load_device_types
 
 #: Telemetry is appended this often, seconds.
 TICK = 0.02
-#: Messages that the source appends at once, in the loop that it shares with the agents.
-AT_ONCE = 1_000
+#: Messages a second that are made beforehand to keep the backlog: more than the agents can do.
+MOST_RATE = 80_000
 #: The first seconds are not counted: the agents start.
 WARM_UP = 3.0
 #: Seconds that alarms of the ordinary lane get to come through.
@@ -87,19 +87,23 @@ def probed(log: Log, probes: list[Probe]) -> Log:
     return log
 
 
-async def flood(log: Log, clock: ManualClock, given: argparse.Namespace, first: int) -> int:
-    """Telemetry from message number `first` on, for the whole run: at a rate, or to keep the backlog. The next one."""
-    intake, source, number = Intake(log, clock), messages(sys.maxsize, first=first), first
+async def flood(
+    log: Log, clock: ManualClock, given: argparse.Namespace, telemetry: Iterator[tuple[bytes, int, bytes]]
+) -> int:
+    """Telemetry for the whole run, at a rate or to keep the backlog: how many messages."""
+    intake, number = Intake(log, clock), 0
     began = time.perf_counter()
     while (passed := time.perf_counter() - began) < WARM_UP + given.seconds:
         if given.flood:
             missing = int(passed * given.flood) - number
         else:
             missing = given.backlog - await lag(log, GROUP, topics.RAW)
-        if missing <= 0:
+        if missing <= given.flood * TICK:
             await asyncio.sleep(TICK)
             continue
-        sent = list(itertools.islice(source, min(missing, AT_ONCE)))
+        sent = list(itertools.islice(telemetry, min(missing, CHUNK)))
+        if not sent:
+            raise SystemExit(f"the agents did more than {MOST_RATE:,} messages a second: no backlog was left")
         keys, stamps, payloads = (list(each) for each in zip(*sent, strict=True))
         clock.follow(stamps[-1])
         await intake.append(
@@ -156,6 +160,8 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         await app.create_topics(topic_specs(settings), partitions=settings.log.partitions)
         waiting = 0 if arguments.flood else arguments.backlog
         await fill(Intake(log, clock), clock, waiting)
+        made = int((WARM_UP + arguments.seconds) * (arguments.flood or MOST_RATE))
+        telemetry = iter(list(messages(made, first=waiting)))
         stop = asyncio.Event()
         running = asyncio.create_task(app.run(stop))
         while not app.assigned or app.rebalancing:
@@ -163,10 +169,10 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
         lanes = [topics.RAW, topics.RAW_PRIORITY] if priority else [topics.RAW]
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            flooding = group.create_task(flood(log, clock, arguments, waiting))
+            flooding = group.create_task(flood(log, clock, arguments, telemetry))
             group.create_task(alarm(log, clock, probes, arguments.rate, arguments.seconds, lanes))
         seconds, left = time.perf_counter() - began, await lag(log, GROUP, topics.RAW)
-        done = flooding.result() - left
+        done = waiting + flooding.result() - left
         until = time.perf_counter() + PATIENCE
         while any(len(probe.taken) < len(probe.due) for probe in probes) and time.perf_counter() < until:
             await asyncio.sleep(0.1)
@@ -195,7 +201,7 @@ def main() -> None:
     telemetry.add_argument(
         "--backlog", type=int, default=200_000, help="messages that wait for the agents all the time"
     )
-    telemetry.add_argument("--flood", type=int, help="messages per second instead, whether the agents keep up or not")
+    telemetry.add_argument("--flood", type=int, default=0, help="messages a second instead, come what may")
     parser.add_argument("--rate", type=int, default=100, help="alarms per second")
     parser.add_argument("--seconds", type=float, default=8)
     arguments = parser.parse_args()
