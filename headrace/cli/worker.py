@@ -114,7 +114,7 @@ async def _work(setup: Setup, data: Path | None, name: str, index: int = 0) -> N
         click.echo(f"worker {name} on {settings.log.url}; Ctrl-C stops", err=True)
         service = None
         if data is not None and settings.channels.configured:
-            from headrace.cli.notify_service import NotifyService  # noqa: PLC0415 - a tenth of the start, for who sends
+            from headrace.cli.notify_service import NotifyService  # noqa: PLC0415 - brings Jinja and all channels
 
             service = NotifyService(settings, data, log, app.clock, monitoring)
         reads = [Reads(GROUP, lambda: app.assigned), *([] if service is None else [service.reads])]
