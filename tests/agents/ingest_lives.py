@@ -30,7 +30,7 @@ class Counting(Ingest):
 
 
 def work_through(folder: Path, records: Records, deaths: int) -> None:
-    """Append parts of `records`; after each a worker dies a few steps of its loop after some batch, but for the last."""
+    """Append `records` in parts. After each a worker dies, a few steps of its loop after some batch; one more lives."""
     for death in range(deaths):
         part = records.slice(death * len(records) // deaths, (death + 1) * len(records) // deaths)
 
