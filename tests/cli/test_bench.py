@@ -235,13 +235,18 @@ def test_a_ratio_out_of_its_bounds_is_measured_again_and_then_an_error(folder: P
 
 
 def test_a_handicap_turns_the_budget_red(folder: Path, headrace: Headrace) -> None:
-    """What is measured is delayed, its baseline is not: the same work takes twice its CPU time."""
+    """What is measured is delayed, its baseline is not: the same work takes twice the ticks of a clock that counts."""
     (folder / "script.py").write_text(
-        "import json, time\n"
-        "began = time.process_time()\n"
-        "for _ in range(2_000_000): pass\n"
-        "sum(n * n for n in range(2_000_000))\n"
-        'print(json.dumps({"value": 1 / (time.process_time() - began)}))\n'
+        "import json, signal, time\n"
+        "used = 0\n"
+        "def thread_time():\n"
+        "    global used\n"
+        "    used += 1\n"
+        "    return used\n"
+        "time.thread_time = thread_time\n"
+        "used += 1000\n"
+        "if signal.getsignal(signal.SIGALRM) != signal.SIG_DFL: signal.pause()\n"
+        'print(json.dumps({"value": 1 / used}))\n'
     )
     (folder / "budget.toml").write_text(BUDGET.format(least=0.65))
 
