@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from headrace.cli.bench_compare import load_report, show_changes
-from headrace.cli.bench_figures import FOLDER, Figure, Form, chosen, load_figures
+from headrace.cli.bench_figures import FOLDER, Figure, Form, check_programs, chosen, load_figures
 from headrace.cli.bench_machine import ROOT
 from headrace.cli.bench_page import page_of
 from headrace.cli.bench_profile import MESSAGES, profile, py_spy
@@ -107,6 +107,8 @@ def bench(
     profiled |= form == "full" and not names
     _check_tools(plot is not None or page is not None, profiled)
     _check_places(report_file, page, plot)
+    if not report:
+        check_programs(selected)
     if report:
         found, fresh = load_report(report), None
     else:

@@ -1,13 +1,14 @@
 """The figures of `headrace bench`, as `benchmarks/budget.toml` describes them."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import headrace
+from headrace.cli.bench_machine import find_program
 from headrace.engine.errors import ConfigError
 
 #: Beside the package in a clone.
@@ -15,6 +16,12 @@ FOLDER = Path(headrace.__file__).parent.parent / "benchmarks"
 
 #: What is run when no figure is named: by CI and before a push; for a release.
 Form = Literal["short", "full"]
+
+#: What no package of Python brings.
+Program = Literal["java", "mvn", "mosquitto"]
+
+#: Its Debian package.
+PACKAGES: dict[Program, str] = {"java": "default-jre-headless", "mvn": "maven", "mosquitto": "mosquitto"}
 
 #: One bound for every variant but the baseline, or by variant: those that are not named are not judged.
 Bound = float | dict[str, float] | None
@@ -42,6 +49,7 @@ class Figure(BaseModel):
         runs, short_runs: of each variant that count, in the full and the short form; by default those of the form.
         warm_up: whether a run of each variant goes before those; not where a run warms itself up.
         most_seconds: of one run; it is ended then.
+        programs: that runs start, which must be on the PATH.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +75,7 @@ class Figure(BaseModel):
     short_runs: int | None = Field(None, ge=1)
     warm_up: bool = True
     most_seconds: float = Field(600, gt=0)
+    programs: list[Program] = []
 
     @model_validator(mode="before")
     @classmethod
@@ -144,3 +153,19 @@ def chosen(figures: Mapping[str, Figure], names: tuple[str, ...], form: Form) ->
     if names:
         return [figures[name] for name in dict.fromkeys(names)]
     return [figure for figure in figures.values() if form in (figure.form, "full")]
+
+
+def check_programs(figures: Iterable[Figure]) -> None:
+    """Before hours of measuring: that the programs of all figures are there.
+
+    Raises:
+        ConfigError: some are not; says which figures need each.
+    """
+    figures = list(figures)
+    missing = [
+        f"{program} is not installed (Debian: {PACKAGES[program]}); it is for {', '.join(needed)}"
+        for program in PACKAGES
+        if (needed := [each.name for each in figures if program in each.programs]) and find_program(program) is None
+    ]
+    if missing:
+        raise ConfigError(*missing)

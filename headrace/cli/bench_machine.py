@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import headrace
+from headrace.connectors.postgres_place import installed_programs
+from headrace.engine.errors import ConfigError
 
 ROOT = Path(headrace.__file__).parent.parent
 PACKAGES = ("faust-streaming", "aiokafka", "asyncpg", "aiomqtt", "msgspec", "numpy", "orjson", "polars", "pydantic")
@@ -27,6 +29,11 @@ def machine() -> dict[str, Any]:
         "architecture": platform.machine(),
         "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else None,
     }
+
+
+def find_program(name: str) -> str | None:
+    """Its path, or None. Debian keeps servers where few users' PATH leads."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
 def load() -> float:
@@ -52,6 +59,7 @@ def versions() -> dict[str, str]:
             continue
     servers = {
         "java": (["java", "-version"], r'"(.+?)"'),
+        "postgresql": ([_postgres(), "--version"], r"\(PostgreSQL\) (\S+)"),
         "mosquitto": (["mosquitto", "-h"], r"mosquitto version (\S+)"),
         "kafka": (
             [sys.executable, "-c", "from local_kafka.cluster import DEFAULT_VERSION as v; print(v)"],
@@ -59,11 +67,18 @@ def versions() -> dict[str, str]:
         ),
     }
     for name, (command, pattern) in servers.items():
-        if shutil.which(command[0]):
-            text = _output(command, ROOT / "scripts")
+        if path := find_program(command[0]):
+            text = _output([path, *command[1:]], ROOT / "scripts")
             if match := re.search(pattern, text):
                 found[name] = match[1]
     return found
+
+
+def _postgres() -> str:
+    try:
+        return str(installed_programs() / "postgres")
+    except ConfigError:
+        return "postgres"
 
 
 def commit() -> dict[str, Any]:

