@@ -31,8 +31,10 @@ SENDING, PINGING = 200, 20
 #: Messages of a device without acknowledgement, as many clients have it.
 WINDOW = 10
 PAYLOAD_BYTES = 100
-#: Seconds between two rounds of sending; and of the keep-alive, of which a device pings twice.
-TICK, KEEP_ALIVE = 0.05, 2
+#: Seconds between two rounds of sending, and between two pings of a device.
+TICK, PING = 0.05, 1.0
+#: Seconds: a process that stands still for some of them loses no connection, and the long outages are longer.
+KEEP_ALIVE = 10
 
 
 def port_below_ephemeral() -> int:
@@ -191,7 +193,7 @@ class ListenerDevices:
             began = clock.monotonic()
             for device in self._random.sample(self._sending, round(RATE * TICK)):
                 device.send()
-            if number % round(KEEP_ALIVE / 2 / TICK) == 0:
+            if number % round(PING / TICK) == 0:
                 for device in self.all:
                     device.ping()
             number += 1
@@ -214,12 +216,27 @@ class ListenerDevices:
             assert clock.monotonic() < deadline, "devices are not let in"
             await clock.sleep(0.02)
 
-    async def wait_acknowledged(self) -> None:
-        """Wait until a message is acknowledged from now on."""
-        deadline, before = clock.monotonic() + PATIENCE, self.acknowledged
-        while self.acknowledged == before:
-            assert clock.monotonic() < deadline, "nothing is acknowledged"
+    async def wait_acknowledged(self, count: int = 1) -> None:
+        """Wait until so many messages are acknowledged from now on."""
+        deadline, wanted = clock.monotonic() + PATIENCE, self.acknowledged + count
+        while self.acknowledged < wanted:
+            assert clock.monotonic() < deadline, f"{wanted - self.acknowledged} messages are not acknowledged"
             await clock.sleep(0.02)
+
+    async def wait_answered(self) -> None:
+        """Wait until every device that only pings has one answer more."""
+        deadline, before = clock.monotonic() + PATIENCE, [device.pongs for device in self.pinging]
+        while any(device.pongs == pongs for device, pongs in zip(self.pinging, before, strict=True)):
+            assert clock.monotonic() < deadline, "pings are not answered"
+            await clock.sleep(0.02)
+
+    async def wait_quiet(self) -> None:
+        """Wait until nothing more is acknowledged, while pings are answered."""
+        deadline, before = clock.monotonic() + PATIENCE, -1
+        while self.acknowledged != before:
+            assert clock.monotonic() < deadline, "messages are acknowledged all the time"
+            before = self.acknowledged
+            await self.wait_answered()
 
     def check(self, found: Sequence[bytes]) -> int:
         """What was acknowledged is among `found`, and first copies are in the order of each device; how many twice."""

@@ -16,6 +16,7 @@ from tests.chaos.bridge_world import (
     MOST_LOCKED,
     OUTAGE,
     PATIENCE,
+    RATE,
     Bridge,
     Devices,
     clock,
@@ -55,6 +56,14 @@ async def wait_subscribed(mosquitto: Mosquitto) -> None:
     while "dt/devices/+/telemetry" not in mosquitto.said():
         assert clock.monotonic() < deadline, mosquitto.said()
         await clock.sleep(0.02)
+
+
+async def warm_up(read: Callable[[], Awaitable[list[bytes]]]) -> None:
+    """Wait until so much is in the log that the bridge has loaded all it needs, and its memory can be compared."""
+    deadline = clock.monotonic() + PATIENCE
+    while len(await read()) < 2 * RATE:
+        assert clock.monotonic() < deadline, "too little comes into the log"
+        await clock.sleep(0.5)
 
 
 async def check(bridge: Bridge, devices: Devices, read: Callable[[], Awaitable[list[bytes]]]) -> list[bytes]:
@@ -109,7 +118,7 @@ async def test_locked_log_loses_nothing_and_costs_no_memory(
     devices = Devices(mosquitto)
     await wait_subscribed(mosquitto)
     async with devices.publishing():
-        await clock.sleep(3.0)
+        await warm_up(lambda: read_folder(bridge.data))
         database = sqlite3.connect(bridge.data / "log.sqlite", isolation_level=None)
         before = bridge.resident()
         database.execute("BEGIN IMMEDIATE")
@@ -134,7 +143,7 @@ async def test_kafka_away_loses_nothing_and_costs_no_memory(
         try:
             await wait_subscribed(mosquitto)
             async with devices.publishing():
-                await clock.sleep(3.0)
+                await warm_up(lambda: read_kafka(cluster))
                 before = bridge.resident()
                 cluster.kill(0)
                 most = await watch(bridge, LONG_OUTAGE if chaos_size.seconds >= LONG else OUTAGE)
