@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from local_kafka.ports import free_ports
+
 #: Seconds to start and to stop in.
-PATIENCE = 60.0
+PATIENCE = 120.0
 #: Its defaults hold 1,000 messages for a subscriber and silently drop the rest, and send 20 at a time.
 ROOMY = ("max_queued_messages 0", "max_inflight_messages 2000", "set_tcp_nodelay true")
 ANYBODY = ("allow_anonymous true",)
@@ -21,11 +23,9 @@ def find_mosquitto() -> str | None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that no connection is given before it is taken."""
+    (port,) = free_ports(1)
+    return port
 
 
 class Mosquitto:

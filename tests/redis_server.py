@@ -12,7 +12,7 @@ from pathlib import Path
 import redis
 
 #: Seconds to start and to stop in.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def find_redis() -> str | None:

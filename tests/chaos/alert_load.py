@@ -28,7 +28,7 @@ PAUSE = 0.03
 #: Of the alerts that the person sees, so many are acknowledged.
 CARES = 0.3
 #: Seconds until there is nothing left to do after the last fault: includes session timeouts and starts of workers.
-DRAIN_TIMEOUT = 180.0
+DRAIN_TIMEOUT = 300.0
 #: At once, with a cooldown; sustained, with hysteresis; and one whose cooldown outlasts short episodes.
 RULES = """
 [[rule]]

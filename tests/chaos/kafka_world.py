@@ -34,7 +34,7 @@ PARTITIONS = 8
 #: Topics that the agents read.
 READ = len({topic for agent in build_agents(Settings(), {}, ()) for topic in topics_of(agent)})
 #: Seconds until there is nothing left to do after the last fault: includes session timeouts and starts of workers.
-DRAIN_TIMEOUT = 120.0
+DRAIN_TIMEOUT = 300.0
 #: Seconds; catches hangs: under a load of 40 a worker took more than 30 to hear the signal while it imported.
 STOP_TIMEOUT = 120.0
 #: Seconds for a worker that hangs to say where.

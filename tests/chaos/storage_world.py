@@ -25,7 +25,7 @@ from headrace.engine.metrics import Metrics
 #: Devices, and seconds that a batch of their messages takes.
 DEVICES, BEAT = 40, 0.1
 #: Seconds until everything has arrived after the last fault.
-PATIENCE = 120.0
+PATIENCE = 300.0
 #: Event time between two readings of a device, ms.
 STEP_MS = 10_000
 #: One device is hot enough, and for long enough, for the shipped rule "temperature > 40" in every second such stretch.

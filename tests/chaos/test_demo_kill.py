@@ -26,7 +26,7 @@ from headrace.tables.device_types import load_device_types
 
 #: At least; `make chaos KILLS=…` does more.
 LEAST_KILLS = 10
-START_TIMEOUT = 120.0
+START_TIMEOUT = 300.0
 
 
 def demo(folder: Path, *options: str) -> list[str]:
@@ -133,7 +133,7 @@ def test_killed_demo_loses_and_doubles_nothing(tmp_path: Path, chaos_size: Any) 
         process.wait()
 
     done = subprocess.run(
-        demo(folder, "--seconds", "2", "--json"), capture_output=True, text=True, timeout=120, check=False
+        demo(folder, "--seconds", "2", "--json"), capture_output=True, text=True, timeout=START_TIMEOUT, check=False
     )
 
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ from tests.connectors.notifications.receivers import HttpReceiver, Received
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(3600)]
 
-PATIENCE = 180.0
+PATIENCE = 300.0
 #: Seconds that a receiver is away, in the short form and in the long one, whose load lasts at least `LONG`.
 AWAY, LONG_AWAY, LONG = 5.0, 1800.0, 60.0
 #: Notifications of a kill.
@@ -37,7 +37,7 @@ PEOPLE = 40
 SETTINGS = """
 [channels.webhook]
 private_networks = ["127.0.0.0/8"]
-timeout = 5.0
+timeout = 60.0
 
 [delivery]
 first_backoff = 0.2

@@ -46,7 +46,7 @@ def in_process(*arguments: object, code: int = 0) -> Done:
 def in_subprocess(*arguments: object, code: int = 0) -> Done:
     """Run a command as a user does."""
     command = [sys.executable, "-m", "headrace.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == code, done.stderr.decode()
     return Done(done.returncode, done.stdout, done.stderr.decode())
 

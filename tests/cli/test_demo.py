@@ -21,7 +21,7 @@ def test_demo_shows_alerts_anomalies_and_closed_windows_and_balances(tmp_path: P
         command("--seconds", "20", "--json", "--data", str(tmp_path)),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
 
@@ -51,7 +51,7 @@ def test_demo_stops_when_asked_to_and_keeps_the_rest(tmp_path: Path, how: signal
             while "accepted=" not in (line := process.stderr.readline()):
                 assert line, "the demo ended by itself"
             process.send_signal(how)  # its input never ends
-            stdout, stderr = process.communicate(timeout=120)
+            stdout, stderr = process.communicate(timeout=300)
 
         assert process.returncode == 0, stderr
         report = json.loads(stdout)
@@ -67,7 +67,7 @@ def test_demo_of_another_device_type_writes_the_truth(tmp_path: Path) -> None:
         command(*what, "--truth", str(truth), "--data", str(tmp_path / "data"), "--json"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
 
@@ -86,7 +86,7 @@ def test_mistakes_in_options_are_all_said() -> None:
         command("--type", "tlit", "--fault", "stuk=1", "--fault", "late=much", "--fault", "gap=2"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -100,7 +100,7 @@ def test_mistakes_at_run_time_are_errors_not_tracebacks(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     done = subprocess.run(
-        command("--data", str(tmp_path / "file" / "data")), capture_output=True, text=True, timeout=120, check=False
+        command("--data", str(tmp_path / "file" / "data")), capture_output=True, text=True, timeout=300, check=False
     )
 
     assert done.returncode == 2

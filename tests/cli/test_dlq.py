@@ -213,7 +213,7 @@ def test_on_a_terminal_it_asks(headrace: Headrace, folder: Path, answer: bytes, 
     command = [sys.executable, "-m", "headrace.cli.main", "dlq", "replay", "--data", str(folder)]
     with subprocess.Popen(command, stdin=its, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         os.write(ours, answer)
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=300)
     os.close(ours)
     os.close(its)
 

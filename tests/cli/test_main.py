@@ -12,7 +12,7 @@ import pytest
 def headrace(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "headrace.cli.main", *arguments]
     env = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=env)
 
 
 def test_every_mistake_is_named_at_once_and_exits_2(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_signal_during_the_start_ends_quietly(number: signal.Signals, tmp_path
         while "faust" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=300)
 
     assert process.returncode == 0
     assert "Traceback" not in stderr

@@ -46,7 +46,6 @@ def refused(folder: Path, **files: str) -> str:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(240)
 def test_the_guide_works_as_it_says(tmp_path: Path) -> None:
     """Every command succeeds in an empty folder, and every file is what it says; the demo shows what the agent did."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -60,7 +59,7 @@ def test_the_guide_works_as_it_says(tmp_path: Path) -> None:
         for command in text.splitlines():
             assert shell
             done = subprocess.run(
-                command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+                command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
                 env={**os.environ, "PATH": path},
             )  # fmt: skip
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

@@ -128,6 +128,7 @@ async def test_a_second_one_stands_by_and_takes_over(tmp_path: Path, start: Star
         assert second.stderr is not None
         lines = [await asyncio.to_thread(second.stderr.readline) for _ in range(2)]
         first.kill()
+        await asyncio.to_thread(first.wait, PATIENCE)
         await fill(tmp_path / "data", now("a2"))
         await wait_status(tmp_path / "data", {now("a2").notificationId: "sent"}, second)
 

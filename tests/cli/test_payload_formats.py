@@ -29,7 +29,8 @@ from tests.conftest import Require
 from tests.mosquitto import Mosquitto, find_mosquitto
 
 pytestmark = pytest.mark.integration
-ARRIVAL = 20.0
+#: Seconds; a limit for what hangs.
+ARRIVAL = 120.0
 TYPES = """
 name = "soil"
 

@@ -38,7 +38,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def replay(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(command(*arguments, "--json"), capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command(*arguments, "--json"), capture_output=True, text=True, timeout=300, check=True)
     report: dict[str, Any] = json.loads(done.stdout)
     return report
 
@@ -96,7 +96,7 @@ def test_another_data_set_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     other = data_set(tmp_path / "other", 60)
 
     done = subprocess.run(
-        command(str(other), "--data", str(tmp_path / "data")), capture_output=True, text=True, timeout=120, check=False
+        command(str(other), "--data", str(tmp_path / "data")), capture_output=True, text=True, timeout=300, check=False
     )
 
     assert done.returncode == 2

@@ -209,7 +209,7 @@ def test_interrupted_it_goes_on_and_sends_nothing_twice(headrace: Headrace, fold
         while not asyncio.run(notes(folder)):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr.decode()
     assert "stopped; to go on: headrace replay --agent rollup" in stdout.decode()
     sent = len(rollups_in(folder))

@@ -122,6 +122,7 @@ async def test_second_process_takes_over(start: Any, tmp_path: Path) -> None:
     await wait_stored(tmp_path / "data", 200)
 
     first.kill()
+    first.wait(PATIENCE)
     await append(tmp_path / "data", 200, 100)
     await wait_stored(tmp_path / "data", 300)
 

@@ -24,7 +24,7 @@ from headrace.engine.ledger import lag
 from headrace.engine.operator import topics_of
 from headrace.schemas import topics
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 PARTITIONS = 4
 #: Seconds; many times what anything here takes.
 PATIENCE = 120.0

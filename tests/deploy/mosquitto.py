@@ -14,6 +14,8 @@ from tests.deploy.wire import Client
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+#: Seconds; a limit for what hangs.
+PATIENCE = 240.0
 
 
 class Broker:
@@ -52,7 +54,7 @@ class Broker:
         assert program is not None
         with self._log.open("ab") as log:
             self.process = subprocess.Popen([program, "-c", str(self._config)], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while is_free(self.tls_port):
             assert self.process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, self._log.read_text()
@@ -61,12 +63,12 @@ class Broker:
     def stop(self) -> None:
         """SIGTERM: it saves."""
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(PATIENCE)
 
     def kill(self) -> None:
         """SIGKILL: it saves nothing."""
         self.process.kill()
-        self.process.wait(60)
+        self.process.wait(PATIENCE)
 
     def close(self) -> None:
         """Stop what still runs."""
@@ -105,4 +107,4 @@ def run_script(secrets: Path, *arguments: str, check: bool = True) -> "subproces
     """deploy/secrets.sh."""
     command: Sequence[str] = ["sh", str(DEPLOY / "secrets.sh"), *arguments]
     environment = {**os.environ, "SECRETS": str(secrets)}
-    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=PATIENCE)

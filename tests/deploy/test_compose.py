@@ -17,7 +17,7 @@ import yaml
 from headrace.cli.settings import Settings
 from headrace.engine.config import load
 from tests.conftest import Require
-from tests.deploy.mosquitto import run_script
+from tests.deploy.mosquitto import PATIENCE, run_script
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -52,7 +52,7 @@ def test_docker_accepts_it(tmp_path: Path) -> None:
     shutil.copytree(DEPLOY, tmp_path / "deploy")
     shutil.copy(DEPLOY / "example.env", tmp_path / "deploy" / ".env")
     command = ["docker", "compose", "-f", str(tmp_path / "deploy" / "compose.yaml"), "config", "-q"]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=PATIENCE)
 
 
 def test_what_services_refer_to_is_there() -> None:
@@ -109,7 +109,7 @@ def test_commands_of_the_containers_parse(name: str) -> None:
     """Each is a command of headrace and takes these options."""
     command = SERVICES[name]["command"]
     run = [sys.executable, "-m", "headrace.cli.main", command[0], "--help"]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert all(option in done.stdout for option in command if option.startswith("--"))
 
 
@@ -117,7 +117,7 @@ def test_only_the_service_that_makes_tables_is_their_owner() -> None:
     """Its command parses; everybody else has the role that fills them."""
     command = SERVICES["migrate"]["command"]
     run = [sys.executable, "-m", "headrace.cli.main", *command[:2], "--help"]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(run, capture_output=True, text=True, timeout=PATIENCE, check=True)
 
     assert all(option in done.stdout for option in command if option.startswith("--"))
     assert [name for name, each in SERVICES.items() if "migration-url" in each.get("secrets", [])] == ["migrate"]

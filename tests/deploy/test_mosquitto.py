@@ -13,7 +13,7 @@ import pytest
 from headrace.connectors.mqtt.codec.packets import V3, V5
 from headrace.connectors.mqtt.codec.reasons import Reason
 from tests.conftest import Require
-from tests.deploy.mosquitto import Broker, run_script
+from tests.deploy.mosquitto import PATIENCE, Broker, run_script
 from tests.deploy.wire import Client
 from tests.mosquitto import find_mosquitto
 
@@ -146,7 +146,7 @@ def openssl_with_tls_1_1(broker: Broker) -> str:
         "-cipher",
         "ALL:@SECLEVEL=0",
     ]
-    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=PATIENCE, check=False)
     return done.stdout + done.stderr
 
 
@@ -212,7 +212,7 @@ async def test_too_large_a_message_is_not_acknowledged(broker: Broker) -> None:
             async with broker.device("roof-7", version=version) as device:
                 await device.publish("dt/devices/roof-7/telemetry", bytes(1 << 20))
                 await device.publish("dt/devices/roof-7/telemetry", bytes(1_200_000))
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(PATIENCE):
                     await device.closed.wait()
             assert device.acknowledged == [bytes(1 << 20)]
         await bridge.wait_messages(2)

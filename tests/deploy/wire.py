@@ -13,6 +13,8 @@ from headrace.connectors.mqtt.codec.write import write, write_acks
 
 #: Publishes without PUBACK at a time.
 WINDOW = 1000
+#: Seconds; a limit for what hangs: 50,000 messages take two where nothing else runs.
+PATIENCE = 240.0
 FOR_EVER = {"session_expiry_interval": 0xFFFF_FFFF}
 
 
@@ -62,7 +64,7 @@ class Client:
         )
         self._writer.write(write(self._connect, self._version))
         self._reading = asyncio.create_task(self._read())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await self._connected.wait()
         return self
 
@@ -70,7 +72,7 @@ class Client:
         if not self.closed.is_set() and self.connack is not None and self.connack.reason == 0:
             self._writer.write(write(Disconnect(), self._version))
         self._writer.close()
-        await asyncio.wait([self._reading], timeout=60)
+        await asyncio.wait([self._reading], timeout=PATIENCE)
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
         """Send; the answer goes to `acknowledged` or `refused`."""
@@ -97,9 +99,9 @@ class Client:
         """Subscribe; the reason codes."""
         packet = SubscribePacket(1, [Filter(each, qos) for each in filters])
         self._writer.write(write(packet, self._version))
-        return (await asyncio.wait_for(self._subacks.get(), 60)).reasons
+        return (await asyncio.wait_for(self._subacks.get(), PATIENCE)).reasons
 
-    async def wait_messages(self, count: int, seconds: float = 30) -> None:
+    async def wait_messages(self, count: int, seconds: float = PATIENCE) -> None:
         """Wait until so many have come."""
         async with asyncio.timeout(seconds):
             while len(self.messages) < count:

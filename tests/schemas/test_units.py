@@ -70,6 +70,6 @@ def test_pint_is_imported_only_when_a_unit_is_looked_at() -> None:
     """It takes half a second, which commands without device types do not pay."""
     program = "import sys, headrace.tables, headrace.cli.main; print('pint' in sys.modules)"
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
 
     assert done.stdout == "False\n"
