@@ -407,11 +407,13 @@ class MqttListener:
             self._metrics.set("headrace_listener_connections", len(self._connections))
             self.reception.refill(self.now - before)
             for connection in list(self._connections):
+                # What came since the tick before bears its time; this one may be late, if the process stood still.
+                silent = before - connection.seen
                 if connection.session is None:
-                    if self.now - connection.seen > self.config.connect_timeout and not connection.closing:
+                    if silent > self.config.connect_timeout and not connection.closing:
                         self._refused += 1
                         connection.abort()
-                elif not connection.held and self.now - connection.seen > connection.keep_alive + TICK:
+                elif not connection.held and silent > connection.keep_alive:
                     connection.leave(Reason.KEEP_ALIVE_TIMEOUT)
             self._sessions.settle(self.now)
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 
 from headrace.connectors.mqtt.listener import MqttListener
 from headrace.connectors.mqtt.listener_config import ListenerConfig
-from headrace.engine.clock import SystemClock
+from headrace.engine.clock import Clock, ManualClock, SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import LogError
@@ -43,20 +44,43 @@ class RecordingIntake:
         return [payload for _, payload in self.messages]
 
 
+class HandClock(ManualClock):
+    """Stands still until `advance`, and with it whoever sleeps."""
+
+    def __init__(self) -> None:
+        super().__init__(1_750_000_000_000)
+        self._moved = asyncio.Event()
+
+    def monotonic(self) -> float:
+        return self.now_ms() / 1000
+
+    async def sleep(self, delay: float) -> None:
+        due_ms = self.now_ms() + round(delay * 1000)
+        while self.now_ms() < due_ms:
+            await self._moved.wait()
+
+    def advance(self, duration_ms: int) -> None:
+        """Move on; sleepers whose time has come look around before anything that is sent now arrives."""
+        super().advance(duration_ms)
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
 class Listening:
     """A listener on a free port; leaving the block stops it."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, clock: Clock | None = None, **settings: Any) -> None:
         config = ListenerConfig.model_validate({"port": 0, "anonymous": True, **settings})
         self.intake = RecordingIntake()
         self.log = EmbeddedLog(MEMORY)
         self._config = config
+        self._clock = clock or SystemClock()
         self.stop = asyncio.Event()
         self.port = self.tls_port = 0
 
     async def __aenter__(self) -> "Listening":
         await self.log.create_topics(MqttListener.topic_specs(1))
-        self.listener = MqttListener(self._config, self.intake, self.log, SystemClock())
+        self.listener = MqttListener(self._config, self.intake, self.log, self._clock)
         self.task = asyncio.create_task(self.listener.run(self.stop))
         waiting = asyncio.create_task(self.listener.wait_listening())
         await asyncio.wait([self.task, waiting], return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,5 @@
 """The listener: what it takes, when it acknowledges, what it remembers of a client."""
 
-import asyncio
-
 import aiomqtt
 import pytest
 
@@ -22,7 +20,7 @@ from headrace.connectors.mqtt.codec.packets import (
 )
 from headrace.connectors.mqtt.codec.reasons import Reason
 from headrace.engine.errors import LogError
-from tests.connectors.mqtt.listening import Listening, until
+from tests.connectors.mqtt.listening import HandClock, Listening, until
 from tests.connectors.mqtt.raw_client import connected, telemetry
 
 BOTH = pytest.mark.parametrize("version", [V3, V5])
@@ -222,16 +220,16 @@ async def test_somebody_elses_client_id() -> None:
 @BOTH
 async def test_keep_alive(version: int) -> None:
     """A client that is silent for one and a half times its keep-alive is gone; one that pings is not."""
+    clock = HandClock()
     async with (
-        Listening() as listening,
+        Listening(clock) as listening,
         connected(listening.port, "silent", version, keep_alive=1) as silent,
         connected(listening.port, "a", version, keep_alive=1) as client,
     ):
-        ending = asyncio.create_task(silent.last_words())
-        while not ending.done():
+        for _ in range(15):
+            clock.advance(200)
             assert await client.ask(Ping()) == Ping(Kind.PINGRESP)
-            await asyncio.sleep(0.2)
-        assert ending.result() == (Disconnect(Reason.KEEP_ALIVE_TIMEOUT) if version == V5 else None)
+        assert await silent.last_words() == (Disconnect(Reason.KEEP_ALIVE_TIMEOUT) if version == V5 else None)
         await until(lambda: listening.listener.statistics().connections == 1)
 
 

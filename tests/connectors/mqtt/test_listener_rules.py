@@ -1,7 +1,6 @@
 """The listener: rules of MQTT that clients seldom touch."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -20,7 +19,7 @@ from headrace.connectors.mqtt.codec.packets import (
 )
 from headrace.connectors.mqtt.codec.reasons import Reason
 from headrace.connectors.mqtt.codec.write import write
-from tests.connectors.mqtt.listening import Listening, until
+from tests.connectors.mqtt.listening import HandClock, Listening, until
 from tests.connectors.mqtt.raw_client import RawClient, connected, telemetry
 
 BOTH = pytest.mark.parametrize("version", [V3, V5])
@@ -53,21 +52,46 @@ async def test_released_before_it_is_in_the_log(version: int) -> None:
 @BOTH
 async def test_keep_alive_is_not_cut_short(version: int) -> None:
     """Nobody is ended for silence before one and a half times its keep-alive (3.1.2.10)."""
-    async with Listening() as listening, connected(listening.port, "a", version, keep_alive=1) as client:
-        await asyncio.sleep(0.3)
+    clock = HandClock()
+    async with (
+        Listening(clock) as listening,
+        connected(listening.port, "a", version, keep_alive=1) as client,
+        connected(listening.port, "other", version) as other,
+    ):
+        clock.advance(300)
         await client.ask(Ping())
-        begun = time.monotonic()
-        await client.last_words()
-        assert 1.5 <= time.monotonic() - begun < 3
+        for _ in range(15):
+            clock.advance(100)
+            await other.ask(Ping())
+        assert listening.listener.statistics().connections == 2
+        for _ in range(14):
+            clock.advance(100)
+            await other.ask(Ping())
+        assert await client.last_words() == (Disconnect(Reason.KEEP_ALIVE_TIMEOUT) if version == V5 else None)
+
+
+@BOTH
+async def test_a_listener_that_stood_still(version: int) -> None:
+    """Holds it against nobody: while its machine was stopped it could hear no client."""
+    clock = HandClock()
+    async with Listening(clock) as listening, connected(listening.port, "a", version, keep_alive=1) as client:
+        stranger = await RawClient.open(listening.port, version)
+        await client.ask(Ping())
+        clock.advance(100_000)
+        assert await client.ask(Ping()) == Ping(Kind.PINGRESP)
+        assert isinstance(await stranger.ask(Connect("b", version)), Connack)
+        await stranger.close()
 
 
 async def test_connect_one_byte_at_a_time() -> None:
     """Who dribbles has no longer for its CONNECT than others."""
-    async with Listening(connect_timeout=0.3) as listening:
+    clock = HandClock()
+    async with Listening(clock, connect_timeout=0.3) as listening:
         client = await RawClient.open(listening.port)
         for byte in write(Connect("a" * 100), V5):
             client.send_bytes(bytes([byte]))
-            await asyncio.sleep(0.01)
+            clock.advance(10)
+            await asyncio.sleep(0)
         assert await client.last_words() is None
 
 

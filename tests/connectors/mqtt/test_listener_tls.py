@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 from local_kafka.security import Security
@@ -27,7 +28,7 @@ def security(tmp_path: Path, require: Require) -> Security:
     return made
 
 
-def settings(security: Security, **more: object) -> dict[str, object]:
+def settings(security: Security, **more: object) -> dict[str, Any]:
     """A listener with TLS."""
     return {
         "tls_port": 0,

@@ -18,6 +18,7 @@ from headrace.engine.metrics import Metrics
 from tests.conftest import Require
 from tests.connectors.mqtt.at_work import FILTER, Cable, RecordingIntake, publish, until
 from tests.connectors.mqtt.scripted_broker import ScriptedBroker
+from tests.loop_time import skip
 from tests.mosquitto import ROOMY, Mosquitto, find_mosquitto
 
 pytestmark = pytest.mark.integration
@@ -194,10 +195,13 @@ async def test_a_broker_that_is_away(broker: Mosquitto, intake: RecordingIntake)
 async def test_a_run_that_takes_too_long_is_ended(broker: Mosquitto, intake: RecordingIntake) -> None:
     """The log takes nothing; what had come is appended when it does, and nothing is lost or there twice."""
     expected = [b"%d" % number for number in range(100)]
-    async with Pulling(broker, intake, schedule_timeout=1) as pulling:
+    async with Pulling(broker, intake, schedule_timeout=FIVE_MINUTES) as pulling:
         await publish(at(broker), expected)
         intake.gate.clear()
-        await pulling.go()
+        going = asyncio.create_task(pulling.go())
+        await until(lambda: pulling.source.statistics().received == 100)
+        skip(FIVE_MINUTES)
+        await going
         assert pulling.source.statistics().failed_runs == 1
         intake.gate.set()
         await pulling.go()
@@ -248,6 +252,7 @@ async def test_a_broker_that_does_not_answer(intake: RecordingIntake) -> None:
             assert pulling.source.statistics().failed_runs == 1
 
 
+@pytest.mark.usefixtures("goodbye_is_heard")
 async def test_stopped_in_the_middle_of_a_run(broker: Mosquitto, intake: RecordingIntake) -> None:
     """What has come is appended and acknowledged: the next source gets only what came since."""
     async with Pulling(broker, intake) as pulling:

@@ -49,6 +49,7 @@ async def test_unacknowledged_messages_come_again(
     assert intake.payloads == expected
 
 
+@pytest.mark.usefixtures("goodbye_is_heard")
 async def test_acknowledged_messages_do_not_come_again(
     address: BrokerAddress, intake: RecordingIntake, version: str
 ) -> None:
@@ -140,7 +141,7 @@ async def test_a_broker_that_forgot_the_session_is_subscribed_to_again(
         mosquitto.forget()
         mosquitto.start()
         await until(lambda: running.source.statistics().reconnects == 1)
-        await until(lambda: mosquitto.said().count("dt/devices/+/telemetry") == 2)
+        await until(lambda: mosquitto.said().count("dt/devices/+/telemetry") >= 2)
         await publish(address, [b"after"])
         await until(lambda: b"after" in intake.payloads)
 
@@ -189,6 +190,7 @@ async def test_a_log_that_is_busy_gets_the_same_again(address: BrokerAddress, in
     assert running.source.statistics().reconnects == 0
 
 
+@pytest.mark.usefixtures("goodbye_is_heard")
 async def test_stopping_finishes_what_came_and_is_quick(
     address: BrokerAddress, intake: RecordingIntake, version: str
 ) -> None:

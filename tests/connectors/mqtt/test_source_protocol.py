@@ -1,7 +1,7 @@
 """What the MQTT source makes of what a broker says: limits, refusals, repeats, probes that do not come back."""
 
-import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from headrace.connectors.mqtt.connection import BrokerAddress
 from headrace.engine.errors import ConfigError
 from tests.connectors.mqtt.at_work import TOPIC, RecordingIntake, Running, until
 from tests.connectors.mqtt.scripted_broker import ScriptedBroker, scripted_broker
+from tests.loop_time import skip
 
 Place = tuple[ScriptedBroker, BrokerAddress]
 
@@ -98,10 +99,18 @@ async def test_less_than_was_asked_for_is_a_mistake(
 async def test_the_broker_says_how_often_to_show_life(place: Place, intake: RecordingIntake) -> None:
     """Server keep alive of MQTT 5 takes the place of ours."""
     broker, address = place
-    broker.welcome = Connack(False, 0, {"server_keep_alive": 1})
+    broker.welcome = Connack(False, 0, {"server_keep_alive": 3600})
 
-    async with Running(address, intake) as running:
-        await until(lambda: len(broker.heard_of(Ping)) >= 3)
+    async with Running(address, intake, keepalive=65_535, probe="") as running:
+        connection = running.source._connection
+        assert connection is not None
+
+        def answered(count: int) -> bool:
+            return len(broker.heard_of(Ping)) == count and not connection._pinged
+
+        for pings in range(1, 4):
+            await until(partial(answered, pings))
+            skip(1800)
 
     assert running.source.statistics().reconnects == 0
 
@@ -180,15 +189,15 @@ async def test_a_malformed_packet_ends_the_connection_with_its_reason(place: Pla
     assert broker.heard_of(Disconnect)[0] == Disconnect(0x81)
 
 
-async def test_a_lost_subscription_is_noticed(
-    place: Place, intake: RecordingIntake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lost_subscription_is_noticed(place: Place, intake: RecordingIntake) -> None:
     """A probe that came back once and then does not: the source connects again, counts it, and is well again after."""
-    monkeypatch.setattr(probe, "PATIENCE", 0.1)
     broker, address = place
-    async with Running(address, intake, keepalive=2) as running:
-        await until(lambda: len(broker.heard_of(Publish)) == 1)
+    async with Running(address, intake, keepalive=3600) as running:
+        await until(lambda: running.source._probe._proven)
         broker.delivers = False
+        skip(3600)
+        await until(lambda: len(broker.heard_of(Publish)) == 2)
+        skip(probe.PATIENCE)
         await until(lambda: running.source.statistics().probes_lost == 1)
         assert running.source._health.problems()[0].component == "mqtt"
         broker.delivers = True
@@ -237,12 +246,15 @@ async def test_pings_go_on_while_nothing_is_read(place: Place, intake: Recording
     """While the log takes nothing the broker hears from us, its silence is not held against it, nothing is dropped."""
     broker, address = place
     intake.gate.clear()
-    async with Running(address, intake, keepalive=2, max_batch=1, probe="") as running:
+    async with Running(address, intake, keepalive=3600, max_batch=1, probe="") as running:
+        connection = running.source._connection
+        assert connection is not None
         for number in range(1, 20):
             broker.send(message(b"%d" % number, number))
-            await asyncio.sleep(0)
-        pings = len(broker.heard_of(Ping))
-        await until(lambda: len(broker.heard_of(Ping)) >= pings + 3)
+        await until(lambda: connection.paused and len(broker.heard_of(Ping)) == 1)
+        for pings in range(2, 5):
+            skip(1800)
+            await until(partial(lambda count: len(broker.heard_of(Ping)) == count, pings))
         intake.gate.set()
         await until(lambda: len(intake.messages) == 19)
         await until(lambda: broker.acks(Kind.PUBACK) == list(range(1, 20)))
