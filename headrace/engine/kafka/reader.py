@@ -141,8 +141,10 @@ class KafkaReader:
             if self._opening is None or self._opening.done():
                 self._opening = asyncio.create_task(self._start())
             # Goes on when this caller is cancelled: half open, a connection would be left behind.
-            await asyncio.shield(self._opening)
+            opening = self._opening
+            await asyncio.wait([opening])
             self._check_open()
+            opening.result()
         assert self._fetcher is not None
         return self._fetcher
 
