@@ -6,11 +6,16 @@ from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.protocol.admin import CreateAclsRequest
+from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import TopicPartition as KafkaPartition
 
+from headrace.engine.kafka import owners
+from headrace.engine.kafka.client import ask
 from headrace.engine.kafka.offsets import EARLIEST, list_offsets
 from headrace.engine.log import TopicPartition
+from tests.contract.log_access import PATIENCE
 from tests.engine.kafka.held_log import connected
 
 
@@ -57,22 +62,41 @@ async def delete_records(bootstrap: str, target: TopicPartition, before: int) ->
     async with admin(bootstrap) as client:
         await client._client.add_topic(target.topic)
         await client.delete_records({KafkaPartition(*target): RecordsToDelete(before_offset=before)})
-    async with connected(bootstrap) as client, asyncio.timeout(30):
+    async with connected(bootstrap) as client, asyncio.timeout(PATIENCE):
         while (await list_offsets(client, [target], EARLIEST))[target] < before:
             await asyncio.sleep(0.02)
 
 
 async def make_anew(bootstrap: str, topic: str, partitions: int) -> None:
-    """Delete a topic and make it again, empty."""
-    async with admin(bootstrap) as client, asyncio.timeout(30):
+    """Delete a topic and make it again, empty; returns when it can be written."""
+    async with admin(bootstrap) as client, asyncio.timeout(PATIENCE):
         await client.delete_topics([topic])
         while topic in await client.list_topics():
             await asyncio.sleep(0.02)
         while True:
             response = await client.create_topics([NewTopic(topic, partitions, 1)])
             if not any(code for _, code, *_ in response.topic_errors):
-                return
+                break
             await asyncio.sleep(0.02)
+    targets = [TopicPartition(topic, number) for number in range(partitions)]
+    async with connected(bootstrap) as client, asyncio.timeout(PATIENCE):
+        while any(client.cluster.leader_for_partition(target) in (None, -1) for target in targets):
+            await asyncio.sleep(0.02)
+            await client.force_metadata_update()
+
+
+async def members(bootstrap: str, group: str) -> list[str]:
+    """Ids of who is in a group."""
+    async with connected(bootstrap) as client:
+        return [member[0] for member in await owners._members(client, group)]
+
+
+async def end_session(bootstrap: str, group: str, member: str) -> None:
+    """Take a member out of its group, as the group itself does when it has not heard from it for the session."""
+    async with connected(bootstrap) as client:
+        node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+        response = await ask(client, node, LeaveGroupRequest(group, member), ConnectionGroup.COORDINATION)
+    assert response.error_code == 0
 
 
 async def allow_a_look_only(bootstrap: str, topic: str) -> None:

@@ -5,14 +5,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from headrace.engine.clock import SystemClock
+from headrace.engine.errors import CommitRefused
 from headrace.engine.kafka.client import Client
 from headrace.engine.kafka.encoding import encode
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.offsets import LATEST, READ_UNCOMMITTED, list_offsets
 from headrace.engine.kafka.producer import Producer, Scope
+from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Changes, TopicPartition, Transaction
 from headrace.engine.records import Records
-from tests.contract.log_access import Names, records
+from tests.contract.log_access import PATIENCE, Names, records
+
+#: Seconds that a transaction may take which is to be aborted; the cluster looks once a second.
+IMPATIENT = 1.0
+#: For everybody else: no machine is so busy that the cluster loses patience with one that was stopped for a while.
+CALM = KafkaSettings(transaction_timeout=2 * PATIENCE, session_timeout=PATIENCE)
 
 
 class Gate:
@@ -21,6 +28,10 @@ class Gate:
     def __init__(self) -> None:
         self._shut = False
         self._waiting = 0
+
+    @property
+    def is_shut(self) -> bool:
+        return self._shut
 
     def shut(self) -> None:
         self._shut = True
@@ -36,31 +47,38 @@ class Gate:
 
     async def wait_for_somebody(self) -> None:
         """Until one waits at the gate."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not (self._shut and self._waiting):
                 await asyncio.sleep(0.005)
 
 
 class HeldProducer(Producer):
-    """A producer that waits at a gate before it ends a transaction."""
+    """A producer that waits at a gate before it ends a transaction; those after that one may take their time."""
 
     gate = Gate()
 
     async def end(self, scope: Scope) -> None:
+        if self.gate.is_shut:
+            self._timeout_ms = round(CALM.transaction_timeout * 1000)
         await self.gate.pass_through()
         await super().end(scope)
 
 
 class HeldLog(KafkaLog):
-    """A log whose commits are all but finished while `gate` is shut."""
+    """A log whose commits are all but finished while `gate` is shut.
+
+    With `impatient` the cluster aborts the first transaction of each producer that is held there.
+    """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.gate = Gate()
+        self.impatient = False
 
     async def _new_producer(self, name: str) -> Producer:
         made = await super()._new_producer(name)
-        held = HeldProducer(made.client, made.name, made._timeout_ms / 1000, SystemClock())
+        timeout = IMPATIENT if self.impatient else made._timeout_ms / 1000
+        held = HeldProducer(made.client, made.name, timeout, SystemClock())
         held.gate = self.gate
         return held
 
@@ -87,7 +105,7 @@ async def take_over(bootstrap: str, name: str) -> None:
 async def opened(bootstrap: str, written: Mapping[TopicPartition, Records], name: str) -> AsyncIterator[Producer]:
     """A producer of the test's own that has written records in a transaction, which is open."""
     async with connected(bootstrap) as client:
-        producer = Producer(client, name, 60.0, SystemClock())
+        producer = Producer(client, name, CALM.transaction_timeout, SystemClock())
         await producer.register()
         await producer.begin(Scope(frozenset(written)))
         await producer.write({target: encode(rows, "none") for target, rows in written.items()})
@@ -102,7 +120,7 @@ async def abort(bootstrap: str, written: Mapping[TopicPartition, Records]) -> No
 
 async def wait_until_settled(bootstrap: str, target: TopicPartition) -> int:
     """Until something was written to a partition, a marker at least, and no transaction is open in it; its end."""
-    async with connected(bootstrap) as client, asyncio.timeout(30):
+    async with connected(bootstrap) as client, asyncio.timeout(PATIENCE):
         while True:
             written = await list_offsets(client, [target], LATEST, READ_UNCOMMITTED)
             if written[target] and await list_offsets(client, [target], LATEST) == written:
@@ -123,9 +141,17 @@ def everything(names: Names, value: bytes, **more: object) -> Transaction:
 async def held(log: HeldLog, transaction: Transaction) -> "asyncio.Task[Mapping[TopicPartition, int]]":
     """A commit that has done all but end."""
     log.gate.shut()
-    task = asyncio.create_task(log.commit(transaction))
-    await log.gate.wait_for_somebody()
-    return task
+    while True:
+        task = asyncio.create_task(log.commit(transaction))
+        waiting = asyncio.create_task(log.gate.wait_for_somebody())
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            await waiting
+            return task
+        # Nobody but an impatient cluster comes before the gate: from there on it is what the test is about.
+        waiting.cancel()
+        assert log.impatient
+        assert isinstance(task.exception(), CommitRefused)
 
 
 def name_of(log: KafkaLog, group: str = "") -> str:

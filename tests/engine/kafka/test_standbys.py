@@ -14,9 +14,9 @@ from headrace.engine.kafka.standbys import Standbys
 from headrace.engine.log import Changes, TopicPartition, Transaction
 from headrace.engine.metrics import Metrics
 from tests.conftest import KafkaServer
-from tests.contract.log_access import Names, numbers
+from tests.contract.log_access import PATIENCE, Names, numbers
 from tests.engine.kafka.admin import allow_deletion, delete_records, make_anew
-from tests.engine.kafka.held_log import HeldLog, connected
+from tests.engine.kafka.held_log import CALM, HeldLog, connected
 
 pytestmark = pytest.mark.integration
 MANY = 1000
@@ -38,7 +38,7 @@ class StepClock(SystemClock):
 
     async def asleep(self) -> None:
         """Wait until everything was read that there was at the last step."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await self._asleep.wait()
 
     async def step(self) -> None:
@@ -86,7 +86,9 @@ async def copies(kafka: KafkaServer) -> AsyncIterator[Copies]:
 
 
 async def change(log: KafkaLog, target: TopicPartition, entries: dict[bytes, bytes | None]) -> None:
+    """Commit, and wait until a copy can see it: a commit is answered before its markers are written."""
     await log.commit(Transaction(changes=[Changes(target, entries)]))
+    await log.end_offsets(target.topic)
 
 
 async def test_only_the_tail_is_read(log: KafkaLog, names: Names, copies: Copies) -> None:
@@ -121,7 +123,7 @@ async def test_open_transaction_holds_up_no_copy(
     kafka: KafkaServer, log: KafkaLog, names: Names, copies: Copies
 ) -> None:
     """A copy follows up to it, and takes it when it is committed."""
-    owner = HeldLog(f"kafka://{kafka.bootstrap}", KafkaSettings())
+    owner = HeldLog(f"kafka://{kafka.bootstrap}", CALM)
     await owner.start()
     await change(owner, names.s0, {b"a": b"1"})
     owner.gate.shut()
