@@ -11,7 +11,7 @@ from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Changes, TopicPartition, Transaction
 from headrace.engine.log_range import reading
-from tests.contract.log_access import Assignments, Names, append, fetch, numbers, records, restore_all
+from tests.contract.log_access import PATIENCE, Assignments, Names, append, fetch, numbers, records, restore_all
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos]
 
@@ -87,7 +87,7 @@ async def check(
 ) -> None:
     """After the last fault everybody goes on, and the log holds every number once, in order, in both partitions."""
     target = source.acknowledged + AFTERWARDS
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not (source.acknowledged >= target and worker.done >= target):
             assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
             await asyncio.sleep(0.05)
@@ -123,7 +123,7 @@ async def values(log: KafkaLog, target: TopicPartition) -> list[bytes | None]:
 async def progress(source: Source, worker: Worker, tasks: list["asyncio.Task[None]"], steps: int = 5) -> None:
     """Until both have done so many more."""
     wanted, copied = source.acknowledged + steps, worker.done + steps
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while source.acknowledged < wanted or worker.done < copied:
             assert not any(task.done() for task in tasks), [task for task in tasks if task.done()]
             await asyncio.sleep(0.02)

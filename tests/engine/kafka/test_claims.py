@@ -8,23 +8,18 @@ import pytest
 
 from headrace.engine.errors import LogInUse
 from headrace.engine.kafka.log import KafkaLog
-from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Changes, Transaction
 from tests.conftest import KafkaServer
 from tests.contract.log_access import Names, append, numbers, read_all, records, restore_all
-from tests.engine.kafka.held_log import HeldLog, held, take_over, wait_until_settled
+from tests.engine.kafka.held_log import CALM, HeldLog, held, take_over, wait_until_settled
 
 pytestmark = pytest.mark.integration
-
-#: A short one; the cluster looks for transactions that took too long every second.
-TRANSACTION_TIMEOUT = 1.0
 
 
 @asynccontextmanager
 async def process(kafka: KafkaServer) -> AsyncIterator[HeldLog]:
     """The log of one, whose commits the test can hold."""
-    settings = KafkaSettings(transaction_timeout=TRANSACTION_TIMEOUT)
-    log = HeldLog(f"kafka://{kafka.bootstrap}", settings, role="test")
+    log = HeldLog(f"kafka://{kafka.bootstrap}", CALM, role="test")
     await log.start()
     try:
         yield log
@@ -94,6 +89,7 @@ async def test_a_commit_that_hung_while_the_name_was_claimed(older: HeldLog, new
 @pytest.mark.parametrize("fault", ["timeout", "rival"])
 async def test_fenced_without_another_claim(kafka: KafkaServer, older: HeldLog, names: Names, fault: str) -> None:
     """A transaction that took too long, or that somebody ended who never claimed, is done again, once."""
+    older.impatient = fault == "timeout"
     await older.claim(names.group)
     commit = await held(older, claimed(names, b"held"))
     if fault == "rival":

@@ -12,7 +12,7 @@ from headrace.engine.kafka.open_transactions import open_partitions
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import TopicPartition
 from tests.conftest import KafkaServer
-from tests.contract.log_access import Names
+from tests.contract.log_access import PATIENCE, Names
 from tests.engine.kafka.held_log import HeldLog, connected
 
 pytestmark = pytest.mark.integration
@@ -20,8 +20,11 @@ pytestmark = pytest.mark.integration
 STEPS = 60
 
 
-async def test_cancelled_at_any_step_it_leaves_no_connection_open(kafka: KafkaServer) -> None:
+async def test_cancelled_at_any_step_it_leaves_no_connection_open(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever it was waiting for, what it had opened is closed with it."""
+    monkeypatch.setattr("headrace.engine.kafka.client.MOMENT", PATIENCE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         for steps in range(STEPS):
@@ -47,7 +50,7 @@ async def test_topics_that_it_has_not_asked_for_are_found(kafka: KafkaServer) ->
     await log.start()
     await log.create_topics(names.specs())
     await log.close()
-    async with connected(kafka.bootstrap) as client, asyncio.timeout(60):
+    async with connected(kafka.bootstrap) as client, asyncio.timeout(PATIENCE):
         await client.add_topic(names.events)
 
         assert await list_offsets(client, [TopicPartition(names.other, 0)], LATEST) == {names.o0: 0}

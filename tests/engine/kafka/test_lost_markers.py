@@ -16,7 +16,7 @@ from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Member, TopicPartition, Transaction
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
-from tests.contract.log_access import Names, read_all, records
+from tests.contract.log_access import PATIENCE, Names, read_all, records
 from tests.engine.kafka.admin import allow_a_look_only
 from tests.engine.kafka.held_log import (
     HeldLog,
@@ -227,7 +227,7 @@ async def test_topics_that_may_not_be_read_are_left_alone(odd_kafka: KafkaServer
     ):
         assert await open_partitions(other.client, other.id) == {names.o0}
         await allow_a_look_only(odd_kafka.bootstrap, names.other)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await open_partitions(other.client, other.id):
                 await asyncio.sleep(0.02)
 
@@ -264,7 +264,7 @@ async def test_successor_that_finds_nothing_to_end(kafka: KafkaServer) -> None:
         log = KafkaLog(f"kafka://{kafka.bootstrap}", KafkaSettings(instance=names.group))
         await log.start()
         await log.create_topics(names.specs())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await append(log, names.p0, "", value)
         await wait_until_settled(kafka.bootstrap, names.p0)
         found = await read_all(log, names.p0)

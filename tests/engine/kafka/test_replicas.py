@@ -15,7 +15,7 @@ from headrace.engine.replicas import Replicas
 from headrace.tables.replicated import Replicated
 from tests.conftest import KafkaServer
 from tests.contract.change_promises import ordered_topic
-from tests.contract.log_access import offsets_of
+from tests.contract.log_access import PATIENCE, offsets_of
 from tests.engine.kafka.admin import begin_segments_often, config
 
 pytestmark = pytest.mark.integration
@@ -36,7 +36,7 @@ async def read_now(log: KafkaLog, topic: str) -> Replicated[str]:
     replicas = Replicas(log, SystemClock(), Metrics(), Health(SystemClock()))
     gate = replicas.add(operator)
     assert gate is not None
-    async with replicas, asyncio.timeout(30):
+    async with replicas, asyncio.timeout(PATIENCE):
         await gate.wait_current(Records([b"k"], [b"v"], [SystemClock().now_ms()]))
     return operator.names
 
@@ -48,7 +48,7 @@ async def test_a_compacted_topic_gives_the_newest_values(odd_kafka: KafkaServer)
     target: TopicPartition = await ordered_topic(log)
     await begin_segments_often(odd_kafka.bootstrap, target.topic)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for number in range(1000):
             entries: dict[bytes, bytes | None] = {b"a": b"n%d" % number, b"k%d" % number: b"x"}
             entries |= {b"k%d" % (number - 1): None} if number else {}
@@ -70,7 +70,7 @@ async def test_history_survives_the_cleaner(odd_kafka: KafkaServer) -> None:
     await begin_segments_often(odd_kafka.bootstrap, kept.topic, min_compaction_lag_ms="3600000")
     await begin_segments_often(odd_kafka.bootstrap, compacted.topic)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for number in range(1000):
             changes = [Changes(target, {b"a": b"n%d" % number}) for target in (kept, compacted)]
             await log.commit(Transaction(changes=changes))

@@ -16,7 +16,7 @@ from headrace.engine.records import Records
 from tests.conftest import KafkaServer
 from tests.contract.log_access import PATIENCE, Names, append, numbers, read_all, restore_all
 from tests.engine.kafka.admin import allow_deletion, begin_segments_often, delete_records, make_anew
-from tests.engine.kafka.held_log import HeldLog, abort, connected, take_over
+from tests.engine.kafka.held_log import CALM, HeldLog, abort, connected, take_over
 
 pytestmark = pytest.mark.integration
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 async def owner(kafka: KafkaServer) -> AsyncIterator[HeldLog]:
     """The log of the worker that had the table."""
-    log = HeldLog(f"kafka://{kafka.bootstrap}", KafkaSettings())
+    log = HeldLog(f"kafka://{kafka.bootstrap}", CALM)
     await log.start()
     yield log
     log.gate.open()
@@ -157,7 +157,7 @@ async def test_restore_of_a_compacted_changelog(odd_kafka: KafkaServer, cleaned_
     await begin_segments_often(odd_kafka.bootstrap, names.state)
     expected: dict[bytes, bytes] = {}
     compacted: list[int] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for round_ in range(1000):
             entries: dict[bytes, bytes | None] = dict.fromkeys(numbers(20 if round_ else 60), b"%d" % round_)
             if round_ == 1:

@@ -16,6 +16,7 @@ from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Append, Listener, Member, TopicPartition, TopicSpec, Transaction
 from headrace.engine.records import Records
+from tests.contract.log_access import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +60,7 @@ async def use(log: KafkaLog) -> bytes | None:
     await log.commit(Transaction([Append(target, Records([b"k"], [b"secret"], [1]))]))
     reader = log.reader()
     while (fetched := await reader.read(target, 0, 10)) is None:
-        assert await reader.wait({target: 0}, 30)
+        assert await reader.wait({target: 0}, PATIENCE)
     while target not in listener.targets:
         await log._clock.sleep(0.05)
     return fetched.records.values[0]

@@ -23,18 +23,24 @@ from tests.contract.log_access import (
     records,
     restore_all,
 )
-from tests.engine.kafka.held_log import HeldLog, abort, everything, held, name_of, take_over, wait_until_settled
+from tests.engine.kafka.held_log import (
+    CALM,
+    HeldLog,
+    abort,
+    everything,
+    held,
+    name_of,
+    take_over,
+    wait_until_settled,
+)
 
 pytestmark = pytest.mark.integration
-
-#: A short one; the cluster looks for transactions that took too long every second.
-TRANSACTION_TIMEOUT = 1.0
 
 
 @pytest.fixture
 async def log(kafka: KafkaServer) -> AsyncIterator[HeldLog]:
     """A log whose commits the test can hold."""
-    log = HeldLog(f"kafka://{kafka.bootstrap}", KafkaSettings(transaction_timeout=TRANSACTION_TIMEOUT))
+    log = HeldLog(f"kafka://{kafka.bootstrap}", CALM)
     await log.start()
     yield log
     log.gate.open()
@@ -44,7 +50,7 @@ async def log(kafka: KafkaServer) -> AsyncIterator[HeldLog]:
 @pytest.fixture
 async def other(kafka: KafkaServer) -> AsyncIterator[KafkaLog]:
     """A log of another process."""
-    log = KafkaLog(f"kafka://{kafka.bootstrap}", KafkaSettings())
+    log = KafkaLog(f"kafka://{kafka.bootstrap}", CALM)
     await log.start()
     yield log
     await log.close()
@@ -58,6 +64,7 @@ async def test_transaction_that_was_aborted_is_done_again(
     kafka: KafkaServer, log: HeldLog, names: Names, fault: str
 ) -> None:
     """What has no positions is written again when the cluster aborted it; each record is there once."""
+    log.impatient = True  # with a rival, too: he leaves alone what is behind
     await append(log, names.p0, b"before")
     commit = await held(log, everything(names, b"held"))
     behind = asyncio.create_task(append(log, names.p0, b"behind"))
@@ -78,6 +85,7 @@ async def test_transaction_that_timed_out_is_done_again(
     kafka: KafkaServer, log: HeldLog, names: Names, fault: str
 ) -> None:
     """With positions an aborted transaction is refused and leaves nothing; done again, it counts once."""
+    log.impatient = fault == "timeout"
     commit = await held(log, everything(names, b"held", positions={names.o0: 7}))
 
     if fault == "rival":
