@@ -30,9 +30,9 @@ from headrace.tables.rocks import RocksStore, RocksStores
 from headrace.tables.store import Codec
 
 RUNTIME = RuntimeSettings(
-    max_batch_records=1_000, linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.1, drain_timeout=1
+    max_batch_records=1_000, linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.1, drain_timeout=120
 )
-SETTINGS = KafkaSettings(session_timeout=3.0, heartbeat_interval=0.3, metadata_max_age=0.5, instance="stored")
+SETTINGS = KafkaSettings(session_timeout=30.0, heartbeat_interval=0.3, metadata_max_age=0.5, instance="stored")
 #: Bytes of a value that do not compress: a table is more than one piece of a stream.
 PADDING = 450
 
@@ -150,7 +150,7 @@ async def run(
     running = asyncio.create_task(app.run(stop))
     target = TopicPartition(topic, 0)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not running.done():
                 ends, positions = await log.end_offsets(topic), await log.positions(topic, topic)
                 if ends[target] == positions[target] and app.tables.is_restored(target):  # type: ignore[attr-defined]

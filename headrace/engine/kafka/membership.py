@@ -21,6 +21,8 @@ from headrace.engine.log import Listener, Member, TopicPartition
 
 #: How often the coordinator is looked after, seconds.
 CHECK_INTERVAL = 1.0
+#: Seconds that a group gets to hear that this worker leaves; cut off, it waits for the end of the worker's session.
+LEAVE_TIMEOUT = 3.0
 #: Not used here: whether fetching makes progress is the watchdog's business.
 NEVER_MS = 2**31 - 1
 
@@ -120,7 +122,7 @@ class GroupMember:
         if coordinator is None:
             return
         try:
-            async with asyncio.timeout(self._settings.heartbeat_interval):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
                 await coordinator.close()
         except (TimeoutError, kafka_errors.KafkaError, ConfigError) as error:
             log.warning("group_left_in_silence", group=self._group, error=str(error))

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from headrace.engine.app import App
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.log import TopicPartition
-from tests.engine.runtime.kafka_apps import FAST, SETTINGS, Count
+from tests.engine.runtime.kafka_apps import FAST, MORTAL, SETTINGS, Count
 
 
 class HalfRestore(KafkaLog):
@@ -26,7 +26,8 @@ class HalfRestore(KafkaLog):
 
 async def main(url: str, group: str, topic: str, output: str, standbys: str, half: str = "") -> None:
     """Count until the process ends."""
-    log = (HalfRestore if half else KafkaLog)(url, SETTINGS)
+    calm = MORTAL.model_copy(update={"session_timeout": SETTINGS.session_timeout})
+    log = HalfRestore(url, MORTAL) if half else KafkaLog(url, calm)
     await log.start()
     app = App(group, log, runtime=FAST.model_copy(update={"standbys": int(standbys)}))
     app.add([Count(topic, output)])

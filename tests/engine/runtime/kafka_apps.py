@@ -17,8 +17,12 @@ from headrace.engine.runtime.settings import RuntimeSettings
 #: Gives up waiting, seconds: many times what anything here takes.
 PATIENCE = 120.0
 FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.01, poll_timeout=0.1, drain_timeout=0.5)
-#: As short as the tests' Kafka allows.
-SETTINGS = KafkaSettings(session_timeout=3.0, heartbeat_interval=0.3, metadata_max_age=0.5)
+#: A group hears soon what changed; and no machine is so busy that it gives up a worker which is not dead.
+SETTINGS = KafkaSettings(
+    session_timeout=30.0, heartbeat_interval=0.3, metadata_max_age=0.5, transaction_timeout=2 * PATIENCE
+)
+#: Of workers that are to be killed: their group is to notice soon.
+MORTAL = SETTINGS.model_copy(update={"session_timeout": 3.0, "transaction_timeout": 10.0})
 
 #: Adds agents to an app.
 Build = Callable[[App], None]
@@ -94,7 +98,7 @@ class Place:
             while position < end:
                 fetched = await reader.read(target, position, 100_000)
                 if fetched is None:
-                    assert await reader.wait({target: position}, 5)
+                    assert await reader.wait({target: position}, PATIENCE)
                 else:
                     found.setdefault(target.partition, []).extend(fetched.records.values)
                     position = fetched.next_offset

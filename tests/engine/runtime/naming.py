@@ -11,7 +11,7 @@ from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.operator import State
 from headrace.engine.records import Records
 from headrace.tables.replicated import Replicated
-from tests.engine.runtime.kafka_apps import FAST, SETTINGS
+from tests.engine.runtime.kafka_apps import FAST, MORTAL
 
 
 class Naming:
@@ -36,7 +36,7 @@ class Naming:
 
 async def _work(url: str, group: str, topic: str, output: str, table: str) -> None:
     """A worker until it is killed."""
-    log = KafkaLog(url, SETTINGS)
+    log = KafkaLog(url, MORTAL)
     await log.start()
     app = App(group, log, runtime=FAST)
     app.add([Naming(topic, output, table)])

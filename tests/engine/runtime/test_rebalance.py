@@ -1,17 +1,20 @@
 """Partitions that move between workers on a real Kafka: what is finished, what is dropped, who gets what."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from aiokafka.protocol.group import HeartbeatRequest
 
 from headrace.engine.app import App
+from headrace.engine.kafka.coordinator import Coordinator
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.log import TopicSpec
 from headrace.engine.runtime.batches import Batches
 from tests.engine.runtime.kafka_apps import (
     FAST,
+    PATIENCE,
     SETTINGS,
     Build,
     Count,
@@ -60,7 +63,7 @@ async def test_nothing_fetched_before_a_rebalance_is_offered_after_it(place: Pla
     batches_of_ten = FAST.model_copy(update={"max_batch_records": 10, "linger_records": 10})
 
     async with place.worker(build("first"), runtime=batches_of_ten.model_copy(update={"linger": linger})) as first:
-        await wait_until(lambda: {partition for _, partition, _ in offered} == set(in_hand), "no batch in hand")
+        await wait_until(lambda: {partition for _, partition, _ in offered} >= set(in_hand), "no batch in hand")
         async with place.worker(build("second"), runtime=batches_of_ten) as second:
             await wait_shared([first, second], 4)
             before = len(offered)
@@ -92,7 +95,7 @@ async def test_finished_work_is_committed_before_its_partition_moves(place: Plac
 
     for partition in range(2):
         await place.append(partition, *MANY)
-    runtime = FAST.model_copy(update={"commit_interval": 60.0})
+    runtime = FAST.model_copy(update={"commit_interval": 60.0, "drain_timeout": PATIENCE})
 
     async with place.worker(add, runtime=runtime) as first:
         await wait_until(lambda: len(offered) == 400, "not everything was offered")
@@ -107,21 +110,38 @@ async def test_finished_work_is_committed_before_its_partition_moves(place: Plac
     assert await place.values() == {0: MANY, 1: MANY}
 
 
-async def test_worker_goes_on_after_its_loop_was_blocked(place: Place) -> None:
-    """An agent that computes for longer than the session: the group hears from the worker meanwhile, nothing moves."""
+class Heard(Coordinator):
+    """A member that counts what the group answered to its signs of life."""
+
+    heartbeats = 0
+
+    async def _send_req(self, request: Any) -> Any:
+        response = await super()._send_req(request)
+        Heard.heartbeats += isinstance(request, HeartbeatRequest)
+        return response
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> type[Heard]:
+    """Of every worker of the test."""
+    monkeypatch.setattr("headrace.engine.kafka.membership.Coordinator", Heard)
+    return Heard
+
+
+async def test_worker_goes_on_after_its_loop_was_blocked(place: Place, heard: type[Heard]) -> None:
+    """An agent that computes for longer than any session: the group hears from the worker meanwhile, nothing moves."""
     await place.create(2)
 
     def add(app: App) -> None:
         @app.agent(app.batches(place.topic))
         async def block(batches: Batches) -> None:
             async for batch in batches:
-                until = time.monotonic() + (2.0 if b"0" in batch.records.values else 0.0)
-                while time.monotonic() < until:
+                until = heard.heartbeats + (5 if b"0" in batch.records.values else 0)
+                while heard.heartbeats < until:
                     pass  # as pure Python does, which leaves little to the other threads
                 copy_records(batch, place.output, list(batch))
 
-    settings = SETTINGS.model_copy(update={"session_timeout": 1.0})
-    async with place.worker(add, settings=settings) as worker:
+    async with place.worker(add) as worker:
         await wait_shared([worker], 2)
         await place.append(0, *MANY)
         await place.wait_done()
@@ -155,18 +175,18 @@ async def test_every_worker_gets_partitions(place: Place) -> None:
         assert numbers[place.topic] == numbers[place.output]
 
 
-async def test_idle_worker_stays_in_its_group(place: Place) -> None:
-    """Without a record for three session timeouts it keeps its partitions, and takes the next record."""
+async def test_idle_worker_stays_in_its_group(place: Place, heard: type[Heard]) -> None:
+    """Without a record it goes on with its signs of life, keeps its partitions, and takes the next record."""
     await place.create(2)
 
     def add(app: App) -> None:
         app.add([Count(place.topic, place.output)])
 
-    settings = SETTINGS.model_copy(update={"session_timeout": 1.0})
     await place.log.create_topics([TopicSpec(f"{place.group}-count-changelog", 2, compacted=True)])
-    async with place.worker(add, settings=settings) as worker:
+    async with place.worker(add, heartbeat_interval=0.1) as worker:
         await wait_shared([worker], 2)
-        await asyncio.sleep(3.0)
+        idle = heard.heartbeats
+        await wait_until(lambda: heard.heartbeats >= idle + 10, "the group does not hear from it")
         await place.append(1, b"a")
         await place.wait_done()
 

@@ -18,7 +18,7 @@ from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
 from headrace.engine.metrics import Metrics
 from headrace.engine.records import Records
 from headrace.engine.topic_reset import carry_out, plan_reset
-from tests.engine.kafka.admin import allow_deletion, delete_records
+from tests.engine.kafka.admin import allow_deletion, delete_records, end_session, members
 from tests.engine.runtime import counting_worker
 from tests.engine.runtime.kafka_apps import (
     FAST,
@@ -82,7 +82,7 @@ def child(place: Place, *options: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-async def test_warm_take_over(place: Place) -> None:
+async def test_warm_take_over(place: Place, kafka: Server) -> None:
     """The successor of a worker that was killed reads the tail of the changelog only, and counts on exactly."""
     metrics = Metrics()
 
@@ -99,6 +99,7 @@ async def test_warm_take_over(place: Place) -> None:
     with child(place, "1") as killed:
         await append_everywhere(place, KEYS)
         await place.wait_done()
+        [killed_member] = await members(kafka.bootstrap, place.group)
         make_log = partial(KafkaLog, metrics=metrics)
         async with place.worker(counting(place), runtime=STANDING_BY, make_log=make_log) as survivor:
             await wait_until(copied, "no copies are kept")
@@ -106,6 +107,7 @@ async def test_warm_take_over(place: Place) -> None:
             await append_everywhere(place, KEYS[:5])
             await place.wait_done()
             killed.kill()
+            await end_session(kafka.bootstrap, place.group, killed_member)
             await wait_shared([survivor], PARTITIONS)
             tail = read() - before
             await append_everywhere(place, KEYS[:5])
