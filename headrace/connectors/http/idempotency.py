@@ -170,8 +170,8 @@ def key_of(request: web.BaseRequest, client: str) -> bytes | None:
     given = request.headers.get(HEADER)
     if given is None:
         return None
-    if not 0 < len(given) <= LONGEST_KEY or not (given.isascii() and given.isprintable()):
-        said = f"{HEADER} must have 1 to {LONGEST_KEY} printable ASCII characters"
+    if not 0 < len(given) <= LONGEST_KEY or not (given.isascii() and given.isprintable()) or " " in given:
+        said = f"{HEADER} must have 1 to {LONGEST_KEY} printable ASCII characters, and no spaces"
         raise HttpProblem(HTTPStatus.BAD_REQUEST, "bad-request", said)
     return f"{client}\n{given}".encode()
 

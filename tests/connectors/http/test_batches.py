@@ -179,6 +179,16 @@ async def test_sent_again() -> None:
         assert len(await server.appended()) == 2
 
 
+@pytest.mark.parametrize("key", ["", " ", "two words", "x" * 257])
+async def test_what_is_no_key(key: str) -> None:
+    """400, and nothing is taken."""
+    async with serving() as server:
+        answer = await server.post("/batch", array(reading(1)), Idempotency_Key=key)
+
+        assert (answer.status, kind(answer)) == (400, "bad-request")
+        assert await server.appended() == []
+
+
 async def test_another_request_under_the_same_key() -> None:
     """It is refused: 422; whether the body differs, or how it is read."""
     async with serving() as server:

@@ -12,7 +12,7 @@ from headrace.engine.kafka.fetcher import BUFFER_BYTES
 from headrace.engine.kafka.log import KafkaLog
 from headrace.engine.kafka.reader import KafkaReader
 from headrace.engine.kafka.settings import KafkaSettings
-from headrace.engine.log import Append, TopicPartition, TopicSpec, Transaction
+from headrace.engine.log import Append, Fetched, TopicPartition, TopicSpec, Transaction
 from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
@@ -31,11 +31,13 @@ async def test_dropped_records_are_counted_and_passed(kafka: KafkaServer, log: K
 
     with capture_logs() as logged:
         async with reading(log) as reader:
-            moved = await fetch(reader, names.p0, first)
-            rest = await fetch(reader, names.p0, moved.next_offset)
+            # The step over the gap may come by itself, or with what is behind it.
+            pieces = [await fetch(reader, names.p0, first)]
+            if pieces[0].next_offset == 16:
+                pieces.append(await fetch(reader, names.p0, 16))
 
-    assert (moved.base_offset, moved.next_offset, len(moved.records)) == (first, 16, 0)
-    assert rest.records.values == numbers(5, 15)
+    found = Fetched.joined(pieces)
+    assert (found.base_offset, found.offset(0), found.records.values) == (first, 16, numbers(5, 15))
     lost = [entry for entry in logged if entry["event"] == "records_lost"]
     assert [(entry["count"], entry["topic"]) for entry in lost] == [(16 - first, names.events)]
 
