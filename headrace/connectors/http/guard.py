@@ -163,9 +163,10 @@ class Guard(web.Server):
         """End connections whose clients take too long. Until cancelled."""
         while True:
             await self._clock.sleep(TICK)
-            self.now = self._clock.monotonic()
+            before, self.now = self.now, self._clock.monotonic()
             for connection in list(self.open):
-                connection.check(self.now)
+                # What came since the tick before bears its time; this one may be late, if the process stood still.
+                connection.check(before)
 
     async def end(self) -> None:
         """Close every connection, and leave what is in hand."""

@@ -16,7 +16,7 @@ from headrace.connectors.http.source import HttpSource
 from headrace.connectors.topic_profile import SHIPPED, TopicProfile
 from headrace.connectors.topic_routes import TopicRoutes
 from headrace.engine.cancel import cancel_and_wait
-from headrace.engine.clock import SystemClock
+from headrace.engine.clock import Clock, SystemClock
 from headrace.engine.embedded.database import MEMORY
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.health import Health
@@ -83,7 +83,7 @@ class Server:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(parse(head).headers["Content-Length"])
                 return parse(head + await reader.readexactly(length))
@@ -124,18 +124,23 @@ async def serving(
     *,
     values: NewestValues | None = None,
     profiles: Sequence[TopicProfile] = SHIPPED,
+    clock: Clock | None = None,
     **settings: Any,
 ) -> AsyncIterator[Server]:
-    """A source on a free port, until the block ends; on a log of its own unless it is given one."""
+    """A source on a free port, until the block ends; on a log of its own unless it is given one.
+
+    It waits for verdicts as long as it may, unless told otherwise: tests are not always quick to give one.
+    """
     if log is None:
-        async with opened_memory() as own, serving(own, values=values, profiles=profiles, **settings) as server:
+        more: dict[str, Any] = {"values": values, "profiles": profiles, "clock": clock}
+        async with opened_memory() as own, serving(own, **more, **settings) as server:
             yield server
         return
-    clock, intake, stop = SystemClock(), GatedIntake(log), asyncio.Event()
+    clock, intake, stop = clock or SystemClock(), GatedIntake(log), asyncio.Event()
     judge = PayloadJudge(DEVICE_TYPES, IngestConfig(), clock)
     health = Health(clock, expects=[HttpSource.name])
     source = HttpSource(
-        HttpSettings(port=0, **settings),
+        HttpSettings(port=0, **{"verdict_timeout": 60, **settings}),
         intake,
         log,
         judge,

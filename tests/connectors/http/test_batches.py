@@ -127,18 +127,18 @@ async def test_a_batch_that_waits() -> None:
     """With `Prefer: wait` each message has what ingest says of it."""
     async with serving() as server:
         asking = asyncio.create_task(
-            server.post("/batch", array(reading(1), b"{}", reading(1), reading(2, "d2")), Prefer="wait=20")
+            server.post("/batch", array(reading(1), b"{}", reading(1), reading(2, "d2")), Prefer="wait=30")
         )
         ids = await message_ids(server)
         await commit(server, True, [conflict(ids[1])])
         answer = await asking
 
-        assert (answer.status, answer.headers["Preference-Applied"]) == (200, "wait=20")
+        assert (answer.status, answer.headers["Preference-Applied"]) == (200, "wait=30")
         assert sorted(statuses(answer)) == ["conflict", "refused", "stored", "stored"]
         assert answer.document["conflict"] == 1
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.fixed_dictionaries({"device_id": st.text(min_size=1, max_size=8), "timestamp": st.just(1_750_000_000_000)})

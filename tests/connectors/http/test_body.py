@@ -94,9 +94,9 @@ async def test_a_client_that_asks_first() -> None:
     async with serving(**LIMITS) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(HEAD + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(READING))
-        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         writer.write(READING)
-        answer = await asyncio.wait_for(reader.read(), 30)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         refused = await server.raw(HEAD + b"Expect: 100-continue\r\nContent-Length: 10001\r\n\r\n")
         unknown = await server.raw(HEAD + b"Expect: a miracle\r\nContent-Length: 10\r\n\r\n")
@@ -124,7 +124,7 @@ async def test_under_pressure() -> None:
 
 async def test_whoever_waits_for_ingest_holds_up_nobody() -> None:
     """Requests whose messages are in the log make room for others, whatever the worker does."""
-    async with serving(max_requests=2, verdict_timeout=20) as server:
+    async with serving(max_requests=2, verdict_timeout=60) as server:
         waiting = [asyncio.create_task(server.ask("POST", TELEMETRY, READING)) for _ in range(6)]
         done = 0
         while done < 6:

@@ -50,7 +50,7 @@ async def told(server: Server, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:
         writer.write(request)
-        return await asyncio.wait_for(reader.read(), 30)
+        return await asyncio.wait_for(reader.read(), 60)
     except ConnectionError:
         return b""
     finally:
@@ -62,7 +62,7 @@ async def test_no_request_is_a_fault_of_ours(seed: int) -> None:
     """It is answered as right or wrong, nothing but what was sent is appended, and the next is answered as ever."""
     rng = Random(seed)
     requests = [nearly(rng) for _ in range(60)]
-    async with serving(head_timeout=0.2, body_timeout=0.2, keep_alive=0.2) as server:
+    async with serving(head_timeout=0.2, body_timeout=0.2, keep_alive=0.2, verdict_timeout=0.2) as server:
         answers = await asyncio.gather(*(told(server, each) for each in requests))
 
         assert not any(b"HTTP/1.1 5" in each for each in answers)

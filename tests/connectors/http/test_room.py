@@ -17,6 +17,7 @@ from headrace.engine.clock import ManualClock
 from tests.connectors.http.serving import READING, TELEMETRY, Server, parse, serving, statuses
 from tests.connectors.http.test_guard import HEAD, kind
 from tests.connectors.http.test_singles import commit, message_ids
+from tests.loop_time import skip
 
 BODY = 60_000
 LIMITS: dict[str, Any] = {"max_body_bytes": BODY, "max_unpacked_bytes": BODY, "max_waiting_bytes": 1 << 16}
@@ -122,9 +123,16 @@ async def test_so_many_may_wait_for_ingest() -> None:
 
 async def test_what_is_given_up_by_the_client_leaves_the_queue() -> None:
     """A log that is away for long does not collect requests that were answered with 503."""
-    async with serving(append_timeout=0.05, max_requests=1) as server:
+    answers = []
+    async with serving(append_timeout=60, max_requests=1) as server:
         server.intake.before.clear()
-        answers = [await server.post(TELEMETRY, READING) for _ in range(5)]
+        for number in range(5):
+            asking = asyncio.create_task(server.post(TELEMETRY, READING))
+            while server.source.statistics().received < min(number, 1) + 1:
+                await asyncio.sleep(0.005)
+            await server.intake.entered.wait()
+            skip(60)
+            answers.append(await asking)
         server.intake.before.set()
         last = await server.post(TELEMETRY, READING)
 
