@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from local_kafka.cluster import Cluster
 from local_kafka.jars import missing_tools
 
@@ -32,8 +32,10 @@ TEST_REDIS = "HEADRACE_TEST_REDIS"
 
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
-# Two busy cores make any limit per example a coin toss; pytest-timeout has the last word.
-settings.register_profile("headrace", deadline=None, derandomize=IN_CI, print_blob=True)
+# Two busy cores make any limit per example, or for making one up, a coin toss; pytest-timeout has the last word.
+settings.register_profile(
+    "headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=IN_CI, print_blob=True
+)
 settings.load_profile("headrace")
 
 

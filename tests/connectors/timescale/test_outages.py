@@ -237,21 +237,22 @@ async def hanging(world: World) -> AsyncIterator[None]:
             process.resume()
 
 
-FAULTS = {
-    "down": (down, "Error"),
-    "read only": (read_only, "25006"),
-    "too many connections": (too_many_connections, "53300"),
-    "serialization failure": (lost_race("40001"), "40001"),
-    "deadlock": (lost_race("40P01"), "40P01"),
-    "hanging": (hanging, "TimeoutError"),
+#: How it begins and ends, what is said of it, and how long the sink waits for the server, if that matters.
+FAULTS: dict[str, tuple[Any, str, dict[str, float]]] = {
+    "down": (down, "Error", {}),
+    "read only": (read_only, "25006", {}),
+    "too many connections": (too_many_connections, "53300", {}),
+    "serialization failure": (lost_race("40001"), "40001", {}),
+    "deadlock": (lost_race("40P01"), "40P01", {}),
+    "hanging": (hanging, "TimeoutError", {"timeout": 1.0, "command_timeout": 1.0}),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 async def test_outage(worlds: Worlds, name: str) -> None:
     """The sink says what is wrong and tries again; others go on; then everything is stored, exactly once."""
-    fault, said = FAULTS[name]
-    async with worlds(timeout=1.0, command_timeout=1.0) as world:
+    fault, said, limits = FAULTS[name]
+    async with worlds(**limits) as world:
         await world.append(200)
         await world.stored()
 

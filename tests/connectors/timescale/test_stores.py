@@ -141,7 +141,7 @@ READINGS = st.lists(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(rows=READINGS, cut=st.integers(0, 12))
 async def test_state_equals_the_newest_row(sink: TimescaleSink, query: Query, rows: Any, cut: int) -> None:
     """In any order, cut anywhere; and the same log again changes nothing."""
