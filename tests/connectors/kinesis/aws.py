@@ -18,6 +18,7 @@ from aiohttp import web
 from local_kafka.ports import free_ports
 
 from headrace.connectors.kinesis.settings import KinesisSettings
+from tests.loop_time import skip
 
 REGION = "eu-central-1"
 START_TIMEOUT = 120.0
@@ -150,10 +151,16 @@ class FaultyWay:
     """An HTTP proxy to Kinesis. Each PutRecords takes the next fault; without one it passes.
 
     It also watches for what may not happen: a request past the limits, or two records of a device at a time.
+
+    Args:
+        url: of Kinesis.
+        faults: the first ones.
+        patience: seconds after which a silent one is given up; they pass at once.
     """
 
-    def __init__(self, url: str, faults: Iterable[Fault] = ()) -> None:
+    def __init__(self, url: str, faults: Iterable[Fault] = (), patience: float = 0.0) -> None:
         self._target = url
+        self._patience = patience
         self.faults = deque(faults)
         self.gate = asyncio.Event()
         self.gate.set()
@@ -210,6 +217,7 @@ class FaultyWay:
             assert request.transport is not None
             request.transport.abort()
         elif fault.kind.endswith("silent"):
+            skip(self._patience)
             await asyncio.Event().wait()  # until the client hangs up
         error = {"__type": "InternalFailure", "message": "out of order"}
         return web.json_response(error, status=500, content_type="application/x-amz-json-1.1")

@@ -21,6 +21,7 @@ from headrace.engine.health import Health
 from headrace.engine.intake import Intake
 from headrace.engine.metrics import Metrics
 from tests.connectors.kinesis.aws import REGION, Moto
+from tests.loop_time import skip
 
 PATIENCE = 60.0
 AMZ_JSON = "application/x-amz-json-1.1"
@@ -114,10 +115,15 @@ class ReadWay:
     """An HTTP proxy to Kinesis. Each request of a kind that has faults takes the next; without one it passes.
 
     `reset` ends the connection, `silent` never answers, with `lost_` before it the server has carried it out.
+
+    Args:
+        url: of Kinesis.
+        patience: seconds after which a silent one is given up; they pass at once.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = 0.0) -> None:
         self._target = url
+        self._patience = patience
         self.faults: dict[str, deque[str]] = {}
         #: Requests by operation.
         self.seen: Counter[str] = Counter()
@@ -161,6 +167,7 @@ class ReadWay:
             assert request.transport is not None
             request.transport.abort()
         elif fault.endswith("silent"):
+            skip(self._patience)
             await asyncio.Event().wait()  # until the client hangs up
         return answered
 

@@ -135,8 +135,8 @@ async def test_silence_is_repeated(kinesis_url: str, stream: Stream) -> None:
     """An answer that does not come counts as failed after `request_timeout`; what it was about is sent again."""
     faults = [Fault("silent"), Fault("lost_silent")]
     async with (
-        FaultyWay(kinesis_url, faults) as way,
-        open_kinesis(settings(way.url, request_timeout=0.3), SteppedClock()) as intake,
+        FaultyWay(kinesis_url, faults, patience=10) as way,
+        open_kinesis(settings(way.url, request_timeout=10), SteppedClock()) as intake,
     ):
         await append(intake, [b"a", b"a"], [b"1", b"2"])
 

@@ -118,8 +118,11 @@ async def test_failed_reads_lose_and_repeat_nothing(
     kinesis: Any, url: str, log: EmbeddedLog, faults: list[str]
 ) -> None:
     """Requests that are refused, hang, or break before or after they were carried out."""
-    messages, patience = made(300, 7), 0.3 if "silent" in faults else 10
-    async with ReadWay(url) as way, Reading(way.url, intake(log), max_records=50, request_timeout=patience) as reading:
+    messages = made(300, 7)
+    async with (
+        ReadWay(url, patience=10) as way,
+        Reading(way.url, intake(log), max_records=50, request_timeout=10) as reading,
+    ):
         await put(kinesis, messages[:100])
         await until_arrived(log, 100)
         asked = way.seen["GetShardIterator"]
@@ -128,7 +131,7 @@ async def test_failed_reads_lose_and_repeat_nothing(
             await put(kinesis, some)
             await until_arrived(log, messages.index(some[-1]) + 1)
 
-    # On a slow machine requests for iterators may time out as well, and are repeated.
+    # Requests for iterators that were under way with a silent one time out as well, and are repeated.
     assert "silent" in faults or way.seen["GetShardIterator"] - asked <= 2 * faults.count("expired")
     assert by_device(await arrived(log)) == by_device(messages)
     assert reading.source.statistics().retries >= 2 * len([each for each in faults if each != "expired"])
@@ -138,9 +141,9 @@ async def test_failed_reads_lose_and_repeat_nothing(
 async def test_it_waits_for_a_kinesis_that_is_away(kinesis: Any, url: str, log: EmbeddedLog, operation: str) -> None:
     """It is not ready meanwhile, and then it is."""
     await put(kinesis, made(20, 2))
-    async with ReadWay(url) as way:
+    async with ReadWay(url, patience=10) as way:
         way.fail(operation, ["silent", "error", "reset", "throttled", "lost_reset", "error", "reset", "throttled"])
-        async with Reading(way.url, intake(log), request_timeout=1) as reading:
+        async with Reading(way.url, intake(log), request_timeout=10) as reading:
             assert reading.health.unready() != []
             await until_arrived(log, 20)
             while reading.health.unready():  # a slow machine may have had requests time out since
@@ -249,7 +252,7 @@ async def test_a_clock_that_is_ahead_of_kinesis(kinesis: Any, url: str, log: Emb
     """Kinesis refuses a time that it has not reached: asked again until it has, nothing is passed over."""
     async with ReadWay(url) as way, Reading(way.url, intake(log), start="latest") as reading:
         way.fail("GetShardIterator", ["early"] * 4)
-        await until(lambda: reading.source.statistics().retries == 4)
+        await until(lambda: reading.source.statistics().retries >= 4)
         await put(kinesis, [("d1", b"1"), ("d2", b"2")])
         await until_arrived(log, 2)
 

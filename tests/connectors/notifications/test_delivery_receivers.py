@@ -32,6 +32,7 @@ from tests.connectors.notifications.outbox import (
     told,
 )
 from tests.connectors.notifications.receivers import HttpReceiver, Mailbox, Received, hang
+from tests.loop_time import skip
 
 HALF_AN_HOUR = 30 * 60_000
 #: To whom, and what the mail server says to which command of the first attempt.
@@ -123,8 +124,13 @@ async def test_a_mail_server_that_is_down_for_half_an_hour_gets_every_mail_once(
 async def test_a_server_that_fails_then_hangs_takes_it_in_the_end(log: EmbeddedLog) -> None:
     """Every attempt has the same key and body and is in the log; only the last was taken."""
     clock = SteppedClock(NOW)
-    channel = hooks(clock, timeout=0.2)
-    async with HttpReceiver(500, hang, (429, {"Retry-After": "30"}), 204).running() as receiver:
+    channel = hooks(clock, timeout=20)
+
+    async def hang_too_long(received: Received) -> web.StreamResponse:
+        skip(20)
+        return await hang(received)
+
+    async with HttpReceiver(500, hang_too_long, (429, {"Retry-After": "30"}), 204).running() as receiver:
         await put(log, hooked("a1", receiver.url))
         async with delivering(deliverer(log, channel, clock=clock)) as delivery:
             await settle(delivery)
@@ -165,7 +171,7 @@ async def test_mails_that_are_refused_for_now_come_and_others_are_dead(log: Embe
             for number, (user, command, answer) in enumerate(REFUSALS):
                 mailbox.refuse[command] = [answer]
                 await put(log, notification(f"a{number}", user))
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while delivery.statistics().taken <= number or delivery.statistics().waiting:
                         await asyncio.sleep(0.001)
         await channel.close()

@@ -58,7 +58,7 @@ def documents(*values: dict[str, Any]) -> Records:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, looking every few milliseconds."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():
             await SystemClock().sleep(0.005)
 

@@ -12,6 +12,7 @@ from headrace.connectors.timescale.readings_table import ReadingsTable, TableSpe
 from headrace.engine.errors import ConfigError
 from tests.connectors.timescale.schema.catalog import catalog
 from tests.databases import Connect
+from tests.loop_time import skip
 
 AIR = ReadingsTable(TableSpec("air", ("co2", "temperature")))
 STEPS = [*packaged(MIGRATIONS), *AIR.migrations()]
@@ -98,14 +99,21 @@ async def test_killed_in_the_middle(database: Connect, connection: asyncpg.Conne
     await other.close()
 
 
-async def test_slow_server(database: Connect) -> None:
+async def test_slow_server(database: Connect, connection: asyncpg.Connection) -> None:
     """A step, and waiting for another's, may take longer than the statements of the sink."""
-    limits = {"statement_timeout": "100", "lock_timeout": "100"}
-    patient = [await asyncpg.connect(**database, command_timeout=0.1, server_settings=limits) for _ in range(2)]
+    limits = {"statement_timeout": "1000", "lock_timeout": "1000"}
+    patient = [await asyncpg.connect(**database, command_timeout=60, server_settings=limits) for _ in range(2)]
 
-    done = await asyncio.gather(*(migrate(each, [Migration("slow", "SELECT pg_sleep(0.5)")]) for each in patient))
+    migrating = asyncio.gather(*(migrate(each, [Migration("slow", "SELECT pg_sleep(1.3)")]) for each in patient))
+    sleeper = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sl%(1.3)'"
+    await waiting_for(connection, f"{sleeper} AND datname = current_database()")
+    await waiting_for(
+        connection,
+        f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {LOCK & 0xFFFFFFFF}",
+    )
+    skip(60)
 
-    assert sorted(done) == [[], ["slow"]]
+    assert sorted(await migrating) == [[], ["slow"]]
     for each in patient:
         await each.close()
 
