@@ -78,7 +78,7 @@ async def test_loop_that_is_really_blocked_is_noticed() -> None:
     await asyncio.sleep(0)
 
     threading.Event().wait(BEAT + BLOCKED_LEAST + 0.1)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not metrics.value("headrace_loop_blocked_total", loop="agents"):
             await asyncio.sleep(0.001)
     await stop(beating)

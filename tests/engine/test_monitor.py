@@ -61,7 +61,7 @@ def watch(metrics: Metrics, health: Health, clock: SteppedClock) -> Iterator[Wat
 
 def get(monitor: Monitor, path: str, method: str = "GET") -> tuple[HTTPResponse, bytes]:
     """A response and its body."""
-    connection = HTTPConnection("127.0.0.1", monitor.port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", monitor.port, timeout=120)
     connection.request(method, path)
     response = connection.getresponse()
     body = response.read()

@@ -22,6 +22,8 @@ from headrace.engine.monitoring import Monitoring
 from headrace.engine.records import Records
 
 TARGET = TopicPartition("things", 0)
+#: Seconds for what takes milliseconds.
+PATIENCE = 120.0
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ async def log() -> AsyncIterator[EmbeddedLog]:
 def ask(monitoring: Monitoring, path: str) -> tuple[int, bytes]:
     """Status and body of a page."""
     try:
-        with urlopen(f"http://127.0.0.1:{monitoring.monitor.port}{path}", timeout=20) as response:
+        with urlopen(f"http://127.0.0.1:{monitoring.monitor.port}{path}", timeout=PATIENCE) as response:
             return response.status, response.read()
     except HTTPError as error:
         with error:
@@ -46,7 +48,7 @@ def ask(monitoring: Monitoring, path: str) -> tuple[int, bytes]:
 
 async def wait_page(monitoring: Monitoring, path: str, status: int, text: str) -> Any:
     """Ask, giving the loop back in between, until the page has this status and text; the page."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found, body = await asyncio.to_thread(ask, monitoring, path)
             if found == status and text in body.decode():

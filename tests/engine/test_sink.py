@@ -55,7 +55,7 @@ def runner_of(log: EmbeddedLog, sink: MemorySink, max_records: int = 100) -> Sin
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition, looking every millisecond."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():
             await SystemClock().sleep(0.001)
 

@@ -143,7 +143,7 @@ async def test_a_torn_row_stops_the_log(tmp_path: Path) -> None:
     damage(connection, "changes")
     connection.close()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         with pytest.raises(LogError, match="restore the data folder from a copy"):
             await restore(log)
         with pytest.raises(LogError, match="restore the data folder from a copy"):
