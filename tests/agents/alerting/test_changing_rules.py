@@ -142,7 +142,7 @@ async def test_rules_are_written_by_a_registry() -> None:
     await registry.put("hot", rule(duration=2.5, device_ids=("a",)))
     alert = Alerts([], rule_table(load_device_types()))
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await read_replicas(log, alert, ManualClock(T0))
 
     assert alert.looks_back() == 2.5

@@ -12,7 +12,7 @@ from headrace.schemas.alert import Alert, AlertEvent
 from tests.agents.alerting.living import rule
 from tests.connectors.mqtt.listening import Listening
 from tests.connectors.mqtt.raw_client import connected
-from tests.engine.runtime.running import everything, run_until
+from tests.engine.runtime.running import everything, holds, run_until
 
 FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.02)
 
@@ -31,6 +31,8 @@ async def test_a_device_that_is_cut_off_is_offline_until_it_reconnects() -> None
             found = [AlertEvent.model_validate_json(record.value or b"").data for record in records]
             return [each for each in found if isinstance(each, Alert)]
 
+        back, stopped = asyncio.Event(), asyncio.Event()
+
         async def visit() -> None:
             async with connected(listening.port, "roof-7"):
                 pass  # leaves without goodbye
@@ -39,13 +41,12 @@ async def test_a_device_that_is_cut_off_is_offline_until_it_reconnects() -> None
             async with connected(listening.port, "roof-7"):
                 while len(await alerts()) < 2:
                     await asyncio.sleep(0.005)
+                back.set()
+                await stopped.wait()  # or it would be offline once more
 
         visiting = asyncio.create_task(visit())
-
-        async def done() -> bool:
-            return visiting.done()
-
-        await run_until(app, done)
+        await run_until(app, holds(lambda: back.is_set() or visiting.done()))
+        stopped.set()
         await visiting
         triggered, resolved = await alerts()
 
