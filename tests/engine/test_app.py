@@ -22,7 +22,9 @@ from headrace.schemas import topics
 
 IN, OUT = TopicPartition("in", 0), TopicPartition("out", 0)
 DLQ = TopicPartition(topics.DEAD_LETTERS, 0)
-FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.1)
+#: Gives up waiting, seconds: many times what anything here takes.
+PATIENCE = 120.0
+FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.1, drain_timeout=PATIENCE)
 
 
 class NoWait(SystemClock):
@@ -59,7 +61,7 @@ async def run_until(app: App, done: Callable[[], Awaitable[bool]]) -> None:
     """Run the app until `done()`, then stop it."""
     stop = asyncio.Event()
     task = asyncio.create_task(app.run(stop))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not task.done() and not await done():
             await asyncio.sleep(0.005)
     stop.set()
@@ -280,7 +282,7 @@ async def test_stop_ends_a_start_that_waits_for_the_log() -> None:
             pass
 
     stop = asyncio.Event()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         running = asyncio.create_task(app.run(stop))
         await log.asked.wait()
         stop.set()

@@ -7,12 +7,21 @@ from typing import Any
 import orjson
 
 from headrace.engine.app import App
-from headrace.engine.clock import SystemClock
+from headrace.engine.clock import ManualClock, SystemClock
 from headrace.engine.log import Append, Log, TopicPartition, Transaction
 from headrace.engine.records import Record, Records
 from headrace.engine.runtime.settings import RuntimeSettings
 
-FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.1)
+#: Gives up waiting, seconds: many times what anything here takes.
+PATIENCE = 120.0
+FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.1, drain_timeout=PATIENCE)
+
+
+class HandClock(ManualClock):
+    """Real seconds too pass only by hand; waiting takes its time."""
+
+    def monotonic(self) -> float:
+        return self.now_ms() / 1000
 
 
 class NoWait(SystemClock):
@@ -89,7 +98,7 @@ async def run_until(app: App, done: Callable[[], Awaitable[bool]]) -> None:
     stop = asyncio.Event()
     task = asyncio.create_task(app.run(stop))
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not task.done() and not await done():
                 await asyncio.sleep(0.005)
     finally:

@@ -239,7 +239,7 @@ async def test_error_outside_of_any_event_ends_the_app(log: EmbeddedLog) -> None
 
 async def test_agent_that_returns_ends_the_app(log: EmbeddedLog) -> None:
     """Nobody would read its topic any more; Faust says nothing and stands still."""
-    app = App("g", log, runtime=FAST)
+    app = App("g", log, runtime=FAST.model_copy(update={"drain_timeout": 0.05}))
 
     @app.agent(app.topic("in"))
     async def done(stream: Any) -> None:

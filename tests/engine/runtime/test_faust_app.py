@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from local_kafka.ports import free_ports
 
 from headrace.engine.app import App
 from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.log import Log, TopicSpec
-from tests.engine.runtime.running import FAST, NoWait, append, committed, everything, holds, run_until, values
+from tests.engine.runtime.running import FAST, PATIENCE, NoWait, append, committed, everything, holds, run_until, values
 
 COMMAND = """
 import sys
@@ -34,13 +34,6 @@ async def greet(self):
 
 app.main()
 """
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
 
 
 async def test_timers_and_tasks_send_what_agents_get(log: Log) -> None:
@@ -131,7 +124,7 @@ async def test_topic_is_made_by_the_first_send(log: Log) -> None:
 
 async def test_web_view_answers_on_the_loopback(log: Log) -> None:
     """Off unless asked for; a view reads a table, and `table_route` finds the key here."""
-    port = free_port()
+    (port,) = free_ports(1)
     app = App("g", log, runtime=FAST, web_enabled=True, web_port=port)
     counts = app.Table("counts", default=int)
     answers: list[Any] = []
@@ -240,7 +233,7 @@ def test_command_of_an_app(tmp_path: Path) -> None:
     script.write_text(COMMAND)
 
     command = [sys.executable, str(script), str(tmp_path / "data"), "greet"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
 
     assert done.returncode == 0, done.stderr
     assert "sent" in done.stdout

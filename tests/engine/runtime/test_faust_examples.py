@@ -18,7 +18,7 @@ from headrace.engine.kafka.settings import KafkaSettings
 from headrace.engine.log import Log
 from headrace.engine.partitioner import Partitioner
 from tests.engine.runtime.examples import example, run
-from tests.engine.runtime.running import FAST, append, committed, holds, run_until, table
+from tests.engine.runtime.running import FAST, PATIENCE, append, committed, holds, run_until, table
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.integration)])
@@ -112,7 +112,7 @@ def test_program_of_the_guide_prints_what_it_says(tmp_path: Path) -> None:
 
     printed = [
         subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True, cwd=tmp_path
         ).stdout.strip()
         for _ in said
     ]

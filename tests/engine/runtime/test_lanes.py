@@ -12,10 +12,10 @@ from headrace.engine.embedded.log import EmbeddedLog
 from headrace.engine.errors import CommitRefused
 from headrace.engine.log import Log, TopicPartition, TopicSpec, Transaction
 from headrace.engine.runtime.batches import Batches
-from headrace.engine.runtime.lanes import SLICE, SLICE_IN_USE, Lanes
+from headrace.engine.runtime.lanes import MOST_HOLD, SLICE, SLICE_IN_USE, Lanes
 from headrace.schemas import topics
 from tests.engine.runtime.kafka_apps import Count, CountBoth
-from tests.engine.runtime.running import FAST, NoWait, append, committed, holds, lag, run_until, values
+from tests.engine.runtime.running import FAST, HandClock, NoWait, append, committed, holds, lag, run_until, values
 
 LANES = (topics.READINGS, topics.READINGS_PRIORITY)
 #: Commits that are refused, by number.
@@ -49,8 +49,11 @@ async def test_table_of_two_lanes_survives_refused_commits_and_restarts(lanes_lo
 
     async def feed() -> None:
         for number in range(20):
+            before = lanes_log.commits
             await append(lanes_log, LANES[number % 2], b"n")
-            await asyncio.sleep(0)
+            # The first are committed one by one, or some of those that are to be refused would not be tried.
+            while number <= max(REFUSED) and lanes_log.commits == before:
+                await asyncio.sleep(0.001)
 
     for _ in range(2):
         app = _counting(lanes_log)
@@ -148,7 +151,8 @@ async def test_batches_are_small_while_the_priority_lane_is_in_use() -> None:
 
 async def test_ordinary_work_stands_still_for_an_alarm_but_not_for_ever() -> None:
     """Until what came of it is durable, or too long is over; not what a commit of the alarm waits for."""
-    lanes = Lanes(SystemClock())
+    clock = HandClock()
+    lanes = Lanes(clock)
     alarm, one, two = (TopicPartition(name, 0) for name in (topics.READINGS_PRIORITY, topics.RAW, topics.READINGS))
     await lanes.begin(alarm)
     lanes.want(frozenset({two}))
@@ -160,9 +164,14 @@ async def test_ordinary_work_stands_still_for_an_alarm_but_not_for_ever() -> Non
     await waiting
     await lanes.begin(alarm)
     lanes.want(frozenset())
-    await lanes.wait_turn(one)
+    waiting = asyncio.create_task(lanes.wait_turn(one))
+    await asyncio.sleep(0)
+    still_again = not waiting.done()
+    clock.advance(round(MOST_HOLD * 1000))
+    await waiting
 
     assert still
+    assert still_again
 
 
 async def _hold(lanes: Lanes, target: TopicPartition) -> None:

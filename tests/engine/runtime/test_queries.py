@@ -20,7 +20,7 @@ from headrace.engine.partitioner import Partitioner
 from headrace.engine.queries import Queries
 from headrace.engine.testkit import readings_log
 from headrace.schemas import topics
-from tests.engine.runtime.kafka_apps import SETTINGS, Build, Place, Server, wait_shared
+from tests.engine.runtime.kafka_apps import PATIENCE, SETTINGS, Build, Place, Server, wait_shared
 
 pytestmark = pytest.mark.integration
 T0 = 1_700_000_040_000
@@ -50,7 +50,7 @@ async def place(kafka: Server) -> AsyncIterator[Place]:
 
 
 def ask(port: int, path: str) -> tuple[int, Any]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.request("GET", path)
     response = connection.getresponse()
     body = response.read()

@@ -24,7 +24,7 @@ from headrace.engine.turn import take_turn
 from headrace.tables.registry import Registry
 from headrace.tables.replicated import replicated_topic
 from tests.engine.runtime.naming import Naming
-from tests.engine.runtime.running import FAST, values
+from tests.engine.runtime.running import FAST, PATIENCE, values
 
 NAMES = "names"
 T0 = 1_700_000_000_000
@@ -42,7 +42,7 @@ async def send(log: Log, time_ms: int, *messages: bytes, key: bytes = b"a") -> N
 
 async def wait_for(log: Log, *expected: bytes) -> None:
     """Wait until this and nothing else was sent."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while len(found := await values(log, "out")) < len(expected):
             await asyncio.sleep(0.005)
     assert found == list(expected)
@@ -175,7 +175,7 @@ async def test_a_full_table_holds_its_agents_and_says_so(log: Log) -> None:
 
     async with running(log, clock, naming(most=1), health=health):
         await send(log, T0, b"1")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not health.problems():
                 await asyncio.sleep(0.005)
         assert "more than 1 keys" in health.problems()[0].what
@@ -222,7 +222,7 @@ async def _twice(steps: list[Step], most: int) -> None:
                 sent += 1
             else:
                 await changes.change({key: f"{number}" if what == "put" else None})
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while len(live := await values(log, "out")) < sent:
                 await asyncio.sleep(0.001)
 

@@ -20,7 +20,7 @@ from headrace.engine.runtime.settings import RuntimeSettings
 from headrace.engine.testkit import drive, readings_log
 from headrace.schemas import topics
 from tests.engine.runtime.lives import Life
-from tests.engine.runtime.running import committed, everything, run_until
+from tests.engine.runtime.running import HandClock, committed, everything, run_until
 
 T0 = 1_700_000_000_000
 FAST = RuntimeSettings(linger=0, linger_records=0, commit_interval=0.001, poll_timeout=0.02)
@@ -38,13 +38,6 @@ class AwayLog(EmbeddedLog):
         if self.away:
             raise LogError("the log is away")
         return await super().end_offsets(topic)
-
-
-class HandClock(ManualClock):
-    """Real seconds too pass only by hand; waiting takes its time."""
-
-    def monotonic(self) -> float:
-        return self.now_ms() / 1000
 
 
 @pytest.fixture
