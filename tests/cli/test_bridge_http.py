@@ -30,6 +30,8 @@ __all__ = ["start"]
 clock = SystemClock()
 SENSOR = {"sensor_id": "hall-1", "type": "temperature", "value": 21.5, "location": "hall", "timestamp": 1750000000000}
 READING = {"device_id": "roof-7", "timestamp": 1750000000000, "temperature": 20}
+#: Waits for what ingest says; far longer than it takes.
+WAIT = f"wait={PATIENCE:.0f}"
 #: MB that no attack may add.
 MOST_MB = 50
 
@@ -65,10 +67,13 @@ class Client:
 
 
 @pytest.fixture
-def bridge(start: Any) -> Iterator["tuple[subprocess.Popen[str], Client]"]:
-    """A bridge that serves HTTP. It ends as it should: killed, it would leave the database that it asks."""
-    port = free_port()
-    process = start(f"[http]\nport = {port}\nhead_timeout = 2\nbody_timeout = 2\n", "--json")
+def bridge(start: Any, request: pytest.FixtureRequest) -> Iterator["tuple[subprocess.Popen[str], Client]"]:
+    """A bridge that serves HTTP, with the settings that a test asks for.
+
+    It ends as it should: killed, it would leave the database that it asks.
+    """
+    port, more = free_port(), getattr(request, "param", "")
+    process = start(f"[http]\nport = {port}\nmax_wait = {PATIENCE}\n{more}", "--json")
     assert f"http: http://127.0.0.1:{port} into" in wait_started(process)
     client = Client(port)
     until_listening(port)
@@ -116,18 +121,19 @@ def until_listening(port: int) -> None:
             return
         except ConnectionRefusedError:
             assert clock.monotonic() < deadline
+            sleep(0.05)
 
 
 async def test_what_ingest_says_is_the_answer(bridge: Any, worker: Any, tmp_path: Path) -> None:
     """201 for what is stored, and again for the same; 409 for what contradicts it; 400 for what is wrong."""
     process, client = bridge
 
-    first = client.post("/sensor/data", SENSOR, Prefer="wait=30")
-    again = client.post("/sensor/data", SENSOR, Prefer="wait=30")
-    other = client.post("/sensor/data", SENSOR | {"value": 3}, Prefer="wait=30")
+    first = client.post("/sensor/data", SENSOR, Prefer=WAIT)
+    again = client.post("/sensor/data", SENSOR, Prefer=WAIT)
+    other = client.post("/sensor/data", SENSOR | {"value": 3}, Prefer=WAIT)
     no_json = client.post("/sensor/data", b"{")
     wrong = client.post("/sensor/data", SENSOR | {"type": "smell"})
-    batch = client.post("/batch", [READING, READING | {"temperature": 1}, {}], Prefer="wait=30")
+    batch = client.post("/batch", [READING, READING | {"temperature": 1}, {}], Prefer=WAIT)
 
     assert [each.status for each in (first, again, other, no_json, wrong)] == [201, 201, 409, 400, 400]
     assert no_json.document["type"] != wrong.document["type"]
@@ -144,7 +150,7 @@ async def test_newest_values(bridge: Any, worker: Any, database: Any) -> None:
     """What collectors posted can be asked for, when the sink has stored it."""
     row = {"device_id": "wall-3", "sensor_type": "temperature", "value": 68, "unit": "F"}
     _, client = bridge
-    assert client.post("/api/data", row, Prefer="wait=30").status == 201
+    assert client.post("/api/data", row, Prefer=WAIT).status == 201
     deadline = clock.monotonic() + PATIENCE
     while not (answer := client.ask("GET", "/api/data?device_id=wall-3")).document["data"]:
         assert clock.monotonic() < deadline
@@ -167,7 +173,7 @@ def test_whatever_the_description_allows(bridge: Any, worker: Any, database: Any
     # What stands in a description cannot say all that a device type does, so good requests may be refused with 400.
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{client.port}/openapi.json"]
     command += ["--exclude-checks", "positive_data_acceptance", "--max-examples", "25", "--continue-on-failure"]
-    command += ["--no-color", "--phases", "examples,coverage,fuzzing"]
+    command += ["--request-timeout", "300", "--no-color", "--phases", "examples,coverage,fuzzing"]
     command += ["--generation-deterministic"] if IN_CI else []
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=800, check=False)
 
@@ -189,6 +195,7 @@ def _slow(port: int, pieces: list[bytes]) -> list[socket.socket]:
     return open_ones
 
 
+@pytest.mark.parametrize("bridge", ["head_timeout = 10\nbody_timeout = 10\n"], indirect=True)
 def test_attacks_cost_no_memory(bridge: Any) -> None:
     """Bombs of gzip, nesting and numbers are refused, slow clients are ended, and the process stays small."""
     process, client = bridge
@@ -222,7 +229,8 @@ def test_attacks_cost_no_memory(bridge: Any) -> None:
         for path, body, encoding, allowed in bombs:
             kind = "application/x-ndjson" if b"\n" in body[:300_000] and encoding == "identity" else "application/json"
             answer = client.post(path, body, Content_Encoding=encoding, Content_Type=kind)
-            assert answer.status in allowed | {429}, answer
+            # 408, as a machine with much else to do does not read a body of 4 MB in time.
+            assert answer.status in allowed | {408, 429}, answer
             most = max(most, resident().rss)
             assert client.post("/devices/roof-7/telemetry", READING, Prefer="respond-async").status == 202
         with ThreadPoolExecutor(16) as threads:  # and many at once
@@ -230,7 +238,6 @@ def test_attacks_cost_no_memory(bridge: Any) -> None:
             while not all(each.done() for each in sent):
                 most = max(most, resident().rss)
                 sleep(0.02)
-        # 408, as a machine with much else to do does not read 16 bodies of 4 MB in two seconds.
         assert {each.result().status for each in sent} <= {200, 202, 400, 408, 413, 429}
         for connection in slow:
             connection.settimeout(PATIENCE)
@@ -247,6 +254,7 @@ def test_attacks_cost_no_memory(bridge: Any) -> None:
     assert client.post("/batch", [READING]).status == 202
 
 
+@pytest.mark.parametrize("bridge", ["verdict_timeout = 60\n"], indirect=True)
 def test_examples_of_the_guide(bridge: Any, worker: Any, require: Require) -> None:
     """Every curl in it prints what it says, one after the other; ids are those of the day."""
     require(shutil.which("curl"), "curl", "install the package `curl`")
