@@ -31,6 +31,8 @@ PROFILES = [
     ),
 ]
 LAST = b"meters/end"
+#: Seconds in which so many messages come, however slow the machine is.
+LINGER = 300.0
 
 
 class Dying:
@@ -63,7 +65,10 @@ async def main(folder: Path, port: int, dies_after: int) -> None:
     log, clock, end = EmbeddedLog(folder), SystemClock(), asyncio.Event()
     await log.create_topics(Intake.topic_specs(1))
     intake = Dying(RoutedIntake(Intake(log, clock), PROFILES), dies_after, end)
+    # As many as it lives for come in one append, so that none of them is acknowledged before it dies.
     settings = MqttSettings.model_validate({"host": "127.0.0.1", "port": port, "receive_maximum": 65_535})
+    if dies_after:
+        settings = settings.model_copy(update={"max_batch": dies_after, "linger": LINGER})
     await MqttSource(settings, [each.topic_filter for each in PROFILES], intake, clock).run(end)
     await log.close()
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -52,6 +51,22 @@ TABLES = {
     "anomalies": "SELECT device_id, metric, time, detector, document::text FROM anomalies ORDER BY 1, 2, 3, 4",
     "alerts": "SELECT alert_id, status, document::text FROM alerts ORDER BY 1",
 }
+
+#: The `headrace` command, which presses Ctrl-C when it has committed for the first time, after a few records.
+INTERRUPTED = """
+import os, signal
+from headrace.cli.main import main
+from headrace.engine import agent_replay
+agent_replay.COMMIT_RECORDS = 100
+commit, pressed = agent_replay.AgentReplay._commit, []
+async def commit_and_press(self, target, sends, progress):
+    await commit(self, target, sends, progress)
+    if not pressed:
+        pressed.append(True)
+        os.kill(os.getpid(), signal.SIGINT)
+agent_replay.AgentReplay._commit = commit_and_press
+main()
+"""
 
 
 def document(done: Done) -> dict[str, Any]:
@@ -199,19 +214,16 @@ def test_warm_up_makes_the_first_windows_whole(headrace: Headrace, folder: Path)
 
 
 def test_interrupted_it_goes_on_and_sends_nothing_twice(headrace: Headrace, folder: Path) -> None:
-    """Ctrl-C half-way, then the same command."""
+    """Ctrl-C half-way, just behind a commit, then the same command."""
     options = ["replay", "--agent", "rollup", "--from", iso_ms(START), "--data", str(folder)]
     slowly = {**os.environ, "HEADRACE_RUNTIME__MAX_BATCH_RECORDS": "1"}
     # The embedded log reads whole rows: one row each makes batches of one.
-    command = [sys.executable, "-m", "headrace.cli.main", *options]
-    asyncio.run(in_single_rows(folder, 8_000))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=slowly) as process:
-        while not asyncio.run(notes(folder)):
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr.decode()
-    assert "stopped; to go on: headrace replay --agent rollup" in stdout.decode()
+    command = [sys.executable, "-c", INTERRUPTED, *options]
+    asyncio.run(in_single_rows(folder, 3_000))
+    stopped = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=slowly)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "stopped; to go on: headrace replay --agent rollup" in stopped.stdout
+    assert asyncio.run(notes(folder))
     sent = len(rollups_in(folder))
 
     done = document(headrace(*options, "--json"))
