@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import sys
+from itertools import pairwise
+from statistics import median
 
 import orjson
 
@@ -24,7 +26,7 @@ MINUTES, MINUTE_MS = 60, 60_000
 #: Midnight, so that no hour begins another day.
 BEGIN_MS = 1_750_032_000_000
 #: Hours that are not looked at: until then tables and caches fill.
-WARM_UP, HOURS = 2, 4
+WARM_UP, HOURS = 2, 7
 
 
 async def send_hour(intake: Intake, clock: ManualClock, hour: int) -> None:
@@ -73,6 +75,7 @@ async def test_objects_do_not_grow_with_messages() -> None:
     await running
     await log.close()
 
-    # Of some 10,000 records that went through; a few are in the hands of threads.
-    assert blocks[-1] - blocks[WARM_UP - 1] < 500
+    # Of some 10,000 records that went through. Now and then agents keep hold of a batch until the next comes, which is
+    # some thousands in one hour and as many less in another.
+    assert median(later - before for before, later in pairwise(blocks[WARM_UP - 1 :])) < 250
     assert sum(cycles[WARM_UP:]) < 100
