@@ -68,7 +68,8 @@ async def test_a_device_over_mqtt_gets_too_hot_and_somebody_looks_after_it(start
             await publisher.drain()
             triggered = await wait_alert(data, "triggered")
 
-            await said("alerts", "ack", triggered["alertId"][:8], "--comment", "on my way", "--data", data)
+            answer = ("--comment", "on my way", "--timeout", PATIENCE)
+            await said("alerts", "ack", triggered["alertId"][:8], *answer, "--data", data)
             acknowledged = await wait_alert(data, "acknowledged")
             reading = {"timestamp": began + 6_000, "temp": 35}
             await publisher.publish("dt/devices/roof-7/telemetry", orjson.dumps(reading))

@@ -46,6 +46,8 @@ ALERT = Alert(
 )  # fmt: skip
 #: Seconds that anything may take.
 PATIENCE = 120.0
+#: Commands that a worker answers.
+ANSWERED = ("ack", "comment", "resolve", "snooze")
 
 
 class World:
@@ -64,8 +66,9 @@ class World:
         self._data = data
 
     def run(self, *arguments: object, code: int = 0) -> Done:
-        """`headrace alerts ...`, on this log."""
-        return self._headrace("alerts", *arguments, *self._options, code=code)
+        """`headrace alerts ...`, on this log; a command waits for its answer as long as it takes."""
+        patient = ("--timeout", PATIENCE) if arguments[0] in ANSWERED and "--timeout" not in arguments else ()
+        return self._headrace("alerts", *arguments, *patient, *self._options, code=code)
 
     def lines(self, *arguments: object, code: int = 0) -> list[dict[str, Any]]:
         """What it says with --json."""
