@@ -24,6 +24,10 @@ SPEED = 60.0
 MOST_WAITING = 20_000
 #: Seconds between two appends.
 PAUSE = 0.01
+#: Virtual time and messages without which there may be no window, anomaly or alert to compare.
+LEAST_MS, LEAST_MESSAGES = 600_000, 16_000
+#: Seconds for them; catches hangs.
+PATIENCE = 300.0
 
 
 class Load:
@@ -65,13 +69,16 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Send for as long as the `async with` lasts; then append what is left."""
+        """Send for as long as the `async with` lasts, and until there is enough; then append what is left."""
         self._clock.start(START_MS)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._fleet.run(self._stop))
             group.create_task(self._append())
             try:
                 yield
+                async with asyncio.timeout(PATIENCE):
+                    while self._clock.now_ms() < START_MS + LEAST_MS or self.appended < LEAST_MESSAGES:
+                        await asyncio.sleep(PAUSE)
             finally:
                 self._stop.set()
 

@@ -165,6 +165,13 @@ class Fleet:
             stop.set()
             await task
 
+    async def wait_accepted(self, count: int) -> None:
+        """Wait until the log has acknowledged so many messages."""
+        deadline = clock.monotonic() + PATIENCE
+        while self.accepted < count:
+            assert clock.monotonic() < deadline, f"{self.accepted} of {count} messages are accepted"
+            await clock.sleep(BEAT)
+
     async def _run(self, size: int, stop: asyncio.Event) -> None:
         due = clock.monotonic()
         while not stop.is_set():
