@@ -145,7 +145,7 @@ async def test_a_process_that_got_the_old_number_is_left_alone(data_dir: Path) -
         pid_file = (data_dir / "postgres/cluster/postmaster.pid").read_text()
         user = found_postmaster(data_dir).uid
     # Run by the server's own user: PostgreSQL itself would take it for the old server.
-    innocent = subprocess.Popen(["sleep", "60"], user=user if os.geteuid() == 0 else None)
+    innocent = subprocess.Popen(["sleep", "3600"], user=user if os.geteuid() == 0 else None)
     stale = "\n".join([str(innocent.pid), *pid_file.splitlines()[1:]]) + "\n"
     (data_dir / "postgres/cluster/postmaster.pid").write_text(stale)
     make_killed_servers_socket(Path(address.host), user, innocent.pid)

@@ -16,7 +16,7 @@ from headrace.engine.embedded.ordered_changes import COMPACT_EVERY
 from headrace.engine.errors import LogError, LogInUse
 from headrace.engine.log import Append, Changes, TopicPartition, TopicSpec, Transaction
 from headrace.engine.log_range import reading
-from tests.contract.log_access import append, read_all, read_records, records, restore_all
+from tests.contract.log_access import PATIENCE, append, read_all, read_records, records, restore_all
 from tests.contract.log_contract import LogContract
 
 EVENTS = "events"
@@ -54,7 +54,7 @@ async def test_another_opener_reads_and_appends(tmp_path: Path) -> None:
     assert await read_all(second, P0) == [b"a"]
     await append(second, P0, b"b")
 
-    assert await first.wait({P0: 1}, 5)
+    assert await first.wait({P0: 1}, PATIENCE)
     assert await read_all(first, P0) == [b"a", b"b"]
     await first.close()
     await second.close()

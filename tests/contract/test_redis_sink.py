@@ -51,7 +51,9 @@ class RedisWorld(SinkWorld):
         return await asyncio.open_connection(url.hostname, url.port or 6379)
 
     async def make(self, log: EmbeddedLog) -> RedisSink:
-        settings = RedisSettings.model_validate({"url": f"redis://{self._proxy.host}:{self._proxy.port}"})
+        settings = RedisSettings.model_validate(
+            {"url": f"redis://{self._proxy.host}:{self._proxy.port}", "timeout": 60}
+        )
         return RedisSink(settings, log, self.clock)
 
     async def cut(self, after: int) -> None:

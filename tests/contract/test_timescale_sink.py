@@ -79,6 +79,10 @@ class TimescaleWorld(SinkWorld):
         return self._proxy.is_cut
 
     async def mend(self) -> None:
+        # A session whose connection was cut may be slow to end, and still commit what it was sent before.
+        left = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'"
+        while self._proxy.is_cut and await self._admin.fetchval(left, self._name):
+            await asyncio.sleep(0.002)
         self._proxy.mend()
 
     async def newest(self) -> Newest:
@@ -150,7 +154,7 @@ class TimescaleWorld(SinkWorld):
 
     async def _copy(self, source: str, target: str) -> None:
         """Also ends the connections to both: a sink may be at work."""
-        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
+        end = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = $1"
         await self._admin.execute(f"DROP DATABASE IF EXISTS {target} WITH (FORCE)")
         await self._admin.execute(f"ALTER DATABASE {source} ALLOW_CONNECTIONS false")
         await self._admin.fetch(end, source)

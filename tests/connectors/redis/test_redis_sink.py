@@ -20,6 +20,7 @@ from headrace.engine.records import Records
 from headrace.engine.sink_runner import SinkRunner
 from headrace.schemas import topics
 from tests.conftest import Require
+from tests.loop_time import skip
 from tests.redis_server import RedisServer, find_redis
 
 pytestmark = pytest.mark.integration
@@ -89,8 +90,8 @@ async def append(log: EmbeddedLog, *values: bytes, target: TopicPartition = READ
 
 
 def sink_of(url: str, log: EmbeddedLog, clock: Clock | None = None, **settings: Any) -> RedisSink:
-    """A sink that gives up on a server after half a second."""
-    made = RedisSettings.model_validate({"url": url, "timeout": 0.5, **settings})
+    """A sink that is patient with a server."""
+    made = RedisSettings.model_validate({"url": url, "timeout": 30, **settings})
     return RedisSink(made, log, clock or ManualClock(NOW))
 
 
@@ -306,12 +307,14 @@ async def test_scripts_flushed(log: EmbeddedLog, cache: Any, redis_url: str) -> 
 
 async def test_frozen(log: EmbeddedLog, server: RedisServer) -> None:
     """A server that answers nothing counts as gone after the timeout, and is used again when it answers."""
-    async with running(log, sink_of(server.url, log, timeout=0.1)) as run:
+    async with running(log, sink_of(server.url, log)) as run:
         await append(log, reading("a", 20))
         await run.until_stored()
         server.freeze()
         await append(log, reading("a", 10))
-        await run.until_in_trouble()
+        while not run.runner.trouble:
+            skip(30)
+            await asyncio.sleep(0.01)
         server.thaw()
         await run.until_stored()
         with server.client() as cache:
@@ -323,7 +326,7 @@ async def test_evicting(log: EmbeddedLog, server: RedisServer) -> None:
     with server.client() as cache:
         cache.config_set("maxmemory-policy", "allkeys-lru")
         cache.config_set("maxmemory", cache.info("memory")["used_memory"] + (2 << 20))
-        async with running(log, sink_of(server.url, log, timeout=5), 500) as run:
+        async with running(log, sink_of(server.url, log), 500) as run:
             for start in range(0, 20_000, 500):
                 await append(log, *(reading(f"device-{number}", 10) for number in range(start, start + 500)))
             await run.until_stored()
