@@ -55,6 +55,7 @@ class _Cursor:
 
     Args:
         busy: a request for it is under way, or a repair.
+        strange: it had no leader for a while: the topic may have been made anew meanwhile.
         eager: it may have something: not to wait behind others.
         moved_at: monotonic time of the last arrival or read.
     """
@@ -65,6 +66,7 @@ class _Cursor:
     unread: int = 0
     busy: int = 0
     eager: bool = True
+    strange: bool = False
     failed: bool = False
     damaged: int = 0
 
@@ -150,7 +152,7 @@ class Fetcher:
         for _, target in sorted(free):
             node = self._client.cluster.leader_for_partition(target)
             if node is None or node == -1:
-                leaderless = True
+                leaderless = self._cursors[target].strange = True
             else:
                 wanted.setdefault(node, []).append(target)
         if leaderless and not self._running("leaders"):
@@ -194,6 +196,7 @@ class Fetcher:
                 most_bytes=BUFFER_BYTES,
                 group=lane,
             )
+            await self._recognize(asked)
             arrivals = [self._arrived(target, asked[target], part) for target, part in parts.items()]
             if found := [arrival for arrival in arrivals if arrival is not None]:
                 self._deliver(found)
@@ -209,9 +212,19 @@ class Fetcher:
             for cursor in asked.values():
                 cursor.busy -= 1
 
+    async def _recognize(self, asked: Mapping[TopicPartition, _Cursor]) -> None:
+        """What had no leader is not read on if its topic is another one now, though its offsets reach as far."""
+        strange = {target: cursor for target, cursor in asked.items() if cursor.strange}
+        if strange:
+            changed = await self._ids.changed({target.topic for target in strange})
+            for target, cursor in strange.items():
+                cursor.strange = False
+                if target.topic in changed:
+                    self._fail_topic(target.topic)
+
     def _arrived(self, target: TopicPartition, cursor: _Cursor, part: Part) -> Arrival | None:
-        if self._cursors.get(target) is not cursor:
-            return None  # sought elsewhere meanwhile
+        if self._cursors.get(target) is not cursor or cursor.failed:
+            return None  # sought elsewhere meanwhile, or another topic
         if part.code:
             cursor.busy += 1
             self._spawn(self._repair(target, cursor, part.code), "repair")
@@ -258,10 +271,13 @@ class Fetcher:
         """A topic that was made anew is not read on, though its offsets reach as far as before."""
         await self._clock.sleep(pause)
         for topic in await self._ids.changed({target.topic for target in self._cursors}):
-            self._deliver(
-                [
-                    self._failed(target, cursor, made_anew(topic))
-                    for target, cursor in self._cursors.items()
-                    if target.topic == topic and not cursor.failed
-                ]
-            )
+            self._fail_topic(topic)
+
+    def _fail_topic(self, topic: str) -> None:
+        self._deliver(
+            [
+                self._failed(target, cursor, made_anew(topic))
+                for target, cursor in self._cursors.items()
+                if target.topic == topic and not cursor.failed
+            ]
+        )

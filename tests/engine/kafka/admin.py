@@ -69,10 +69,21 @@ async def delete_records(bootstrap: str, target: TopicPartition, before: int) ->
 
 async def make_anew(bootstrap: str, topic: str, partitions: int) -> None:
     """Delete a topic and make it again, empty; returns when it can be written."""
+    await delete_topic(bootstrap, topic)
+    await make_topic(bootstrap, topic, partitions)
+
+
+async def delete_topic(bootstrap: str, topic: str) -> None:
+    """Delete a topic; returns when it is gone."""
     async with admin(bootstrap) as client, asyncio.timeout(PATIENCE):
         await client.delete_topics([topic])
         while topic in await client.list_topics():
             await asyncio.sleep(0.02)
+
+
+async def make_topic(bootstrap: str, topic: str, partitions: int) -> None:
+    """Make a topic; returns when it can be written."""
+    async with admin(bootstrap) as client, asyncio.timeout(PATIENCE):
         while True:
             response = await client.create_topics([NewTopic(topic, partitions, 1)])
             if not any(code for _, code, *_ in response.topic_errors):

@@ -17,7 +17,7 @@ from headrace.engine.log_range import reading
 from headrace.engine.records import Records
 from tests.conftest import KafkaServer
 from tests.contract.log_access import PATIENCE, Names, append, fetch, numbers, read_all
-from tests.engine.kafka.admin import delete_records, make_anew
+from tests.engine.kafka.admin import delete_records, delete_topic, make_anew, make_topic
 
 pytestmark = pytest.mark.integration
 
@@ -100,6 +100,50 @@ async def test_topic_made_anew_stops_its_reader(
         assert (await fetch(reader, names.o0, 0)).records.values == [b"other"]
         if new_records:
             assert (await fetch(reader, names.p0, 0)).records.values[:3] == numbers(3)
+
+
+async def test_topic_made_anew_while_its_reader_looked_for_it(kafka: KafkaServer, log: KafkaLog, names: Names) -> None:
+    """A reader that finds the new topic only when it is longer than the old one reads nothing of it."""
+    await append(log, names.p0, *numbers(10))
+    async with reading(log) as reader:
+        assert isinstance(reader, KafkaReader)
+        position = 0
+        while position < (await log.end_offsets(names.events))[names.p0]:
+            position = (await fetch(reader, names.p0, position)).next_offset
+        search = HeldSearch(reader)
+        await delete_topic(kafka.bootstrap, names.events)
+        await search.is_begun()
+        await make_topic(kafka.bootstrap, names.events, 2)
+        await append(log, names.p0, *numbers(500))
+        await log.end_offsets(names.events)
+        search.go_on()
+
+        with pytest.raises(TopicChanged):
+            await fetch(reader, names.p0, position)
+
+
+class HeldSearch:
+    """Holds up a reader's search for leaders."""
+
+    def __init__(self, reader: KafkaReader) -> None:
+        assert reader._fetcher is not None
+        self._search = reader._fetcher._find_leaders
+        self._begun = self._going_on = False
+        reader._fetcher._find_leaders = self._look  # type: ignore[method-assign]
+
+    async def _look(self) -> None:
+        self._begun = True
+        while not self._going_on:
+            await asyncio.sleep(0.01)
+        await self._search()
+
+    async def is_begun(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not self._begun:
+                await asyncio.sleep(0.01)
+
+    def go_on(self) -> None:
+        self._going_on = True
 
 
 async def test_slow_reader_of_a_large_backlog_buffers_little(log: KafkaLog) -> None:
