@@ -1,4 +1,4 @@
-"""`headrace why`: why somebody was told of an alert, or was not."""
+"""`headrace why`: why somebody, or a system, was told of an alert, or was not."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,28 +8,32 @@ import click
 import orjson
 
 from headrace.agents.notifying.settings import NotifySettings
+from headrace.cli.agents import integrations_of
 from headrace.cli.listing import printable
 from headrace.cli.opened_log import load_settings, log_data_option, opened_log
 from headrace.cli.running import Mistakes, config_option
 from headrace.cli.why_lines import Line, document_of, local_times, shown
 from headrace.cli.why_records import Found, find
 from headrace.cli.why_story import Story
+from headrace.schemas.contacts import masked_recipient
 from headrace.schemas.notification import Reason
 from headrace.tables.device_types import load_device_types
 
 
 @click.command()
 @click.argument("alert_id", metavar="ALERT")
-@click.argument("user_id", metavar="USER")
+@click.argument("who", metavar="USER")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @log_data_option
 @config_option
-def why(alert_id: str, user_id: str, as_json: bool, data: Path | None, config: Path | None) -> None:
+def why(alert_id: str, who: str, as_json: bool, data: Path | None, config: Path | None) -> None:
     """Tell why USER was told of ALERT, or was not: every decision and delivery, in order.
 
-    ALERT is an id, or the beginning of one. Where nothing was decided about USER, it says what the rules say: the
-    subscriptions, [notify] and the registries as they are now. See docs/guides/notifications.md.
+    ALERT is an id, or the beginning of one. USER is the id of a person, `integration:NAME` or `webhook:URL`. Where
+    nothing was decided about USER, it says what the rules say: the subscriptions, [notify], [channels] and the
+    registries as they are now. See docs/guides/notifications.md.
     """
+    recipient = who if who.startswith(("user:", "integration:", "webhook:")) else f"user:{who}"
     wrong = Mistakes()
     settings = load_settings(wrong, config, data)
     types = wrong.take(lambda: load_device_types(settings.device_types)) if settings else None
@@ -39,20 +43,26 @@ def why(alert_id: str, user_id: str, as_json: bool, data: Path | None, config: P
 
     async def run() -> Found:
         async with opened_log(settings, data) as opened:
-            return await find(opened.log, alert_id, user_id.removeprefix("user:"), types)
+            return await find(opened.log, alert_id, recipient, types, integrations_of(settings))
 
-    show(asyncio.run(run()), user_id.removeprefix("user:"), settings.notify, as_json=as_json)
+    show(asyncio.run(run()), masked_recipient(recipient), settings.notify, as_json=as_json)
 
 
-def show(found: Found, user_id: str, settings: NotifySettings, *, as_json: bool) -> None:
-    """Print the story."""
+def show(found: Found, recipient: str, settings: NotifySettings, *, as_json: bool) -> None:
+    """Print the story.
+
+    Args:
+        recipient: as people may see it.
+    """
+    who = recipient.removeprefix("user:")
     story, alert = Story(found, settings), found.alert
     lines = story.lines()
     if as_json:
         about = ("alertId", "ruleId", "ruleName", "deviceId", "severity", "status")
         document = {
             "alert": {name: getattr(alert, name) for name in about},
-            "userId": user_id,
+            "recipient": recipient,
+            "userId": None if found.system is not None else who,
             "timezone": story.zone.key,
             "told": story.told,
             "outcome": {channel: document_of(line, story.zone) for channel, line in story.outcome().items()},
@@ -61,7 +71,7 @@ def show(found: Found, user_id: str, settings: NotifySettings, *, as_json: bool)
         click.echo(orjson.dumps(document).decode())
         return
     device = f"{alert.deviceName} ({alert.deviceId})" if alert.deviceName else alert.deviceId
-    name = f"{user_id} ({story.user.name})" if story.user and story.user.name else user_id
+    name = f"{who} ({story.user.name})" if story.user and story.user.name else who
     click.echo(printable(f"{alert.ruleName} on {device}, {alert.severity}, {alert.status}: {alert.alertId}"))
     click.echo(printable(f"for {name}, times of {story.zone.key}"))
     click.echo()
@@ -79,7 +89,7 @@ def show(found: Found, user_id: str, settings: NotifySettings, *, as_json: bool)
         text = f" ({last})" if (last := _last_reason(line, story)) else ""
         click.echo(printable(f"{line.what if line.what.startswith(channel) else f'{channel}: {line.what}'}{text}"))
     if not story.told:
-        click.echo(f"{user_id} was sent nothing of it")
+        click.echo(printable(f"{who} was sent nothing of it"))
 
 
 def _without_attempts(lines: Sequence[Line]) -> list[Line]:

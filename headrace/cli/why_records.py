@@ -1,4 +1,4 @@
-"""What the log has about an alert and a person: events of the alert, decisions, deliveries, and who they were."""
+"""What the log has about an alert and a recipient: events of the alert, decisions, deliveries, and who they were."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ import msgspec
 import orjson
 from pydantic import ValidationError
 
+from headrace.agents.notifying.audience import Audience
+from headrace.agents.notifying.integrations import Integration
 from headrace.agents.notifying.places import Places
+from headrace.agents.notifying.subscriptions import Match
 from headrace.cli.alert_states import alert_named, read_states
 from headrace.connectors.notifications.state_log import read_states as read_deliveries
 from headrace.engine.clock import SystemClock
@@ -22,7 +25,7 @@ from headrace.engine.replicas import Replica, read_replicas
 from headrace.schemas import topics
 from headrace.schemas.alert import PREFIX, Alert
 from headrace.schemas.device_type import DeviceType
-from headrace.schemas.notification import NotificationEvent, NotificationState, Subject
+from headrace.schemas.notification import NotificationEvent, NotificationState, Reason, Subject
 from headrace.schemas.text import near
 from headrace.schemas.user import User
 from headrace.tables.replicated import Replicated
@@ -75,9 +78,11 @@ class Found:
     Args:
         alert: as it is now, or was last.
         events: its changes, oldest first; those that the log still has.
-        notes: about the person and this alert, in log order.
-        digests: decisions that a digest goes to the person, whatever is in it.
+        notes: about the recipient and this alert, in log order.
+        digests: decisions that a digest goes to the recipient, whatever is in it.
         last: of the delivery log, what the events do not have any more.
+        system: of an integration or a webhook whether the alert is for it, by the settings that there are now; None: a
+            person.
         user: the person when the alert triggered, as far as that is known; None: there was nobody of this id.
         user_now: the same now.
         subject: the alert with its place, when it triggered.
@@ -89,6 +94,7 @@ class Found:
     notes: Sequence[Noted]
     digests: Sequence[Noted]
     last: Sequence[NotificationState]
+    system: Match | None
     user: User | None
     user_now: User | None
     subject: Subject
@@ -100,13 +106,21 @@ class _Registries:
     replicas: Sequence[Replica]
 
 
-async def find(log: Log, alert_text: str, user_id: str, device_types: Mapping[str, DeviceType]) -> Found:
+async def find(
+    log: Log,
+    alert_text: str,
+    recipient: str,
+    device_types: Mapping[str, DeviceType],
+    integrations: Sequence[Integration],
+) -> Found:
     """Look for everything.
 
     Args:
         alert_text: id of the alert, or the beginning of one.
+        recipient: `user:ID`, `integration:NAME` or `webhook:URL`.
+        integrations: that there are.
     Raises:
-        ConfigError: there is no such alert, or there are several; nobody of this id is known, or was told of anything.
+        ConfigError: there is no such alert, or there are several; no such recipient is known, or was told of anything.
     """
     clock = SystemClock()
     alert = await _alert(log, alert_text)
@@ -114,24 +128,55 @@ async def find(log: Log, alert_text: str, user_id: str, device_types: Mapping[st
     users, places = user_table(), Places(device_types)
     await read_replicas(log, _Registries((users, places.table)), clock)
     began_ms = events[0].at_ms if events else alert.triggeredAt
-    notes, digests = await _notes(log, alert.alertId, user_id, began_ms)
+    notes, digests = await _notes(log, alert.alertId, recipient, began_ms)
     known = {each.state.notificationId for each in notes}
     seen = {each.state.notificationId for each in notes if each.state.contact is not None}
     last = [
         state
-        for state in await _deliveries(log, user_id)
+        for state in await _deliveries(log, recipient)
         if (state.notificationId in known or alert.alertId in (state.alertId, *state.alertIds))
         and state.notificationId not in seen
     ]
     now_ms = await log_now_ms(log, clock)
+    subject = Subject(alert=events[0].alert if events else alert, place=places.of(alert, began_ms))
+    kind, _, user_id = recipient.partition(":")
+    if kind != "user":
+        system = _system(subject.alert, recipient, integrations, known=bool(notes or last))
+        return Found(alert, events, notes, digests, last, system, None, None, subject, now_ms)
     user, user_now = users.get(user_id, began_ms), users.get(user_id, 1 << 62)
     if user is None and user_now is None and not notes and not last:
         raise ConfigError(_nobody(user_id, users))
     if user is not None and not notes and not last and (user.created_at or 0) > began_ms:
         # The table knows no further back than a day; when somebody was added is real time, which a demo's is not.
         user = user if await is_virtual(log) else None
-    subject = Subject(alert=events[0].alert if events else alert, place=places.of(alert, began_ms))
-    return Found(alert, events, notes, digests, last, user, user_now, subject, now_ms)
+    return Found(alert, events, notes, digests, last, None, user, user_now, subject, now_ms)
+
+
+def _system(alert: Alert, recipient: str, integrations: Sequence[Integration], *, known: bool) -> Match:
+    """Whether an alert is for an integration or a webhook.
+
+    Args:
+        known: whether anything was decided about it.
+    Raises:
+        ConfigError: there is no such integration, and nothing was decided about it either.
+    """
+    for each, _, reason in Audience(user_table(), integrations).systems(alert):
+        if each == recipient:
+            return Match(True, (reason,))
+    kind, _, name = recipient.partition(":")
+    if kind == "webhook":
+        text = f"the rule {alert.ruleName} does not name this webhook"
+        return Match(False, (Reason(code="rule-webhook", text=text),))
+    names = [each.name for each in integrations]
+    if name in names:
+        (mine,) = (each for each in integrations if each.name == name)
+        takes = f"{', '.join(mine.severities) or 'all'} alerts"
+        whose = f" of {', '.join(mine.organization_ids)}" if mine.organization_ids else ""
+        return Match(False, (Reason(code="integration", text=f"integration {name} takes {takes}{whose}"),))
+    if not known:
+        there = f"there are {', '.join(names)}" if names else "[channels.integrations] has none"
+        raise ConfigError(f"there is no integration {name!r}; {there}{near(name, names)}")
+    return Match(False, (Reason(code="no-contact", text=f"there is no integration {name} any more"),))
 
 
 async def _alert(log: Log, text: str) -> Alert:
@@ -175,13 +220,13 @@ def _event(value: bytes | None) -> tuple[str, Alert] | None:
         return None
 
 
-async def _notes(log: Log, alert_id: str, user_id: str, began_ms: int) -> tuple[list[Noted], list[Noted]]:
-    """What was said of this alert to them, and all digests."""
+async def _notes(log: Log, alert_id: str, told: str, began_ms: int) -> tuple[list[Noted], list[Noted]]:
+    """What was said of this alert to a recipient, and all digests."""
     notes: list[Noted] = []
     digests: list[Noted] = []
     #: Of its notifications all alert ids: delivery names those of a digest that it shows.
     ids: dict[str, tuple[str, ...]] = {}
-    recipient = f"user:{user_id}".encode()
+    recipient = told.encode()
     async for part in _records(log, topics.NOTIFICATIONS, recipient, began_ms - AHEAD_MS):
         for key, value in zip(part.records.keys, part.records.values, strict=True):
             if key != recipient:
@@ -205,10 +250,9 @@ async def _notes(log: Log, alert_id: str, user_id: str, began_ms: int) -> tuple[
     return notes, digests
 
 
-async def _deliveries(log: Log, user_id: str) -> list[NotificationState]:
+async def _deliveries(log: Log, recipient: str) -> list[NotificationState]:
     if topics.NOTIFICATION_STATES not in {spec.name for spec in await log.topics()}:
         return []
-    recipient = f"user:{user_id}"
     partition = Partitioner(log.partitions(topics.NOTIFICATION_STATES)).partition(recipient.encode())
     return [state async for _, _, state in read_deliveries(log, [partition]) if state.recipient == recipient]
 

@@ -1,4 +1,4 @@
-"""Why somebody was told of an alert, or not, in order: what is recorded, and what the rules say where nothing is."""
+"""Why a recipient was told of an alert, or not, in order: what is recorded, and what the rules say where nothing is."""
 
 from collections.abc import Iterable, Iterator
 from zoneinfo import ZoneInfo
@@ -22,7 +22,7 @@ _BY_CLOCK = frozenset({"quiet-hours", "override", "quiet-hours-over"})
 
 
 class Story:
-    """The story of one alert and one person.
+    """The story of one alert and one recipient.
 
     What is recorded is told as it is. What leaves no record is found by the same functions that the agents decide by,
     as of the settings and registries that there are now: that they are not subscribed, a channel that the severity does
@@ -102,6 +102,9 @@ class Story:
         found, user = self._found, self.user
         first = next((each for each in found.events if each.change == "triggered"), None)
         at_ms = first.at_ms if first is not None else found.alert.triggeredAt
+        if found.system is not None:
+            yield from self._system(found.system, at_ms)
+            return
         if user is None:
             yield Line(at_ms, "there is no such user any more", computed=True)
             return
@@ -123,6 +126,16 @@ class Story:
                 yield Line(at_ms, f"{choice.channel}: not sent", choice.reasons, choice.channel, computed=True)
             elif not self._has(choice.channel):
                 yield self._unrecorded(user, found.subject, choice.channel, choice.reasons, at_ms)
+
+    def _system(self, match: Match, at_ms: int) -> Iterator[Line]:
+        """Whether it concerns an integration or a webhook."""
+        if match.fits:
+            yield Line(at_ms, "is for it", match.reasons, computed=True)
+        elif not self._recorded:
+            yield Line(at_ms, "is not for it", match.reasons, computed=True)
+        if match.fits and not self._recorded and not self._found.last:
+            text = "to be sent, but no decision is in the log: no worker has come to it, or the log has dropped it"
+            yield Line(at_ms, text, computed=True)
 
     def _has(self, channel: str) -> bool:
         states = [*(each.state for each in self._found.notes), *self._found.last]

@@ -10,9 +10,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headrace.agents.notifying.settings import NotifySettings
+from headrace.cli.agents import integrations_of
+from headrace.cli.opened_log import load_settings
+from headrace.cli.running import Mistakes
+from headrace.cli.settings import Settings
 from headrace.cli.why_lines import state_text
 from headrace.connectors.notifications.channel import Refused, SendLater
 from headrace.schemas.notification import NotificationState
+from headrace.schemas.rule import Actions
 from tests.agents.notifying.histories import AlertLog, World
 from tests.agents.notifying.people import at, user
 from tests.cli.conftest import Headrace
@@ -28,6 +33,16 @@ team = "plant"
 after = "20m"
 users = ["bob"]
 channels = ["sms"]
+"""
+INTEGRATIONS = """
+[channels.integrations.board]
+kind = "webhook"
+url = "https://board.example.com/hook"
+[channels.integrations.pager]
+kind = "pagerduty"
+routing_key = "0123456789abcdef0123456789abcdef"
+severities = ["critical"]
+organization_ids = ["acme"]
 """
 NIGHTS = {"start": "22:00", "end": "07:00"}
 ADA = user("ada", name="Ada", device_tokens=[], timezone="Europe/Berlin",
@@ -48,14 +63,15 @@ class Night:
         alerts: what happened.
     """
 
-    def __init__(self, folder: Path, headrace: Headrace, alerts: AlertLog) -> None:
+    def __init__(self, folder: Path, headrace: Headrace, alerts: AlertLog, integrations: str = "") -> None:
         self._data = folder / "data"
         self._config = folder / "headrace.toml"
-        self._config.write_text(CONFIG)
+        self._config.write_text(CONFIG + integrations)
         self._headrace = headrace
         self._alerts = alerts
         settings = NotifySettings.model_validate(tomllib.loads(CONFIG)["notify"])
-        self.world = World(settings, [(0, each.user_id, each) for each in PEOPLE])
+        systems = integrations_of(load_settings(Mistakes(), self._config, None) or Settings())
+        self.world = World(settings, [(0, each.user_id, each) for each in PEOPLE], systems)
         asyncio.run(write(self._data, self.world, PEOPLE, alerts, NOON))
 
     def deliver(self, **errors: Exception) -> None:
@@ -353,6 +369,33 @@ def test_every_state_of_a_delivery_has_words(fields: dict[str, Any], said: str) 
              "channel": "email", "contact": "a@example.com", "decidedAt": NOON, "kind": "alert"}  # fmt: skip
 
     assert state_text(NotificationState.model_validate({**state, **fields}), ZoneInfo("UTC")).startswith(said)
+
+
+def test_systems_hear_why_too(tmp_path: Path, headrace: Headrace) -> None:
+    """What one integration was sent and why another was not; a webhook that the rule names, and another one."""
+    alerts, url = history(), "https://hooks.example.com/s3cret"
+    alert = alerts.trigger("hot", "d-1", at("2025-11-15T10:00"), actions=Actions(webhooks=(url,)))
+    night = Night(tmp_path, headrace, alerts, integrations=INTEGRATIONS)
+    night.deliver(webhook=Refused("no such call"))
+
+    board, pager = night.why(alert.alertId, "integration:board"), night.why(alert.alertId, "integration:pager")
+    hook = night.document(alert.alertId, f"webhook:{url}")
+    other = night.document(alert.alertId, "webhook:https://hooks.example.com/other")
+
+    assert blocks(board)[1:3] == [
+        ["2025-11-15 10:00:00 UTC  is for it", "integration: integration board takes warning alerts"],
+        ["2025-11-15 10:00:00 UTC  webhook: to be sent"],
+    ]
+    assert blocks(pager)[1] == [
+        "2025-11-15 10:00:00 UTC  is not for it", "integration: integration pager takes critical alerts of acme"
+    ]  # fmt: skip
+    assert "integration:pager was sent nothing of it" in pager
+    assert (hook["told"], hook["userId"], hook["recipient"]) == (True, None, "webhook:https://hooks.example.com/…")
+    assert hook["story"][1]["reasons"][0]["text"] == "the rule Hot names this webhook"
+    assert other["story"][1]["reasons"][0]["text"] == "the rule Hot does not name this webhook"
+    assert "s3cret" not in json.dumps(hook)
+    wrong = night.why(alert.alertId, "integration:bord", code=2)
+    assert "there is no integration 'bord'; there are board, pager; did you mean 'board'?" in wrong
 
 
 def test_mistakes_say_what_to_do(tmp_path: Path, headrace: Headrace) -> None:
