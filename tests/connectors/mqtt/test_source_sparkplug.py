@@ -121,8 +121,8 @@ async def test_a_lost_message(mosquitto: Mosquitto, log: EmbeddedLog, edge: Edge
     async with edge:
         await edge.be_born()
         edge.node.data("motor", edge.now, {"rpm": 999})
-        await edge.say("motor", {"rpm": 102})
         edge.values = {("motor", "rpm"): 103}
+        await edge.say("motor", {"rpm": 102})
         await bridge.until_read(100, 102, 103)
         await bridge.finish()
 
