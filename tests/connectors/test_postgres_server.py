@@ -234,6 +234,7 @@ async def test_a_cancelled_start_leaves_nothing_behind(data_dir: Path) -> None:
     for started in ("draft-*", "cluster/postmaster.pid"):
         task = asyncio.create_task(PostgresServer(data_dir).start())
         while not any((data_dir / "postgres").glob(started)):
+            assert not task.done()
             await asyncio.sleep(0)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from itertools import count
 
 import aiohttp
 import pytest
+from local_kafka.ports import free_ports
 
 from headrace.agents.ingest import IngestConfig
 from headrace.agents.payload_judge import PayloadJudge
@@ -87,9 +87,7 @@ class HttpWorld(SourceWorld):
 
     def __init__(self, with_keys: bool) -> None:
         super().__init__()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        (self._port,) = free_ports(1)
         self._keys = count() if with_keys else None
         self._devices: dict[str, Device] = {}
         self.tasks: list[asyncio.Task[None]] = []

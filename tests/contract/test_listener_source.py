@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from local_kafka.ports import free_ports
 
 from headrace.connectors.mqtt.codec.packets import V3, Ack, Connack, Connect, Kind, Publish
 from headrace.connectors.mqtt.listener import MqttListener
@@ -75,9 +75,7 @@ class ListenerWorld(SourceWorld):
 
     def __init__(self) -> None:
         super().__init__()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        (self._port,) = free_ports(1)
         self._devices: dict[str, Device] = {}
         self.tasks: list[asyncio.Task[None]] = []
 
