@@ -65,7 +65,7 @@ async def test_messages_arrive_byte_for_byte_in_order(address: BrokerAddress, ki
         running = asyncio.create_task(bridge.run(stop))
         await bridge.wait_subscribed()
         await publish(address, sent)
-        await until(lambda: bridge.statistics().appended == 600)
+        await until(lambda: bridge.statistics().appended >= 600)
         stop.set()
         await running
 
@@ -84,7 +84,7 @@ async def test_nothing_is_acknowledged_before_kinesis_has_it(
         await bridge.wait_subscribed()
         way.gate.clear()
         await publish(address, sent)
-        await until(lambda: bridge.statistics().received == 50 and way.waiting > 0)
+        await until(lambda: bridge.statistics().received >= 50 and way.waiting > 0)
         running.cancel()
         await asyncio.wait([running])
     assert await stream.devices() == {}
@@ -93,7 +93,7 @@ async def test_nothing_is_acknowledged_before_kinesis_has_it(
     async with open_kinesis(settings(kinesis_url), SystemClock()) as intake:
         bridge = source(address, intake)
         running = asyncio.create_task(bridge.run(stop))
-        await until(lambda: bridge.statistics().appended == 50)
+        await until(lambda: bridge.statistics().appended >= 50)
         stop.set()
         await running
     assert await stream.devices() == sent
