@@ -236,7 +236,9 @@ async def running_world(
         options = "".join(f"{key} = {value}\n" for key, value in (kafka or {}).items())
         config.write_text(
             f'log_level = "info"\n[log]\nurl = "kafka://{cluster.bootstrap}"\npartitions = {PARTITIONS}\n'
-            f"[kafka]\n{options}[runtime]\nstandbys = 1\n[rollup]\ngrace = 120\n[detect]\npane = 60\nwarm_up = 20\n"
+            # A worker that waits for the others a while must not close windows by its own clock: the check has none.
+            f"[kafka]\n{options}[runtime]\nstandbys = 1\n[rollup]\ngrace = 120\nidle_timeout = 0\n"
+            "[detect]\npane = 60\nwarm_up = 20\n"
             # Not cadence: what time alone shows is not in the log, which the check runs over again.
             'detectors = ["ensemble", "stuck", "three-sigma"]\nparameters = { ensemble = { warm_up = 50 } }\n'
         )

@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.kafka_world import LONG, LONG_SESSION, SHORT_SESSION, clock, running_world
 
 #: Pauses until one hits a worker that has something to commit; about every second does.
-MOST_PAUSES = 10
+MOST_PAUSES = 30
 
 pytestmark = [pytest.mark.chaos, pytest.mark.integration, pytest.mark.timeout(1800)]
 
