@@ -25,6 +25,9 @@ STEP_MS = 20_000
 START_MS = 1_750_000_000_000
 #: Seconds between two appends, each a reading of every device, if nothing else is said.
 PAUSE = 0.03
+#: Messages that wait for a worker, of which there is none for long on a slow machine: what comes of them fits into the
+#: list of one person.
+MOST_BEHIND = 200 * DEVICES
 #: Of the alerts that the person sees, so many are acknowledged.
 CARES = 0.3
 #: Seconds until there is nothing left to do after the last fault: includes session timeouts and starts of workers.
@@ -148,6 +151,8 @@ class AlertLoad:
                 known.append((time, value))
             self._steps += 1
             await clock.sleep(self._pause)
+            while not self._steps % 10 and await lag(self._log, GROUP, topics.RAW) > MOST_BEHIND:
+                await clock.sleep(self._pause)
 
     def _temperature(self, number: int) -> float:
         rng = self._temperatures
