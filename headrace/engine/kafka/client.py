@@ -22,6 +22,8 @@ UNAUTHORIZED = frozenset({29, 30, 31, 53})
 
 #: Seconds that a broker gets to answer whoever has just been cancelled.
 MOMENT = 1.0
+#: What aiokafka keeps the connection by over which it was told of a cluster without brokers.
+BOOTSTRAP = ("bootstrap", ConnectionGroup.DEFAULT)
 
 
 class Rejected(kafka_errors.KafkaError):  # type: ignore[misc]
@@ -56,8 +58,10 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
     async def bootstrap(self) -> None:
         """Ask the configured addresses for the cluster.
 
-        Cancelled, it gets a moment to end: aiokafka leaves the connection open that it was asking then.
+        Cancelled, it gets a moment to end: aiokafka leaves the connection open that it was asking then. It also does
+        so with the one it keeps while the cluster shows no broker, once it has asked again.
         """
+        kept = self._conns.get(BOOTSTRAP)
         asking = asyncio.create_task(super().bootstrap())
         try:
             await asyncio.shield(asking)
@@ -67,6 +71,9 @@ class Client(AIOKafkaClient):  # type: ignore[misc]
             if not asking.cancelled():
                 asking.exception()  # nobody waits for it any more
             raise
+        finally:
+            if kept is not None and self._conns.get(BOOTSTRAP) is not kept:
+                kept.close()
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
         if await super()._metadata_update(cluster_metadata, topics):

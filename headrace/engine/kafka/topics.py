@@ -42,7 +42,7 @@ async def create_topics(client: Client, specs: Sequence[TopicSpec], settings: Ka
     missing = {spec.name: spec for spec in specs if not client.cluster.partitions_for_topic(spec.name)}.values()
     if not missing:
         return
-    copies = settings.replication_factor or min(COPIES, len(client.cluster.brokers()))
+    copies = settings.replication_factor or min(COPIES, await _brokers(client))
     request = CreateTopicsRequest(
         [(spec.name, spec.partitions, copies, [], _config(spec, copies, settings)) for spec in missing],
         client._request_timeout_ms,
@@ -102,6 +102,14 @@ async def _ask_controller(client: Client, request: Any, codes: Callable[[Any], I
                 raise LogError(f"Kafka does not do this: {error}") from error
         client.force_metadata_update()
         await _clock.sleep(RETRY_PAUSE)
+
+
+async def _brokers(client: Client) -> int:
+    """How many there are; waits while there are none, as when a cluster has given up all and they come back."""
+    while not client.cluster.brokers():
+        await client.force_metadata_update()
+        await _clock.sleep(RETRY_PAUSE)
+    return len(client.cluster.brokers())
 
 
 async def _wait_for_leaders(client: Client, topics: dict[str, int]) -> None:

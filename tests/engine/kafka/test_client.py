@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from headrace.engine.kafka.client import Client
+from headrace.engine.kafka.client import BOOTSTRAP, Client
 from headrace.engine.kafka.offsets import LATEST, list_offsets
 from headrace.engine.kafka.open_transactions import open_partitions
 from headrace.engine.kafka.settings import KafkaSettings
@@ -41,6 +41,22 @@ async def test_cancelled_at_any_step_it_leaves_no_connection_open(
         gc.collect()
 
     assert not [warning for warning in caught if issubclass(warning.category, ResourceWarning)]
+
+
+async def test_asking_a_cluster_without_brokers_again_leaves_no_connection_open(
+    kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster that has given up its brokers shows none: the connection that said so is kept, one at a time."""
+    client = Client(bootstrap_servers=kafka.bootstrap)
+    monkeypatch.setattr(client.cluster, "update_metadata", lambda metadata: None)
+
+    await client.bootstrap()
+    first = client._conns[BOOTSTRAP]
+    await client.bootstrap()
+    second = client._conns[BOOTSTRAP]
+
+    assert (first.connected(), second.connected()) == (False, True)
+    await client.close()
 
 
 async def test_topics_that_it_has_not_asked_for_are_found(kafka: KafkaServer) -> None:

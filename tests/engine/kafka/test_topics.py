@@ -63,6 +63,20 @@ async def test_topic_gets_partitions(log: KafkaLog, names: Names) -> None:
         await log.extend_topic(names.events, 3)
 
 
+async def test_topic_is_made_when_there_is_a_broker_again(log: KafkaLog) -> None:
+    """A cluster that stood still shows no broker for a moment: how many copies it may have is asked again."""
+    names = Names.new()
+
+    async def lose_brokers() -> None:
+        log._known.cluster._brokers.clear()
+
+    await log._thread.run(lose_brokers())
+    await log.create_topics(names.specs())
+
+    await append(log, names.p0, b"a")
+    assert await read_all(log, names.p0) == [b"a"]
+
+
 async def test_topic_with_an_impossible_name(log: KafkaLog) -> None:
     """What Kafka refuses is an error that says so."""
     with pytest.raises(LogError, match="a/b"):
