@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import orjson
 
+from headrace.connectors.notifications.dead_letters import NUMBER
 from headrace.connectors.notifications.row import row_key
 from headrace.connectors.notifications.state_changes import StoredState
 from headrace.connectors.notifications.state_log import read_states
-from headrace.connectors.notifications.tenure import NUMBER
 from headrace.engine.errors import ConfigError
 from headrace.engine.log import Log, TopicPartition
 from headrace.engine.log_range import first_offsets, read_range, reading

@@ -7,36 +7,29 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from headrace.connectors.notifications.alert_notes import GATHER, AlertNotes
 from headrace.connectors.notifications.channel import Channel, ContactGone, Content, Findable, Message, Refused, Sent
 from headrace.connectors.notifications.channel_queue import ChannelQueue
 from headrace.connectors.notifications.dead_contacts import DeadContacts
+from headrace.connectors.notifications.dead_letters import ATTEMPTS, MOST_ERROR, NUMBER, unreadable
 from headrace.connectors.notifications.delivery_counts import DeliveryCounts
 from headrace.connectors.notifications.delivery_settings import DeliverySettings
-from headrace.connectors.notifications.events import event_headers, event_json, state_json
 from headrace.connectors.notifications.journal import Entry, Journal
 from headrace.connectors.notifications.late import LATE_AFTER, marked_late
+from headrace.connectors.notifications.open_rows import OpenRows, log_fields
 from headrace.connectors.notifications.row import Row, rows_of
 from headrace.engine.cancel import cancel_and_wait
 from headrace.engine.clock import Clock
 from headrace.engine.errors import RetryLater
 from headrace.engine.log import Fetched, Log, Member, Reader, TopicPartition
 from headrace.engine.records import Record
-from headrace.schemas import headers, topics
-from headrace.schemas.contacts import masked, masked_recipient, masked_text
-from headrace.schemas.dead_contact import DeadContact, dead_contact_key
-from headrace.schemas.notification import Notification, Reason, Status
+from headrace.schemas import topics
+from headrace.schemas.contacts import masked, masked_text
+from headrace.schemas.dead_contact import DeadContact
+from headrace.schemas.notification import Notification, Reason
 from headrace.schemas.text import shortened
 
 #: Records of one read, and seconds between two looks.
 MOST_READ, POLL = 500, 1.0
-#: Characters of an error that are kept.
-MOST_ERROR = 500
-#: Of a record in the outbox that was sent back from the dead letters: attempts made before.
-ATTEMPTS = "attempts"
-#: Of the same: for which of the notification's contacts alone, from 0.
-NUMBER = "contact-number"
-AGENT = b"delivery"
 #: Between two looks for rows whose server is down and that are too old by now, ms.
 SWEEP_MS = 10_000
 
@@ -88,12 +81,9 @@ class Tenure:
             name: ChannelQueue(channel.at_once, tools.settings, tools.random)
             for name, channel in tools.channels.items()
         }
-        self._rows: dict[bytes, Row] = {}
-        self._notes = AlertNotes()
+        self._rows = OpenRows(self._journal, tools.clock, tools.counts)
         self._attempts: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._noted = asyncio.Event()
         self._ending = False
         self._swept_ms = 0
 
@@ -122,7 +112,7 @@ class Tenure:
             group.create_task(self._journal.run())
             await self._restore()
             group.create_task(self._dispatch())
-            group.create_task(self._tell_alerts())
+            group.create_task(self._rows.tell_alerts())
             reader = self._tools.log.reader()
             try:
                 await self._read(reader)
@@ -136,7 +126,7 @@ class Tenure:
             await asyncio.wait(self._attempts, timeout=patience)
         # What is left in the air has its row: whoever has the partition next finds out.
         await cancel_and_wait(*self._attempts)
-        await self._flush_notes()
+        await self._rows.flush_notes()
 
     # -- rows come
 
@@ -155,14 +145,13 @@ class Tenure:
         found.sort(key=lambda row: (row.partition, row.offset, row.number))
         unknown: list[Entry] = []
         for row in found:
-            self._rows[row.key] = row
+            self._rows.add(row)
             if row.status in ("sent", "delivered"):
-                self._notes.add(row)
-                self._noted.set()
+                self._rows.note_sent(row)
             if row.status == "sending":
                 row.status, row.error = "unknown", "the sender was ended during the attempt"
-                logger.warning("notification_unknown", **_log_fields(row))
-                unknown.append(self._now(row))
+                logger.warning("notification_unknown", **log_fields(row))
+                unknown.append(self._rows.now(row))
             if row.status not in ("sent", "delivered"):
                 row.rest()
         if unknown:
@@ -179,9 +168,7 @@ class Tenure:
                 await asyncio.Event().wait()
             some = False
             for target in self._targets:
-                while len(self._rows) >= self._settings.most_waiting:
-                    self._room.clear()
-                    await self._room.wait()
+                await self._rows.wait_for_room(self._settings.most_waiting)
                 fetched = await reader.read(target, positions[target], MOST_READ)
                 if fetched is not None:
                     some = True
@@ -203,8 +190,8 @@ class Tenure:
                 self._refuse(entry, fetched.target, offset, record, error)
                 continue
             for row in rows:
-                if row.key not in self._rows:  # else a dead letter was sent back twice
-                    self._rows[row.key] = row
+                if row not in self._rows:  # else a dead letter was sent back twice
+                    self._rows.add(row)
                     entry.pending[row.key] = row.encode()
                     taken.append(row)
         await self._journal.write(entry)
@@ -218,8 +205,7 @@ class Tenure:
             "notification_unreadable", partition=target.partition, offset=offset, error=masked_text(str(error))
         )
         self._counts.statistics.refused += 1
-        about = _about(target.partition, offset)
-        entry.records.append(_dead_letter(record, shortened(str(error), MOST_ERROR), about))
+        entry.records.append(unreadable(target, offset, record, error))
 
     def _enqueue(self, row: Row) -> None:
         queue = self._queues.get(row.channel)
@@ -227,7 +213,7 @@ class Tenure:
             queue.add(row)
             return
         row.error = f"there is no channel {row.channel}: configure it in [channels.{row.channel}], then retry"
-        self._begin(self._end(row, "dead"))
+        self._begin(self._rows.end(row, "dead"))
 
     # -- rows go
 
@@ -296,12 +282,11 @@ class Tenure:
                 row.sent_at = self._clock.now_ms()
                 if sent.delivered:
                     row.status, row.delivered_at = "delivered", row.sent_at
-                await self._write(row)
+                await self._journal.write(self._rows.now(row))
                 self._counts.sent(name, row.notification.decidedAt)
-                logger.debug("notification_sent", **_log_fields(row))
+                logger.debug("notification_sent", **log_fields(row))
                 queue.ended(row)
-                self._notes.add(row)
-                self._noted.set()
+                self._rows.note_sent(row)
         finally:
             self._wake.set()
 
@@ -320,14 +305,14 @@ class Tenure:
                 raise RetryLater("the provider did not say in time whether it has it") from None
             if found is not None:
                 self._counts.statistics.found += 1
-                logger.info("notification_found", **_log_fields(row))
+                logger.info("notification_found", **log_fields(row))
                 return found
         row.attempts += 1
         if unknown:
             self._counts.statistics.repeated += 1
-            logger.warning("notification_repeated", known_by_key=channel.idempotent, **_log_fields(row))
+            logger.warning("notification_repeated", known_by_key=channel.idempotent, **log_fields(row))
         row.status = "sending"
-        await self._write(row)
+        await self._journal.write(self._rows.now(row))
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._settings.attempt_timeout):
@@ -338,7 +323,7 @@ class Tenure:
         except (RetryLater, Refused):
             raise
         except Exception as error:  # a channel's mistake must not end the others
-            logger.exception("channel_error", **_log_fields(row))
+            logger.exception("channel_error", **log_fields(row))
             raise RetryLater(f"{type(error).__name__}: {error}") from error
         finally:
             self._counts.attempted(row.channel, began)
@@ -362,13 +347,13 @@ class Tenure:
         dead = self._tools.dead.get(row.channel, row.contact)
         if dead is not None:
             row.error = f"nothing reaches this contact: {dead.reason}"
-            await self._end(row, "dropped", Reason(code="no-contact", text=row.error))
+            await self._rows.end(row, "dropped", Reason(code="no-contact", text=row.error))
         elif row.status == "unknown":
             return False  # it may have been sent: what came of it is found out however late it is
         elif row.stales and seconds > self._settings.stale_after:
             why = row.error or "its server was down"
             text = f"it could not be sent for {seconds / 60:.0f} minutes, and is not critical: {why}"
-            await self._end(row, "dropped", Reason(code="expired", text=text))
+            await self._rows.end(row, "dropped", Reason(code="expired", text=text))
         elif seconds > self._settings.give_up_after and row.attempts:
             await self._end_too_old(row)
         else:
@@ -378,7 +363,7 @@ class Tenure:
     async def _end_too_old(self, row: Row) -> None:
         hours = (self._clock.now_ms() - row.decided_at) / 3_600_000
         row.error = f"given up after {hours:.1f} hours: {row.error or 'its server was down'}"
-        await self._end(row, "dead")
+        await self._rows.end(row, "dead")
 
     # -- what came of them
 
@@ -391,19 +376,19 @@ class Tenure:
         if row.status == "sending":
             row.status = "failed"
         self._counts.statistics.failed += 1
-        logger.info("notification_failed", error=masked_text(row.error), **_log_fields(row))
-        entry = self._entry(row)
+        logger.info("notification_failed", error=masked_text(row.error), **log_fields(row))
+        entry = self._rows.entry(row)
         said = masked_text(row.error)
         if queue.failed(row, self._clock.now_ms(), said, error.after):
             logger.warning("channel_down", channel=row.channel, server=_shown(row.server), error=said)
-        if self._rows.get(row.key) is row:
+        if self._rows.is_open(row):
             entry.pending[row.key] = row.encode()  # with the time at which it is due
         await self._journal.write(entry)
 
     async def _refused(self, row: Row, error: Refused) -> None:
         row.error = shortened(str(error), MOST_ERROR)
         if not isinstance(error, ContactGone):
-            await self._end(row, "dead")
+            await self._rows.end(row, "dead")
             return
         told = row.notification
         dead = DeadContact(
@@ -411,107 +396,10 @@ class Tenure:
             reason=row.error, at=self._clock.now_ms(),
         )  # fmt: skip
         self._tools.dead.add(dead)
-        logger.warning("contact_disabled", error=masked_text(row.error), **_log_fields(row))
-        await self._end(row, "dead", dead=dead)
-
-    async def _end(self, row: Row, status: Status, *reasons: Reason, dead: DeadContact | None = None) -> None:
-        """The row is finished without having been sent."""
-        row.status = status
-        entry = self._entry(row, *reasons)
-        entry.pending[row.key] = None
-        if status == "dead":
-            self._counts.statistics.dead += 1
-            logger.error("notification_dead", error=masked_text(row.error or ""), **_log_fields(row))
-            entry.records.append(_dead_row(row))
-        else:
-            self._counts.statistics.dropped += 1
-            why = reasons[-1].text if reasons else row.error
-            logger.info("notification_dropped", why=masked_text(why or ""), **_log_fields(row))
-        if dead is not None:
-            entry.dead[dead_contact_key(dead.channel, dead.contact)] = dead.model_dump_json(exclude_none=True).encode()
-        await self._journal.write(entry)
-        self._forget(row)
-
-    async def _write(self, row: Row) -> None:
-        await self._journal.write(self._now(row))
-
-    def _now(self, row: Row) -> Entry:
-        """The row as it is now: pending, in the delivery log, and as an event."""
-        entry = self._entry(row)
-        entry.pending[row.key] = row.encode()
-        return entry
-
-    def _entry(self, row: Row, *reasons: Reason) -> Entry:
-        state = row.state(reasons=reasons)
-        told = row.notification
-        self._counts.came_to(row.channel, row.status)
-        event = Record(
-            told.recipient.encode(),
-            event_json(state, row.key, self._clock.now_ms()),
-            0,
-            event_headers(told.messageId),
-        )
-        return Entry(row.partition, states={row.key: state_json(state)}, records=[(topics.NOTIFICATIONS, event)])
-
-    async def _tell_alerts(self) -> None:
-        while True:
-            await self._noted.wait()
-            self._noted.clear()
-            await self._clock.sleep(self._clock.real_seconds(GATHER * 1000))
-            await self._flush_notes()
-
-    async def _flush_notes(self) -> None:
-        """Tell alerts what was sent of them; with that the rows are finished."""
-        if not self._notes:
-            return
-        rows, commands = self._notes.take()
-        entries = {row.partition: Entry(row.partition) for row in rows}
-        for row in rows:
-            entries[row.partition].pending[row.key] = None
-        entries[rows[0].partition].records += commands
-        await self._journal.write(*entries.values())
-        for row in rows:
-            self._forget(row)
-
-    def _forget(self, row: Row) -> None:
-        self._rows.pop(row.key, None)
-        self._room.set()
+        logger.warning("contact_disabled", error=masked_text(row.error), **log_fields(row))
+        await self._rows.end(row, "dead", dead=dead)
 
 
 def _shown(server: str) -> str:
     """Of a server what may be in logs: webhooks have an address, integrations a name."""
     return masked(server) if "://" in server else server
-
-
-def _log_fields(row: Row) -> dict[str, object]:
-    told = row.notification
-    return {
-        "notification_id": told.notificationId,
-        "alert_id": told.subjects[0].alert.alertId,
-        "channel": row.channel,
-        "recipient": masked_recipient(told.recipient),
-        "attempt": row.attempts,
-        "message_id": told.messageId,
-    }
-
-
-def _dead_row(row: Row) -> tuple[str, Record]:
-    record = Record(row.notification.recipient.encode(), row.body(), 0, {})
-    return _dead_letter(
-        record,
-        row.error or "",
-        {**_about(row.partition, row.offset), ATTEMPTS: b"%d" % row.attempts, NUMBER: b"%d" % row.number},
-    )
-
-
-def _about(partition: int, offset: int) -> dict[str, bytes]:
-    return {
-        headers.DLQ_TOPIC: topics.OUTBOX.encode(),
-        headers.DLQ_PARTITION: b"%d" % partition,
-        headers.DLQ_OFFSET: b"%d" % offset,
-    }
-
-
-def _dead_letter(record: Record, reason: str, more: Mapping[str, bytes]) -> tuple[str, Record]:
-    kept = {headers.DLQ_REASON: reason.encode(), headers.DLQ_AGENT: AGENT, **more}
-    return topics.NOTIFICATION_DEAD_LETTERS, record._replace(headers=kept)
