@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, Strict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
-from headrace.engine.config import resolve_secret
+from headrace.connectors.aws_access import AwsAccess
 
 #: No row leaves the database before the day that it belongs to has been over for so many days.
 LEAST_DAYS = 2
@@ -22,7 +22,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ArchiveSettings(_Section):
+class ArchiveSettings(AwsAccess):
     """The object store, and when it is written to. What is left out, AWS's own variables say."""
 
     enabled: bool | None = Field(
@@ -35,13 +35,6 @@ class ArchiveSettings(_Section):
     part_rows: int = Field(
         100_000, ge=1, le=1_000_000, description="rows per file, at most; so many are deleted in one transaction"
     )
-    region: str | None = Field(None, min_length=1, description="as in `eu-central-1`")
-    endpoint_url: str | None = Field(None, description="`https://…` of a server that speaks for S3; AWS if left out")
-    access_key_id: SecretStr | None = Field(
-        None, description="`env:NAME` or `file:PATH` names where it is; AWS's own variables if left out", repr=False
-    )
-    secret_access_key: SecretStr | None = Field(None, description="likewise, with `access_key_id`", repr=False)
-    session_token: SecretStr | None = Field(None, description="likewise, of temporary credentials", repr=False)
     request_timeout: float = Field(60.0, gt=0, le=3600, description="seconds until a request to S3 counts as failed")
 
     @field_validator("url")
@@ -57,26 +50,6 @@ class ArchiveSettings(_Section):
         if not _TIME.fullmatch(value):
             raise ValueError("must be a time of day such as 02:00")
         return value
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^/@\s]+/?", value):
-            raise ValueError("must be https://host:port, without user, password or path")
-        return value
-
-    @field_validator("access_key_id", "secret_access_key", "session_token")
-    @classmethod
-    def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(resolve_secret(value.get_secret_value()))
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("access_key_id and secret_access_key come together")
-        if self.session_token is not None and self.access_key_id is None:
-            raise ValueError("session_token needs access_key_id and secret_access_key")
-        return self
 
     @property
     def daily(self) -> bool:
