@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from local_kafka.java import Java
-from local_kafka.probe import Metadata, metadata
+from local_kafka.probe import Metadata, accepts, metadata
 
 #: Seconds until a start has failed. A start takes 2 to 5 s, many times that on a machine with other work.
 START_TIMEOUT = 90.0
@@ -35,16 +35,20 @@ class Broker:
     Args:
         node: its number, from 0.
         port: of its plain-text listener on 127.0.0.1.
+        others: ports of the further listeners for clients, which open one by one.
         folder: for everything it writes; made here.
         java: what runs it.
         settings: what goes into `server.properties`.
     """
 
-    def __init__(self, node: int, port: int, folder: Path, java: Java, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, node: int, port: int, others: Sequence[int], folder: Path, java: Java, settings: Mapping[str, str]
+    ) -> None:
         self.node = node
         self.data = Path(settings["log.dirs"])
         self.properties = folder / "server.properties"
         self._port = port
+        self._others = others
         self._log = folder / "broker.log"
         self._java = java
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,8 +82,8 @@ class Broker:
             time.sleep(0.05)
 
     def serves(self, known: Metadata) -> bool:
-        """Whether the controllers let it serve, for `wait_until`."""
-        return self.node in known.brokers
+        """Whether the controllers let it serve, at every listener; for `wait_until`."""
+        return self.node in known.brokers and all(map(accepts, self._others))
 
     def stop(self) -> None:
         """End it cleanly (SIGTERM): it hands over its partitions first."""

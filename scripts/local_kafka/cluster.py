@@ -185,6 +185,7 @@ class Cluster:
         for node, own in enumerate(ports):
             home = folder / f"broker-{node}"
             settings = broker_settings(node, own, protocols, voters, home / "data") | extra | self._settings
-            self._brokers.append(Broker(node, own[PLAINTEXT], home, java, settings))
+            others = [port for listener, port in own.items() if listener not in (PLAINTEXT, CONTROLLER)]
+            self._brokers.append(Broker(node, own[PLAINTEXT], others, home, java, settings))
         for listener in protocols.keys() - {CONTROLLER}:
             self.listeners[listener] = ",".join(f"127.0.0.1:{own[listener]}" for own in ports)

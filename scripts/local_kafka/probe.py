@@ -34,6 +34,15 @@ def metadata(port: int) -> Metadata | None:
         return None
 
 
+def accepts(port: int) -> bool:
+    """Whether somebody takes connections at this port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT).close()
+    except OSError:
+        return False
+    return True
+
+
 def _receive(connection: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
