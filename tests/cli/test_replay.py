@@ -82,10 +82,14 @@ def test_stopped_half_way_it_goes_on_without_doubles(tmp_path: Path) -> None:
     paced = command(str(data), "--data", str(tmp_path / "data"), "--speed", "100000")
     for how in (signal.SIGINT, signal.SIGKILL):
         before = asyncio.run(rows_in(tmp_path / "data"))
-        with subprocess.Popen(paced, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        said = tmp_path / f"stderr-{how.name}"
+        with (
+            said.open("wb") as errors,
+            subprocess.Popen(paced, stdout=subprocess.DEVNULL, stderr=errors) as process,
+        ):
             deadline = time.monotonic() + PATIENCE
             while asyncio.run(rows_in(tmp_path / "data")) < before + SOME:
-                assert process.poll() is None
+                assert process.poll() is None, said.read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             process.send_signal(how)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from headrace.engine.embedded import migration
 from headrace.engine.embedded.schema import SCHEMA, VERSION
+from headrace.engine.embedded.wal import use_wal
 from headrace.engine.errors import LogError
 
 MEMORY = Path(":memory:")
@@ -23,7 +24,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA page_size = 16384")
-        connection.execute("PRAGMA journal_mode = WAL")
+        use_wal(connection)
         # NORMAL does not sync on commit: an acknowledged record could vanish with the power.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")

@@ -8,6 +8,7 @@ import structlog
 from headrace.engine.embedded.codec import encode_entries
 from headrace.engine.embedded.compacted import id_range
 from headrace.engine.embedded.schema import COMPACTED_SCHEMA, VERSION
+from headrace.engine.embedded.wal import use_wal
 from headrace.engine.errors import LogInUse
 
 #: The format that is migrated.
@@ -43,7 +44,7 @@ def migrate(connection: sqlite3.Connection, target: str) -> None:
         connection.execute("DROP TABLE latest")
         connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
-    connection.execute("PRAGMA journal_mode = WAL")
+    use_wal(connection)
 
 
 def _move(connection: sqlite3.Connection, partition_id: int, done: int) -> int:
