@@ -19,19 +19,19 @@ class CutProxy:
     def __init__(self, dial: Dial) -> None:
         self._dial = dial
         self._allowed: int | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.host, self.port = "127.0.0.1", 0
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._client, self.host, 0)
+        self._server = await asyncio.start_server(self._connected, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Cut, and listen no more."""
-        await self._hang_up()
         self._server.close()
         await self._server.wait_closed()
+        await self._hang_up()
 
     async def cut(self, after: int) -> None:
         """Pass `after` more pieces of what clients send, none of the answers to the last one, and then nothing."""
@@ -49,23 +49,26 @@ class CutProxy:
         self._allowed = None
 
     async def _hang_up(self) -> None:
-        tasks = list(self._tasks)
+        tasks = dict(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        for writer in tasks.values():
+            await _closed(writer)  # of a task that had not begun, too
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._client(reader, writer))
+        self._tasks[task] = writer
+        task.add_done_callback(self._tasks.pop)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             if self._allowed != 0:
                 await self._pass(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._tasks.discard(task)
             await _closed(writer)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
