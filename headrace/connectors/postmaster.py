@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+#: States in `/proc/PID/stat` of a process that has ended: a zombie, and one that is just being reaped.
+ENDED = ("Z", "X")
+
 
 class Running(NamedTuple):
     """A verified server; `socket_folder` and `status` are empty until it has written them."""
@@ -128,12 +131,14 @@ def _from_proc(pid: int) -> _Process | None:
     folder = Path("/proc", str(pid))
     try:
         arguments = os.fsdecode((folder / "cmdline").read_bytes()).split("\0")[:-1]
+        state = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
         uid = folder.stat().st_uid
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if not arguments:
+    if state in ENDED:
         return None
-    program = arguments[0]
+    # A process without arguments need not have ended: for a moment of `exec`, longer on a busy machine, none has any.
+    program = arguments[0] if arguments else ""
     # Root in a container may not look at programs of other users; then owner and arguments must do.
     with contextlib.suppress(PermissionError, FileNotFoundError):
         program = os.readlink(folder / "exe").removesuffix(" (deleted)")

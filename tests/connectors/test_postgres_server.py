@@ -20,7 +20,7 @@ import pytest
 
 from headrace.connectors import postmaster
 from headrace.connectors.postgres_server import PostgresAddress, PostgresServer
-from headrace.connectors.postmaster import Postmaster, Running
+from headrace.connectors.postmaster import Postmaster, Running, process_lives
 from headrace.engine.errors import ConfigError, Disconnected
 
 START_AND_HANG = """
@@ -32,6 +32,18 @@ async def main():
     print("started", flush=True)
     await asyncio.Event().wait()
 asyncio.run(main())
+"""
+#: Gives back the memory that holds its arguments: to others it then looks as every process does in the midst of `exec`.
+DROP_ARGUMENTS = """
+import ctypes, mmap, pathlib
+libc = ctypes.CDLL(None)
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+first = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45])
+stack = next(line for line in pathlib.Path("/proc/self/maps").read_text().splitlines() if line.endswith("[stack]"))
+start, end = first & -mmap.PAGESIZE, int(stack.split()[0].partition("-")[2], 16)
+print("ready", flush=True)
+libc.munmap(start, end - start)
+libc.pause()
 """
 
 
@@ -359,6 +371,26 @@ async def test_a_server_is_known_by_its_program_and_arguments(
         assert not Postmaster(known.cluster, known.uid + 1)._is_server(pid)
         assert not known._is_server(os.getpid())
         assert not known._is_server(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot hide its arguments like that")
+@pytest.mark.parametrize("look", [postmaster._from_proc, postmaster._from_ps])
+def test_a_process_lives_until_it_has_ended(look: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose program is just being loaded has no arguments yet; a dead one that nobody has reaped has none."""
+    monkeypatch.setattr(postmaster, "_process", look)
+    with subprocess.Popen([sys.executable, "-c", DROP_ARGUMENTS], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            while Path(f"/proc/{process.pid}/cmdline").read_bytes():
+                assert process.poll() is None
+            lived = process_lives(process.pid)
+        finally:
+            process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert lived
+        assert not process_lives(process.pid)
 
 
 async def query(address: PostgresAddress, sql: str) -> Any:
