@@ -1,11 +1,11 @@
-"""How AWS, or a server that speaks for it, is reached: settings that several sections have."""
+"""How AWS, or a server that speaks for it, is reached: settings of several sections."""
 
 import re
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from headrace.engine.config import resolve_secret
+from headrace.connectors.secret_fields import follow_secret
 
 
 class AwsAccess(BaseModel):
@@ -23,22 +23,14 @@ class AwsAccess(BaseModel):
     secret_access_key: SecretStr | None = Field(None, description="likewise, with `access_key_id`", repr=False)
     session_token: SecretStr | None = Field(None, description="likewise, of temporary credentials", repr=False)
 
+    _follow = follow_secret("access_key_id", "secret_access_key", "session_token")
+
     @field_validator("endpoint_url")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"https?://[^/@\s]+/?", value):
             raise ValueError("must be https://host:port, without user, password or path")
         return value
-
-    @field_validator("access_key_id", "secret_access_key", "session_token")
-    @classmethod
-    def _follow_reference(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        found = resolve_secret(value.get_secret_value())
-        if not found or re.search(r"[\x00-\x1f\x7f]", found):
-            raise ValueError("is empty, or has control characters")
-        return SecretStr(found)
 
     @model_validator(mode="after")
     def _whole_keys(self) -> Self:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from headrace.connectors.notifications.secret_fields import follow_secret
+from headrace.connectors.secret_fields import follow_secret
 from headrace.schemas.user import Email
 
 #: Ports of submission, by how the connection is secured.

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from headrace.connectors.notifications.secret_fields import Address, Secret, follow_secret
 from headrace.connectors.notifications.webhook_key import check_webhook_keys
+from headrace.connectors.secret_fields import Address, Secret, follow_secret
 from headrace.schemas.notification import Kind
 from headrace.schemas.rule import Severity
 

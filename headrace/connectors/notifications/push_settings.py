@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from headrace.connectors.notifications.secret_fields import Address, follow_secret
+from headrace.connectors.secret_fields import Address, follow_secret
 
 #: What of a service account's file is needed.
 NEEDED = ("project_id", "client_email", "private_key")

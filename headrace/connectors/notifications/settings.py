@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, St
 from headrace.connectors.notifications.email_settings import EmailSettings
 from headrace.connectors.notifications.integration_settings import Integration
 from headrace.connectors.notifications.push_settings import PushSettings
-from headrace.connectors.notifications.secret_fields import Address, follow_secret
 from headrace.connectors.notifications.sms_settings import SmsSettings
 from headrace.connectors.notifications.webhook_key import check_webhook_keys
+from headrace.connectors.secret_fields import Address, follow_secret
 
 #: Names of integrations, as escalation steps, decisions and logs have them.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

@@ -1,4 +1,4 @@
-"""Fields that several sections of [channels] have."""
+"""Addresses and secrets, as fields of several sections."""
 
 import re
 from typing import Annotated, Any
